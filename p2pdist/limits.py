@@ -1,0 +1,58 @@
+"""Every cap in the system: its unit, and why it has this size.
+
+Whatever comes from outside is measured against one of these before memory or disk is spent on it.
+"""
+
+from __future__ import annotations
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+# Names -------------------------------------------------------------------------------------------
+CHANNEL_NAME_CHARS_MAX = 32  # a DNS label has 63; leaves room for generated suffixes
+NAME_CHARS_MAX = 64  # a product, a group's own name: fits a table column
+GROUP_PATH_CHARS_MAX = 512  # sixteen levels of long names
+TARGET_PATH_CHARS_MAX = 400  # below the 255 bytes per part and 4,096 per path of common file systems
+TEXT_CHARS_MAX = 4_000  # one reason, one detail: a screenful
+OUTPUT_BYTES_MAX = 64 * KIB  # the tail of an installer's output that travels in a report
+
+# Metadata ----------------------------------------------------------------------------------------
+ROOT_BYTES_MAX = 512 * KIB  # a root with dozens of keys has 20 KiB
+TIMESTAMP_BYTES_MAX = 16 * KIB  # TUF's own default
+SNAPSHOT_BYTES_MAX = 2 * MIB  # TUF's own default; 64 bins need 6 KiB
+TARGETS_BYTES_MAX = 5 * MIB  # 10,000 releases in one role measured 2.8 MB
+ROOT_ROTATIONS_MAX = 4_096  # counted from the root in the enrolment bundle: weekly for 78 years
+BUNDLE_BYTES_MAX = 32 * MIB  # every role of a large fleet in one answer
+BUNDLE_FILES_MAX = 5_000  # root's whole history plus 64 bins plus channels
+
+# Frames and messages -----------------------------------------------------------------------------
+FRAME_BYTES_MAX = 1 * MIB  # one control frame; larger things are requests with a body
+REQUEST_BYTES_MAX = 1 * MIB  # one request's body, before it is decoded
+ENVELOPE_BYTES_MAX = 512 * KIB  # one sealed message: a report with its output, a list of deployments
+ENVELOPE_LIFE_S = 7 * 24 * 3600  # a laptop on holiday still gets its commands
+CLOCK_SKEW_S = 300  # devices whose clocks differ by less still talk
+TORRENT_BYTES_MAX = 16 * MIB  # 32 bytes per piece: 1 TiB in 4 MiB pieces needs 8 MiB
+ENROL_BYTES_MAX = 64 * KIB  # a token, a public key and a platform description
+
+# Links -------------------------------------------------------------------------------------------
+LINK_STREAMS_MAX = 64  # open at once on one link, per direction
+LINK_SEND_QUEUE_FRAMES = 256  # control frames waiting for a slow reader; beyond it the link is closed
+LINK_HANDSHAKE_S = 10.0  # TLS and the HTTP/2 preface; a slow 3G link needs 3
+LINK_KEEPALIVE_S = 20.0  # below the 30 s at which careless NATs forget a TCP connection
+LINK_DEAD_AFTER_S = 45.0  # two keepalives and their answers lost
+REQUEST_TIMEOUT_S = 30.0  # one request without an answer
+LINKS_PENDING_MAX = 1_024  # accepted, not yet through the handshake
+
+# Swarm -------------------------------------------------------------------------------------------
+PEERS_PER_TORRENT_MAX = 64  # a site of 8 to 50 devices forms a full mesh; larger ones a random one
+CANDIDATES_MAX = 512  # sources considered in one decision
+TORRENTS_ACTIVE_MAX = 256  # artifacts that one node seeds at once
+PIECE_BYTES_MIN = 64 * KIB
+PIECE_BYTES_MAX = 4 * MIB
+
+# Artifacts ---------------------------------------------------------------------------------------
+ARTIFACT_BYTES_MAX = 1024 * GIB
+TREE_ENTRIES_MAX = 1_000_000  # files, directories and links in one tree
+TREE_BYTES_MAX = 1024 * GIB  # unpacked; a signed target states its own, smaller number
+COMMAND_TIMEOUT_S_MAX = 24 * 3600  # one installer's run

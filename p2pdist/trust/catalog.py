@@ -1,0 +1,149 @@
+"""What verified metadata says, as types that the rest of the system decides with.
+
+A :class:`Release` is one TUF target of a channel's role: its length and SHA-256 stand in TUF's own
+fields, everything else in ``custom``. A :class:`SeedGrant` is one target of the role ``points``.
+Instances are only made from metadata that the verifier has accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from p2pdist import limits
+from p2pdist.ids import ChannelName, GroupPath, InfoHash, NodeId, ProductName, TargetPath
+
+Duty = Literal["seed", "gateway", "discovery", "deploy", "push"]
+
+_Argument = Annotated[str, Meta(max_length=4_096)]
+_Arguments = Annotated[list[_Argument], Meta(max_length=256)]
+_Seconds = Annotated[int, Meta(ge=1, le=limits.COMMAND_TIMEOUT_S_MAX)]
+_RelativePath = Annotated[str, Meta(min_length=1, max_length=1_024, pattern=r"^[^/\0][^\0]*$")]
+_AbsolutePath = Annotated[str, Meta(min_length=2, max_length=1_024, pattern=r"^/[^\0]*$")]
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
+    """How an artifact is installed. Paths are on the device, below its install root."""
+
+
+class TreeRecipe(Recipe, frozen=True, kw_only=True, tag="tree"):
+    """A ``.tar.zst`` of a directory tree, kept side by side with other versions, switched atomically.
+
+    ``health_check`` runs in the new version after the switch; if it fails or does not finish, the
+    version before becomes current again. ``keep`` is how many older versions stay on disk.
+    """
+
+    unpacked_bytes: Annotated[int, Meta(ge=0, le=limits.TREE_BYTES_MAX)]
+    entries: Annotated[int, Meta(ge=0, le=limits.TREE_ENTRIES_MAX)]
+    health_check: _Arguments = msgspec.field(default_factory=list)
+    timeout_s: _Seconds = 60
+    keep: Annotated[int, Meta(ge=0, le=20)] = 1
+
+
+class DebRecipe(Recipe, frozen=True, kw_only=True, tag="deb"):
+    """A Debian package, installed by dpkg."""
+
+    package: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9+.-]+$", max_length=128)]
+    version: Annotated[str, Meta(min_length=1, max_length=128)]
+    architecture: Annotated[str, Meta(pattern=r"^[a-z0-9-]+$", max_length=32)]
+    timeout_s: _Seconds = 900
+
+
+class CommandRecipe(Recipe, frozen=True, kw_only=True, tag="command"):
+    """The artifact is run, or handed to a program, with these arguments.
+
+    ``{artifact}`` in an argument stands for the artifact's path. No shell is involved. ``check``, if
+    given, exits 0 when the release is already installed: it makes the command safe to resume.
+    """
+
+    arguments: Annotated[list[_Argument], Meta(min_length=1, max_length=256)]
+    expected_exit_codes: Annotated[list[Annotated[int, Meta(ge=0, le=255)]], Meta(min_length=1)] = (
+        msgspec.field(default_factory=lambda: [0])
+    )
+    check: _Arguments = msgspec.field(default_factory=list)
+    timeout_s: _Seconds = 900
+
+
+class FileRecipe(Recipe, frozen=True, kw_only=True, tag="file"):
+    """One file, replaced atomically; ``reload`` runs afterwards, and its failure brings the old one back."""
+
+    path: _AbsolutePath
+    mode: Annotated[int, Meta(ge=0, le=0o777)] = 0o644
+    reload: _Arguments = msgspec.field(default_factory=list)
+    timeout_s: _Seconds = 60
+
+
+AnyRecipe: TypeAlias = TreeRecipe | DebRecipe | CommandRecipe | FileRecipe
+
+
+class ReleaseCustom(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """The ``custom`` field of a release's TUF target. Integers and strings only: TUF takes no floats."""
+
+    product: Annotated[str, Meta(min_length=1, max_length=limits.NAME_CHARS_MAX)]
+    version: Annotated[str, Meta(min_length=1, max_length=limits.NAME_CHARS_MAX)]
+    sequence: Annotated[int, Meta(ge=1, le=2**53)]
+    platform: Annotated[str, Meta(pattern=r"^(any|[a-z0-9]+(-[a-z0-9_]+)?)$", max_length=64)]
+    """``any``, an operating system (``linux``), or with its architecture (``linux-x86_64``)."""
+    info_hash: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    recipe: AnyRecipe
+    prerequisites: Annotated[list[Annotated[str, Meta(max_length=200)]], Meta(max_length=64)] = msgspec.field(
+        default_factory=list
+    )
+    """``product>=sequence`` in the same channel, all of which must be installed first."""
+    rollback_from: Annotated[int, Meta(ge=1, le=2**53)] | None = None
+    """A signed permission: a device whose floor is at most this may go down to this release."""
+    mirrors: Annotated[list[Annotated[str, Meta(max_length=2_048)]], Meta(max_length=32)] = msgspec.field(
+        default_factory=list
+    )
+
+
+class Release(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of a product, as the channel's keys have signed it."""
+
+    target: TargetPath
+    channel: ChannelName
+    product: ProductName
+    version: str
+    sequence: int
+    platform: str
+    length: int
+    sha256: str
+    info_hash: InfoHash
+    recipe: AnyRecipe
+    prerequisites: tuple[str, ...] = ()
+    rollback_from: int | None = None
+    mirrors: tuple[str, ...] = ()
+
+
+class SeedGrant(msgspec.Struct, frozen=True, kw_only=True):
+    """A signed statement that a node may act as a distribution point.
+
+    It is the ``custom`` field of the target ``points/<node>.grant``, whose content is the same in
+    canonical JSON. ``scope`` is a group with all its subgroups; the node itself may stand elsewhere.
+    ``addresses`` are ``host:port`` of its links, tried in order. 0 means unlimited.
+    """
+
+    node: NodeId
+    duties: tuple[Duty, ...]
+    scope: GroupPath
+    addresses: tuple[str, ...]
+    expires: Annotated[int, Meta(ge=0, le=2**40)]
+    """Unix seconds."""
+    disk_bytes: Annotated[int, Meta(ge=0)] = 0
+    wan_bytes_per_s: Annotated[int, Meta(ge=0)] = 0
+
+
+class Catalog(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that one accepted set of metadata says.
+
+    ``versions`` are by role. ``expires`` (Unix seconds) is when the first role in it expires.
+    """
+
+    releases: Mapping[TargetPath, Release]
+    grants: Mapping[NodeId, SeedGrant]
+    channels: tuple[ChannelName, ...]
+    versions: Mapping[str, int]
+    expires: int

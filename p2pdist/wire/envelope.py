@@ -1,0 +1,31 @@
+"""Envelopes: a message for one node, sealed so that the nodes on the way can route but not read it.
+
+The box is PyNaCl's ``crypto_box`` (X25519, XSalsa20-Poly1305) between the two nodes' identity keys,
+over the msgpack bytes of a message preceded by the header's fields, so that a changed header does
+not open. Sealing and opening live in :mod:`p2pdist.trust.sealing`; here is only what is on the wire.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from p2pdist import limits
+
+_NodeIdText = Annotated[str, Meta(pattern=r"^[a-z2-7]{32}$")]
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True):
+    """A sealed message.
+
+    ``counter`` grows with every envelope of one sender to one recipient and never repeats: the
+    recipient refuses what it has already seen. ``expires`` is in Unix seconds.
+    """
+
+    sender: _NodeIdText
+    recipient: _NodeIdText
+    counter: Annotated[int, Meta(ge=1, le=2**63 - 1)]
+    expires: Annotated[int, Meta(ge=0, le=2**40)]
+    box: Annotated[bytes, Meta(min_length=40, max_length=limits.ENVELOPE_BYTES_MAX)]

@@ -1,0 +1,111 @@
+"""Frames: what two neighbours on one link say to each other.
+
+Both directions of a link's control stream carry frames, whoever dialled. On the stream each frame is
+a four-byte big-endian length and that many bytes of msgpack (:mod:`p2pdist.wire.codec`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from p2pdist import limits
+from p2pdist.wire.envelope import Envelope
+
+NodeIdText = Annotated[str, Meta(pattern=r"^[a-z2-7]{32}$")]
+InfoHashText = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Host = Annotated[str, Meta(min_length=1, max_length=255)]
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Role = Literal["origin", "point", "device"]
+RoleName = Annotated[str, Meta(min_length=1, max_length=128)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Text = Annotated[str, Meta(max_length=limits.TEXT_CHARS_MAX)]
+
+
+class Frame(msgspec.Struct, frozen=True, kw_only=True, tag_field="frame"):
+    """Base of every frame."""
+
+
+class Presence(msgspec.Struct, frozen=True, kw_only=True):
+    """One artifact that a node holds, wholly or in part, or wants.
+
+    ``have`` and ``pieces`` count pieces. ``complete`` is true once everything is there and verified.
+    """
+
+    info_hash: InfoHashText
+    have: Count
+    pieces: Count
+    complete: bool
+
+
+class Announce(Frame, frozen=True, kw_only=True, tag="announce"):
+    """Upwards: the swarm port of this node, and every artifact that it takes part in (the whole list)."""
+
+    role: Role
+    port: Port
+    artifacts: Annotated[list[Presence], Meta(max_length=limits.TORRENTS_ACTIVE_MAX)]
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """One possible source, and whether the neighbour's rules take it.
+
+    ``reason`` is a sentence for people; it travels to ``p2pdist explain``.
+    """
+
+    node: NodeIdText
+    role: Role
+    host: Host
+    port: Port
+    taken: bool
+    reason: Text
+
+
+class Sources(Frame, frozen=True, kw_only=True, tag="sources"):
+    """Downwards: everybody who could serve one artifact to the receiver, with the decision on each."""
+
+    info_hash: InfoHashText
+    candidates: Annotated[list[Candidate], Meta(max_length=limits.CANDIDATES_MAX)]
+
+
+class ContentRefused(Frame, frozen=True, kw_only=True, tag="content-refused"):
+    """Either way: bytes that a source served for an artifact do not match its signed hashes."""
+
+    info_hash: InfoHashText
+    source: NodeIdText
+    by: NodeIdText
+    reason: Text
+
+
+class MetadataVersions(Frame, frozen=True, kw_only=True, tag="metadata-versions"):
+    """Downwards: the versions of the roles' metadata that the admin server has published."""
+
+    versions: Annotated[dict[RoleName, Annotated[int, Meta(ge=1)]], Meta(max_length=limits.BUNDLE_FILES_MAX)]
+
+
+class Attached(Frame, frozen=True, kw_only=True, tag="attached"):
+    """Upwards: these devices are reached through the sender from now on (the whole list)."""
+
+    nodes: Annotated[list[NodeIdText], Meta(max_length=20_000)]
+
+
+class Routed(Frame, frozen=True, kw_only=True, tag="routed"):
+    """Either way: a sealed envelope on its way; its own header says to whom."""
+
+    envelope: Envelope
+
+
+class Ping(Frame, frozen=True, kw_only=True, tag="ping"):
+    """Either way: keepalive; the answer is a :class:`Pong` with the same number."""
+
+    number: Count
+
+
+class Pong(Frame, frozen=True, kw_only=True, tag="pong"):
+    """The answer to a :class:`Ping`."""
+
+    number: Count
+
+
+AnyFrame: TypeAlias = Announce | Sources | ContentRefused | MetadataVersions | Attached | Routed | Ping | Pong
