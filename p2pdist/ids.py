@@ -24,6 +24,9 @@ InfoHash = NewType("InfoHash", str)
 ChannelName = NewType("ChannelName", str)
 """A channel: a line of releases with its own signing keys and its own swarm."""
 
+FleetName = NewType("FleetName", str)
+"""The organisation's fleet: one admin server, one trust root, one certificate authority."""
+
 SwarmName = NewType("SwarmName", str)
 """The DNS name that a node's certificate must carry to be let into a channel's swarm."""
 
@@ -108,8 +111,18 @@ def parse_target(text: str) -> TargetPath:
     return TargetPath(text)
 
 
-def swarm_of(channel: ChannelName, fleet: str) -> SwarmName:
-    """Name the swarm of *channel* in *fleet* (the fleet's id: the first 16 hex digits of its CA's hash)."""
+def parse_fleet(text: str) -> FleetName:
+    """Check a fleet's name: a DNS label, because the names of its swarms end in it."""
+    if len(text) > limits.CHANNEL_NAME_CHARS_MAX or not _LABEL.match(text):
+        raise UsageError(
+            f"{_shown(text)} is not a fleet name",
+            hint=f"use a-z, 0-9 and '-', at most {limits.CHANNEL_NAME_CHARS_MAX} characters",
+        )
+    return FleetName(text)
+
+
+def swarm_of(channel: ChannelName, fleet: FleetName) -> SwarmName:
+    """Name the swarm of *channel* in *fleet*."""
     return SwarmName(f"{channel}.{fleet}.swarm.p2pdist.internal")
 
 
