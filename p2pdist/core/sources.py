@@ -1,0 +1,93 @@
+"""Who fetches from whom, and why.
+
+The rules, in the order in which they are asked:
+
+1. Nobody fetches from itself.
+2. Within a site everybody may fetch from everybody, up to a number of peers.
+3. Over the WAN only distribution points fetch: from the origin and from other distribution points.
+4. A device that is attached to the admin server directly, because no distribution point of its scope
+   could be reached, fetches from the origin.
+
+Every decision carries its reason as a sentence for people. Whoever tracks a swarm (the admin server
+for the distribution points, a distribution point for its site) decides; the receiver may still refuse
+a source that lacks a valid seed grant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from p2pdist import limits
+from p2pdist.core.scope import affinity
+from p2pdist.ids import GroupPath, NodeId
+from p2pdist.wire.frames import Candidate, Role
+
+
+class Member(msgspec.Struct, frozen=True, kw_only=True):
+    """One node in one artifact's swarm.
+
+    ``site`` names what it shares a LAN with: the distribution point that carries it (a point's site is
+    its own id), or the network of a device that is attached directly. ``role`` is what has been
+    verified, not what the node claims. ``have`` is the fraction of the artifact that it holds.
+    """
+
+    node: NodeId
+    role: Role
+    host: str
+    port: int
+    site: str
+    group: GroupPath
+    complete: bool
+    have: float
+
+
+class SourceRules(msgspec.Struct, frozen=True, kw_only=True):
+    """The numbers in the rules. ``site_peers_max`` bounds the devices of its site that a node hears of."""
+
+    site_peers_max: int = limits.PEERS_PER_TORRENT_MAX
+
+
+def decide_sources(
+    receiver: Member, members: Sequence[Member], *, rules: SourceRules | None = None
+) -> tuple[Candidate, ...]:
+    """Decide on each of *members* as a source for *receiver*.
+
+    Returns:
+        One candidate per member but the receiver, the taken ones first, at most
+        :data:`p2pdist.limits.CANDIDATES_MAX`.
+    """
+    rules = rules or SourceRules()
+    others = [member for member in members if member.node != receiver.node]
+    mates = [m for m in others if m.site == receiver.site and m.role == "device"]
+    if len(mates) > rules.site_peers_max:
+        mates = sorted(mates, key=lambda m: affinity(receiver.node, m.node))[: rules.site_peers_max]
+    meshed = {mate.node for mate in mates}
+    decided = [_candidate(member, *_verdict(receiver, member, meshed, rules)) for member in others]
+    decided.sort(key=lambda candidate: (not candidate.taken, candidate.role, candidate.node))
+    return tuple(decided[: limits.CANDIDATES_MAX])
+
+
+def _verdict(receiver: Member, member: Member, meshed: set[NodeId], rules: SourceRules) -> tuple[bool, str]:
+    if member.site == receiver.site:
+        if member.role != "device":
+            return True, "the distribution point of this site"
+        if member.node in meshed:
+            return True, "same site"
+        return False, f"same site, but {rules.site_peers_max} closer peers were taken"
+    if receiver.role == "device" and member.role == "origin":
+        if receiver.site.startswith("direct:"):
+            return True, "the origin: no distribution point of this scope could be reached"
+        return False, "over the WAN only distribution points fetch from the origin"
+    if receiver.role == "device" or member.role == "device":
+        return False, "another site: over the WAN only distribution points exchange content"
+    if member.role == "origin":
+        return True, "the origin, for a distribution point"
+    return True, "another distribution point"
+
+
+def _candidate(member: Member, taken: bool, reason: str) -> Candidate:
+    return Candidate(
+        node=member.node, role=member.role, host=member.host, port=member.port, taken=taken, reason=reason
+    )

@@ -1,0 +1,95 @@
+"""Who takes part in which artifact's swarm, and what each member should hear about the others.
+
+A newcomer is told of those who are there already, and dials them; those need not be told of it. So an
+announcement costs one decision, however large the swarm is. Members announce again now and then, which
+fills in what they missed.
+"""
+
+from __future__ import annotations
+
+from p2pdist.core.sources import Member, SourceRules, decide_sources
+from p2pdist.ids import GroupPath, InfoHash, NodeId
+from p2pdist.wire.frames import Announce, Presence, Role, Sources
+
+
+class Tracker:
+    """The members of every swarm that one node tracks. Pure bookkeeping; bounded by its callers' links."""
+
+    def __init__(self, rules: SourceRules | None = None) -> None:
+        self._rules = rules or SourceRules()
+        self._swarms: dict[InfoHash, dict[NodeId, Member]] = {}
+        self._told: dict[NodeId, dict[InfoHash, Sources]] = {}
+        self._due: dict[tuple[NodeId, InfoHash], None] = {}
+
+    def announce(
+        self, node: NodeId, *, role: Role, host: str, site: str, group: GroupPath, announce: Announce
+    ) -> None:
+        """Take in the whole list of artifacts that *node* takes part in.
+
+        Args:
+            node: Who announces, as its certificate says.
+            role: What it is, as grants say; the announcement's own claim is not used.
+            host: The address at which others reach it.
+            site: What it shares a LAN with; see :class:`~p2pdist.core.sources.Member`.
+            group: Its administration group.
+            announce: The announcement.
+        """
+        listed = {InfoHash(presence.info_hash): presence for presence in announce.artifacts}
+        for info_hash in [h for h, members in self._swarms.items() if node in members]:
+            if info_hash not in listed:
+                self._leave(node, info_hash)
+        for info_hash, presence in listed.items():
+            self._swarms.setdefault(info_hash, {})[node] = _member(
+                node, role, host, announce.port, site, group, presence
+            )
+            self._due[node, info_hash] = None
+
+    def forget(self, node: NodeId) -> None:
+        """Drop *node* from every swarm: its link is gone."""
+        for info_hash in [h for h, members in self._swarms.items() if node in members]:
+            self._leave(node, info_hash)
+        self._told.pop(node, None)
+
+    def poll(self) -> list[tuple[NodeId, Sources]]:
+        """Return what is to be sent to whom: a decision for each announcement, where it has changed."""
+        due, self._due = self._due, {}
+        changed = []
+        for node, info_hash in due:
+            receiver = self._swarms.get(info_hash, {}).get(node)
+            if receiver is None:
+                continue
+            members = list(self._swarms[info_hash].values())
+            candidates = decide_sources(receiver, members, rules=self._rules)
+            sources = Sources(info_hash=info_hash, candidates=list(candidates))
+            told = self._told.setdefault(node, {})
+            if told.get(info_hash) != sources:
+                told[info_hash] = sources
+                changed.append((node, sources))
+        return changed
+
+    def members(self, info_hash: InfoHash) -> tuple[Member, ...]:
+        """Return everybody in one swarm."""
+        return tuple(self._swarms.get(info_hash, {}).values())
+
+    def _leave(self, node: NodeId, info_hash: InfoHash) -> None:
+        members = self._swarms[info_hash]
+        del members[node]
+        if not members:
+            del self._swarms[info_hash]
+        self._told.get(node, {}).pop(info_hash, None)
+        self._due.pop((node, info_hash), None)
+
+
+def _member(
+    node: NodeId, role: Role, host: str, port: int, site: str, group: GroupPath, presence: Presence
+) -> Member:
+    return Member(
+        node=node,
+        role=role,
+        host=host,
+        port=port,
+        site=site,
+        group=group,
+        complete=presence.complete,
+        have=presence.have / presence.pieces if presence.pieces else 0.0,
+    )
