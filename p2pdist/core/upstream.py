@@ -1,0 +1,118 @@
+"""Which neighbour a node keeps its link to.
+
+A device prefers the distribution points of its scope, in an order of its own; the admin server is the
+last resort, taken only after a delay that differs from device to device, so that the loss of a point
+does not send its whole site to the origin at the same moment. While the node is attached to something
+less than its best choice, better ones are tried again from time to time.
+
+The chooser is pure: it is told what happened and when (monotonic seconds), and says what to dial next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from p2pdist.ids import NodeId
+
+RETRY_FIRST_S = 0.5
+RETRY_MAX_S = 30.0
+SERVER_DELAY_S = 3.0  # plus up to as much again: failover in seconds, spread over seconds
+BETTER_EVERY_S = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upstream:
+    """A neighbour that can carry this node: its id, its link's address, and what it is."""
+
+    node: NodeId
+    host: str
+    port: int
+    kind: Literal["point", "server"]
+
+
+@dataclass(slots=True)
+class _Attempts:
+    failures: int = 0
+    not_before: float = 0.0
+
+
+@dataclass(slots=True)
+class UpstreamChooser:
+    """Chooses among upstreams, best first.
+
+    Args:
+        spread: A number from 0 to 1 that differs from node to node; it spreads retries and fallbacks.
+    """
+
+    spread: float
+    _candidates: tuple[Upstream, ...] = ()
+    _attempts: dict[Upstream, _Attempts] = field(default_factory=dict)
+    _server_from: float = 0.0
+    _attached: bool = False
+
+    def set_candidates(self, candidates: Sequence[Upstream], now: float) -> None:
+        """Replace the upstreams, best first. What is known of those that stay is kept."""
+        had_points = any(c.kind == "point" for c in self._candidates)
+        self._candidates = tuple(candidates)
+        self._attempts = {c: self._attempts.get(c, _Attempts()) for c in self._candidates}
+        if self._has_points() and not had_points and not self._attached:
+            self._server_from = now + self._server_delay()
+
+    def next(self, now: float) -> tuple[Upstream | None, float]:
+        """Say what to dial now, or None and the time at which to ask again."""
+        wake = now + RETRY_MAX_S
+        for candidate in self._candidates:
+            ready = self._ready_at(candidate)
+            if ready <= now:
+                return candidate, now
+            wake = min(wake, ready)
+        return None, wake
+
+    def better(self, than: Upstream, now: float) -> tuple[Upstream | None, float]:
+        """While attached to *than*: what to try instead now, or None and when to ask again."""
+        wake = now + BETTER_EVERY_S * (1 + self.spread)
+        for candidate in self._candidates:
+            if candidate == than:
+                break
+            ready = self._attempts[candidate].not_before
+            if ready <= now:
+                return candidate, now
+            wake = min(wake, ready)
+        return None, wake
+
+    def connected(self, upstream: Upstream) -> None:
+        """A link to *upstream* stands."""
+        self._attached = True
+        if upstream in self._attempts:
+            self._attempts[upstream] = _Attempts()
+
+    def lost(self, upstream: Upstream, now: float) -> None:
+        """The link to *upstream* ended: it gets one quick retry, the server only after its delay."""
+        self._attached = False
+        if self._has_points():
+            self._server_from = now + self._server_delay()
+        if upstream in self._attempts:
+            self._attempts[upstream] = _Attempts(not_before=now + RETRY_FIRST_S * self.spread)
+
+    def failed(self, upstream: Upstream, now: float) -> None:
+        """Dialling *upstream* did not work: wait longer each time."""
+        attempts = self._attempts.get(upstream)
+        if attempts is None:
+            return
+        attempts.failures += 1
+        delay = min(RETRY_MAX_S, RETRY_FIRST_S * 2 ** min(attempts.failures, 10))
+        attempts.not_before = now + delay * (0.5 + 0.5 * self.spread)
+
+    def _ready_at(self, candidate: Upstream) -> float:
+        ready = self._attempts[candidate].not_before
+        if candidate.kind == "server" and self._has_points():
+            return max(ready, self._server_from)
+        return ready
+
+    def _server_delay(self) -> float:
+        return SERVER_DELAY_S * (1 + self.spread)
+
+    def _has_points(self) -> bool:
+        return any(candidate.kind == "point" for candidate in self._candidates)
