@@ -55,4 +55,5 @@ PIECE_BYTES_MAX = 4 * MIB
 ARTIFACT_BYTES_MAX = 1024 * GIB
 TREE_ENTRIES_MAX = 1_000_000  # files, directories and links in one tree
 TREE_BYTES_MAX = 1024 * GIB  # unpacked; a signed target states its own, smaller number
+TREE_PATH_BYTES_MAX = 3_072  # one name inside a tree: below PATH_MAX with room for the install root
 COMMAND_TIMEOUT_S_MAX = 24 * 3600  # one installer's run
