@@ -7,6 +7,7 @@ another status than 200 carries a :class:`Problem`.
 path               body                    answer                 who may ask
 =================  ======================  =====================  ==============================
 ``/enrol``         :class:`EnrolRequest`   :class:`Enrolled`      anybody with a token
+``/renew``         :class:`RenewRequest`   :class:`Enrolled`      a known node whose certificate ran out
 ``/bundle``        :class:`BundleRequest`  :class:`Bundle`        a node with a certificate
 ``/torrent``       :class:`TorrentRequest` :class:`Torrent`       a node with a certificate
 ``/control``       frames, both ways, for as long as the link lives  a node with a certificate
@@ -21,6 +22,7 @@ import msgspec
 from msgspec import Meta
 
 from p2pdist import limits
+from p2pdist.wire.envelope import Envelope
 from p2pdist.wire.frames import InfoHashText, NodeIdText, RoleName, Text
 
 FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.json$", max_length=160)]
@@ -59,8 +61,18 @@ class EnrolSecret(msgspec.Struct, frozen=True, kw_only=True):
     """A hash of the machine's own id, by which a clone is recognised."""
 
 
+class RenewRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Asks for a certificate after the last one has expired, when no link with one can be made.
+
+    The envelope is sealed by the node's identity key and holds a
+    :class:`~p2pdist.wire.messages.RenewalRequest`, so it needs no token and no certificate.
+    """
+
+    envelope: Envelope
+
+
 class Enrolled(msgspec.Struct, frozen=True, kw_only=True):
-    """The node's first certificate."""
+    """The node's certificate, and the group that it stands in."""
 
     certificate: Annotated[bytes, Meta(max_length=limits.ENROL_BYTES_MAX)]
     node: NodeIdText
