@@ -1,0 +1,15 @@
+"""What every member of the fleet runs: identity, uplink, metadata, content. Agents and seeds build on it.
+
+home      the node's directory: identity key, certificate, enrolment, state
+enrol     becoming a member
+mail      sealed messages to and from the admin server
+uplink    the link to the neighbour that carries this node, with failover
+metadata  signed metadata: asked for, verified, kept
+content   artifacts: wanted, fetched in the swarm, served
+member    the runtime that wires them and speaks the control protocol
+
+Life cycle: ``Home.open`` → ``open_member`` → its tasks run in the caller's nursery until it is
+cancelled. All state that must survive is on the disk before anything that depends on it is said to a
+neighbour. The node goes on with what it knows while the admin server, its distribution point or both
+are away.
+"""

@@ -1,0 +1,225 @@
+"""Artifacts on a node: wanted, fetched in the swarm, served, forgotten.
+
+An artifact passes through: *wanted* (somebody named its release) → *joined* (its torrent is on the
+disk, checked against the signed info-hash, and the swarm has it) → *complete*. A complete artifact is
+served until it is dropped. Everything here can be repeated after a crash: the torrent and the content
+are on the disk, and libtorrent verifies what is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+import msgspec
+import structlog
+import trio
+
+from p2pdist.errors import P2PDistError, Unavailable
+from p2pdist.files import write_atomic
+from p2pdist.ids import InfoHash, swarm_of
+from p2pdist.node.home import Home
+from p2pdist.swarm.session import Artifact, ArtifactStatistics, Source, Swarm
+from p2pdist.swarm.torrents import check_torrent
+from p2pdist.trust.catalog import Release
+from p2pdist.wire.frames import Candidate, Presence, Sources
+from p2pdist.wire.messages import ContentReport, SourceBytes
+from p2pdist.wire.requests import Torrent, TorrentRequest
+
+_log = structlog.get_logger()
+
+_RETRY_S = 2.0
+
+AskTorrent = Callable[[TorrentRequest], Awaitable[Torrent]]
+JudgeSource = Callable[[Candidate], str | None]
+
+
+class _Wanted(msgspec.Struct, kw_only=True):
+    release: Release
+    joined: bool = False
+    candidates: tuple[Candidate, ...] = ()
+
+
+class Content:
+    """The artifacts of one node.
+
+    Args:
+        home: The node's directory.
+        swarm: The node's swarm session.
+        ask: Asks the present neighbour for a torrent; may raise any project error.
+        judge: Looks at a source that the tracker took; returns why this node refuses it, or None.
+        on_change: Called when what the node takes part in has changed, so that it is announced.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        swarm: Swarm,
+        *,
+        ask: AskTorrent,
+        judge: JudgeSource,
+        on_change: Callable[[], None],
+    ) -> None:
+        self._home = home
+        self._swarm = swarm
+        self._ask = ask
+        self._judge = judge
+        self._on_change = on_change
+        self._wanted: dict[InfoHash, _Wanted] = {}
+        self._pending = trio.Event()
+
+    def want(self, release: Release) -> None:
+        """Fetch *release*'s artifact, or go on serving it. Returns at once; the work is in :meth:`run`."""
+        if release.info_hash in self._wanted:
+            self._wanted[release.info_hash].release = release
+            return
+        self._wanted[release.info_hash] = _Wanted(release=release)
+        self.retry()
+
+    async def drop(self, info_hash: InfoHash, *, delete: bool) -> None:
+        """Leave an artifact's swarm; with *delete*, free its disk space too."""
+        wanted = self._wanted.pop(info_hash, None)
+        if wanted is not None and wanted.joined:
+            await self._swarm.remove(info_hash, delete=delete)
+        if delete:
+            await trio.to_thread.run_sync(self._delete, info_hash)
+        if wanted is not None:
+            self._on_change()
+
+    async def restart(self, info_hash: InfoHash) -> None:
+        """Fetch an artifact from nothing: what is on the disk turned out to be bad."""
+        wanted = self._wanted.get(info_hash)
+        if wanted is None:
+            return
+        release = wanted.release
+        await self.drop(info_hash, delete=True)
+        self.want(release)
+
+    def retry(self) -> None:
+        """Look again at what is wanted and not joined: a link is up, or the disk has space."""
+        self._pending.set()
+
+    def wanted(self) -> Mapping[InfoHash, Release]:
+        """Return every artifact that the node takes part in or is about to."""
+        return {info_hash: wanted.release for info_hash, wanted in self._wanted.items()}
+
+    def statistics(self, info_hash: InfoHash) -> ArtifactStatistics | None:
+        """Return how far an artifact is; None before its swarm is joined."""
+        wanted = self._wanted.get(info_hash)
+        return self._swarm.statistics(info_hash) if wanted is not None and wanted.joined else None
+
+    def presences(self) -> list[Presence]:
+        """Return what to announce."""
+        presences = []
+        for info_hash in self._wanted:
+            statistics = self.statistics(info_hash)
+            if statistics is not None:
+                presences.append(
+                    Presence(
+                        info_hash=info_hash,
+                        have=statistics.have,
+                        pieces=statistics.pieces,
+                        complete=statistics.complete,
+                    )
+                )
+        return presences
+
+    def set_sources(self, sources: Sources, extra: Iterable[Candidate] = ()) -> None:
+        """Take in the tracker's decision; this node's own judgement comes on top."""
+        wanted = self._wanted.get(InfoHash(sources.info_hash))
+        if wanted is None:
+            return
+        judged = tuple(self._judged(candidate) for candidate in (*sources.candidates, *extra))
+        wanted.candidates = judged
+        if wanted.joined:
+            self._connect(InfoHash(sources.info_hash), judged)
+
+    def report(self, info_hash: InfoHash) -> ContentReport | None:
+        """Return where an artifact's bytes came from, and every source that was considered."""
+        wanted = self._wanted.get(info_hash)
+        statistics = self.statistics(info_hash)
+        if wanted is None or statistics is None:
+            return None
+        sources = [
+            SourceBytes(node=s.node, role=s.role, received=s.received, sent=s.sent)
+            for s in statistics.sources
+        ]
+        return ContentReport(
+            info_hash=info_hash,
+            target=wanted.release.target,
+            sources=sources,
+            candidates=list(wanted.candidates),
+        )
+
+    async def run(self) -> None:
+        """Join the swarms of what is wanted, until cancelled."""
+        while True:
+            await self._pending.wait()
+            self._pending = trio.Event()
+            if not await self._join_all():
+                with trio.move_on_after(_RETRY_S):
+                    await self._pending.wait()
+                self._pending.set()
+
+    async def _join_all(self) -> bool:
+        done = True
+        for info_hash, wanted in list(self._wanted.items()):
+            if wanted.joined or self._wanted.get(info_hash) is not wanted:
+                continue
+            try:
+                await self._join(info_hash, wanted)
+            except P2PDistError as error:
+                _log.info("content.not_joined", target=wanted.release.target, reason=str(error))
+                done = False
+        return done
+
+    async def _join(self, info_hash: InfoHash, wanted: _Wanted) -> None:
+        release = wanted.release
+        swarm = swarm_of(release.channel, self._home.fleet)
+        if swarm not in self._home.certificate.swarms:
+            raise Unavailable(f"the certificate does not name {swarm} yet")
+        torrent = await self._torrent(release)
+        if self._wanted.get(info_hash) is not wanted:
+            return
+        await self._swarm.add(
+            Artifact(
+                info_hash=info_hash,
+                torrent=torrent,
+                path=self._home.artifact(info_hash),
+                swarm=swarm,
+                length=release.length,
+                sealed=False,
+            )
+        )
+        wanted.joined = True
+        self._connect(info_hash, wanted.candidates)
+        self._on_change()
+
+    async def _torrent(self, release: Release) -> bytes:
+        path = self._home.torrent(release.info_hash)
+        swarm = swarm_of(release.channel, self._home.fleet)
+        if path.exists():
+            torrent = await trio.to_thread.run_sync(path.read_bytes)
+            try:
+                check_torrent(torrent, info_hash=release.info_hash, swarm=swarm, length=release.length)
+            except P2PDistError as error:
+                _log.warning("content.torrent_damaged", target=release.target, reason=str(error))
+            else:
+                return torrent
+        answer = await self._ask(TorrentRequest(info_hash=release.info_hash))
+        check_torrent(answer.torrent, info_hash=release.info_hash, swarm=swarm, length=release.length)
+        await trio.to_thread.run_sync(write_atomic, path, answer.torrent)
+        return answer.torrent
+
+    def _judged(self, candidate: Candidate) -> Candidate:
+        objection = self._judge(candidate) if candidate.taken else None
+        if objection is None:
+            return candidate
+        return msgspec.structs.replace(candidate, taken=False, reason=objection)
+
+    def _connect(self, info_hash: InfoHash, candidates: Iterable[Candidate]) -> None:
+        taken = [Source(node=c.node, role=c.role, host=c.host, port=c.port) for c in candidates if c.taken]
+        self._swarm.set_sources(info_hash, taken)
+
+    def _delete(self, info_hash: InfoHash) -> None:
+        self._home.artifact(info_hash).unlink(missing_ok=True)
+        self._home.torrent(info_hash).unlink(missing_ok=True)

@@ -1,0 +1,126 @@
+"""Becoming a member of the fleet.
+
+The node makes its identity key and keeps it; the token travels sealed for the admin server, so that a
+distribution point that passes it on learns nothing. Enrolment can be repeated: the key is kept, and
+the admin server recognises the same machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from pathlib import Path
+
+import trio
+
+from p2pdist import limits
+from p2pdist.errors import TrustError, Unavailable
+from p2pdist.files import write_atomic
+from p2pdist.install.platform import detect_platform
+from p2pdist.net.endpoints import parse_endpoint
+from p2pdist.net.link import open_stranger_link
+from p2pdist.node.home import Home
+from p2pdist.node.mail import Mail
+from p2pdist.trust.certificates import make_request, parse_certificate
+from p2pdist.trust.enrolment import EnrolmentBundle
+from p2pdist.trust.keys import IdentityKey
+from p2pdist.trust.sealing import seal_anonymous
+from p2pdist.wire import codec
+from p2pdist.wire.messages import RenewalRequest
+from p2pdist.wire.requests import Enrolled, EnrolRequest, EnrolSecret, RenewRequest
+
+_MACHINE_ID = Path("/etc/machine-id")
+
+
+async def enrol(
+    root: Path,
+    bundle: EnrolmentBundle,
+    token: str,
+    *,
+    name: str | None = None,
+    local_host: str | None = None,
+    machine: str | None = None,
+) -> Home:
+    """Enrol a node and return its directory, ready to run.
+
+    Args:
+        root: The node's directory; made if it is not there.
+        bundle: The fleet, as the operator handed it out.
+        token: An enrolment token.
+        name: What people call the device; the host's name by default.
+        local_host: The address to dial from; the system's choice by default.
+        machine: What tells this machine from a clone of its disk; ``/etc/machine-id`` by default.
+
+    Raises:
+        UsageError, TrustError: the admin server refused (wrong, used or late token; a clone).
+        Unavailable: no address answered. Nothing but the key has been written; call again.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    key_path = root / "identity.key"
+    if key_path.exists():
+        key = IdentityKey.load(key_path)
+    else:
+        key = IdentityKey.generate()
+        key.save(key_path)
+    secret = EnrolSecret(
+        token=token,
+        request=make_request(key),
+        name=name or socket.gethostname(),
+        platform=detect_platform(),
+        machine=machine or machine_hash(),
+    )
+    sealed = seal_anonymous(codec.encode(secret), bundle.server_public)
+    enrolled = await _ask(bundle, "/enrol", EnrolRequest(sealed=sealed), local_host)
+    certificate = parse_certificate(enrolled.certificate)
+    if certificate.node != key.node:
+        raise TrustError(f"the admin server answered with a certificate for {certificate.node}")
+    bundle.save(root / "enrolment.json")
+    await trio.to_thread.run_sync(write_atomic, root / "certificate.pem", enrolled.certificate)
+    return Home.open(root)
+
+
+async def renew_expired(home: Home, mail: Mail, *, now: int, local_host: str | None = None) -> None:
+    """Get a new certificate although the present one has expired.
+
+    The request is sealed with the identity key, which the admin server knows; no token is needed.
+
+    Raises:
+        TrustError, UsageError: the admin server refuses; the node was revoked or is not known.
+        Unavailable: no address answered; call again later.
+    """
+    envelope = await mail.seal(RenewalRequest(request=make_request(home.key)), now=now)
+    enrolled = await _ask(home.enrolment, "/renew", RenewRequest(envelope=envelope), local_host)
+    await trio.to_thread.run_sync(home.replace_certificate, enrolled.certificate)
+
+
+def machine_hash() -> str:
+    """Return a hash of this machine's id, which a cloned disk in another machine may share.
+
+    Empty where the system has none: the admin server then knows the machine by its key alone.
+    """
+    try:
+        machine_id = _MACHINE_ID.read_bytes().strip()
+    except OSError:
+        return ""
+    return hashlib.sha256(b"p2pdist machine " + machine_id).hexdigest()
+
+
+async def _ask(
+    bundle: EnrolmentBundle, path: str, request: EnrolRequest | RenewRequest, local_host: str | None
+) -> Enrolled:
+    problems = []
+    for address in bundle.addresses:
+        host, port = parse_endpoint(address)
+        try:
+            with trio.fail_after(limits.LINK_HANDSHAKE_S + limits.REQUEST_TIMEOUT_S):
+                async with open_stranger_link(
+                    host, port, ca_pem=bundle.ca_pem, expect=None, local_host=local_host
+                ) as link:
+                    answer: Enrolled = await link.request(path, request, Enrolled)
+                    return answer
+        except (Unavailable, trio.TooSlowError) as error:
+            problems.append(f"{address}: {error or 'too slow'}")
+    raise Unavailable(
+        f"none of {', '.join(bundle.addresses)} answered ({'; '.join(problems)})",
+        hint="check the network and that the admin server runs, then try again",
+    )

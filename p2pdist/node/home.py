@@ -1,0 +1,135 @@
+"""A node's directory: what makes it this node, and what it must remember.
+
+::
+
+    identity.key       the Ed25519 identity key (owner only)
+    certificate.pem    the newest certificate of the fleet's CA
+    enrolment.json     the fleet: CA, trust root, admin server
+    trust/             verified metadata
+    artifacts/         content by info-hash, whole or in part
+    torrents/          torrents by info-hash
+    state/             desired state, journal, counters
+    node.lock          held while a program runs on this directory
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from p2pdist import limits
+from p2pdist.errors import UsageError
+from p2pdist.files import read_bounded, write_atomic
+from p2pdist.ids import FleetName, InfoHash, NodeId
+from p2pdist.net.tls import TlsIdentity
+from p2pdist.trust.certificates import NodeCertificate, parse_certificate
+from p2pdist.trust.enrolment import EnrolmentBundle
+from p2pdist.trust.keys import IdentityKey
+
+
+class Home:
+    """Paths of one node, and its credentials. Blocking file access; small files only.
+
+    Attributes:
+        key: The node's identity key.
+        enrolment: The fleet that the node belongs to.
+        certificate: What the newest certificate says.
+    """
+
+    def __init__(
+        self, root: Path, key: IdentityKey, enrolment: EnrolmentBundle, certificate_pem: bytes
+    ) -> None:
+        self.root = root
+        self.key = key
+        self.enrolment = enrolment
+        self.certificate_pem = certificate_pem
+        self.certificate: NodeCertificate = parse_certificate(certificate_pem)
+        for directory in (self.trust, self.artifacts, self.torrents, self.state):
+            directory.mkdir(parents=True, exist_ok=True)
+
+    @classmethod
+    def open(cls, root: Path) -> Home:
+        """Open the directory of an enrolled node.
+
+        Raises:
+            UsageError: nothing is enrolled there, or a file is damaged.
+        """
+        if not (root / "certificate.pem").exists():
+            raise UsageError(
+                f"{root} holds no enrolled node",
+                hint="enrol it first: p2pdist-agent enrol --data DIR --bundle FILE --token-file FILE",
+            )
+        key = IdentityKey.load(root / "identity.key")
+        enrolment = EnrolmentBundle.load(root / "enrolment.json")
+        pem = read_bounded(root / "certificate.pem", bytes_max=limits.ENROL_BYTES_MAX)
+        home = cls(root, key, enrolment, pem)
+        if home.certificate.node != key.node:
+            raise UsageError(
+                f"{root}: the certificate names {home.certificate.node}, the key is {key.node}",
+                hint="enrol the node again",
+            )
+        return home
+
+    @property
+    def node(self) -> NodeId:
+        """The node's id."""
+        return self.key.node
+
+    @property
+    def fleet(self) -> FleetName:
+        """The fleet's name."""
+        return FleetName(self.enrolment.fleet)
+
+    @property
+    def trust(self) -> Path:
+        """Where verified metadata is kept."""
+        return self.root / "trust"
+
+    @property
+    def artifacts(self) -> Path:
+        """Where content is kept, one file per info-hash."""
+        return self.root / "artifacts"
+
+    @property
+    def torrents(self) -> Path:
+        """Where torrents are kept, one file per info-hash."""
+        return self.root / "torrents"
+
+    @property
+    def state(self) -> Path:
+        """Where the node remembers what it was told and what it did."""
+        return self.root / "state"
+
+    @property
+    def lock(self) -> Path:
+        """The file whose lock keeps a second program off this directory."""
+        return self.root / "node.lock"
+
+    def artifact(self, info_hash: InfoHash) -> Path:
+        """Return the content file of an artifact."""
+        return self.artifacts / info_hash
+
+    def torrent(self, info_hash: InfoHash) -> Path:
+        """Return the torrent file of an artifact."""
+        return self.torrents / f"{info_hash}.torrent"
+
+    def tls_identity(self) -> TlsIdentity:
+        """Return what the node shows on its links right now."""
+        return TlsIdentity(
+            certificate_pem=self.certificate_pem,
+            key_pem=self.key.private_pem(),
+            ca_pem=self.enrolment.ca_pem,
+        )
+
+    def replace_certificate(self, pem: bytes) -> None:
+        """Take a renewed certificate into use, durably.
+
+        Raises:
+            UsageError: it is not a certificate, or not one for this node's key.
+            Unavailable: it could not be written; the old one stays.
+        """
+        certificate = parse_certificate(pem)
+        if certificate.node != self.node:
+            raise UsageError(f"a certificate for {certificate.node} was offered to {self.node}")
+        write_atomic(self.root / "certificate.pem", pem)
+        self.certificate_pem = pem
+        self.certificate = certificate

@@ -1,0 +1,93 @@
+"""Sealed messages between this node and the admin server.
+
+Counters never repeat, not even after a crash: they are reserved on the disk in blocks before the first
+of a block is used, so a crash skips some and reuses none. What arrives twice is harmless, because
+every message states a whole situation or carries an id; the window here only saves the work.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nacl.utils
+import trio
+
+from p2pdist import limits
+from p2pdist.errors import UsageError
+from p2pdist.files import read_bounded, write_atomic
+from p2pdist.node.home import Home
+from p2pdist.trust.sealing import ReplayWindow, open_envelope, seal
+from p2pdist.wire import codec
+from p2pdist.wire.envelope import Envelope
+from p2pdist.wire.messages import FromDevice, FromServer
+
+_BLOCK = 4_096
+
+
+class Counter:
+    """Numbers for envelopes: each larger than any handed out before, across restarts."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._next = self._reserved = self._read()
+        self._reserving = trio.Lock()
+
+    async def take(self) -> int:
+        """Return the next number.
+
+        Raises:
+            Unavailable: the disk does not take the reservation.
+        """
+        async with self._reserving:
+            if self._next >= self._reserved:
+                reserved = self._next + _BLOCK
+                await trio.to_thread.run_sync(write_atomic, self._path, str(reserved).encode())
+                self._reserved = reserved
+            self._next += 1
+            return self._next
+
+    def _read(self) -> int:
+        if not self._path.exists():
+            return 0
+        text = read_bounded(self._path, bytes_max=32)
+        try:
+            return int(text)
+        except ValueError as error:
+            raise UsageError(f"{self._path} is damaged", hint="enrol this node again") from error
+
+
+class Mail:
+    """Seals for the admin server and opens what it sealed for this node."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._counter = Counter(home.state / "envelope-counter")
+        self._seen = ReplayWindow()
+
+    async def seal(self, message: FromDevice, *, now: int) -> Envelope:
+        """Seal *message*; *now* is Unix time. Raises Unavailable when the disk is full."""
+        data = codec.encode(message, bytes_max=limits.ENVELOPE_BYTES_MAX - limits.KIB)
+        return seal(
+            data,
+            key=self._home.key,
+            recipient=self._home.enrolment.server_node,
+            recipient_public=self._home.enrolment.server_public,
+            counter=await self._counter.take(),
+            expires=now + limits.ENVELOPE_LIFE_S,
+            nonce=nacl.utils.random(24),
+        )
+
+    def open(self, envelope: Envelope, *, now: int) -> FromServer | None:
+        """Open an envelope from the admin server; None if it was opened before.
+
+        Raises:
+            TrustError: it is not from the admin server, was altered, or has expired.
+            PeerError: it opens, but holds no valid message.
+        """
+        data = open_envelope(
+            envelope, key=self._home.key, sender_public=self._home.enrolment.server_public, now=now
+        )
+        if not self._seen.accept(envelope.counter):
+            return None
+        message: FromServer = codec.decode(data, FromServer, bytes_max=limits.ENVELOPE_BYTES_MAX)
+        return message

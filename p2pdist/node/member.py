@@ -1,0 +1,459 @@
+"""The runtime of a member of the fleet: one object that wires uplink, mail, metadata and content.
+
+A program opens it with :func:`open_member`, which starts its tasks in a nursery of its own, and gives
+it :class:`Hooks` for what only the program knows: what to install, what to prefetch, whom to carry.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import structlog
+import trio
+
+import p2pdist
+from p2pdist import limits
+from p2pdist.core.rates import rates_at
+from p2pdist.core.scope import grant_valid, points_for, preferred_points
+from p2pdist.core.upstream import Upstream
+from p2pdist.errors import P2PDistError, TrustError, Unavailable
+from p2pdist.files import read_bounded, write_atomic
+from p2pdist.ids import GroupPath, NodeId
+from p2pdist.install.platform import detect_platform
+from p2pdist.net.endpoints import parse_endpoint
+from p2pdist.net.link import Link
+from p2pdist.node.content import Content
+from p2pdist.node.enrol import renew_expired
+from p2pdist.node.home import Home
+from p2pdist.node.mail import Mail
+from p2pdist.node.metadata import Metadata
+from p2pdist.node.uplink import Uplink
+from p2pdist.swarm.session import Swarm, SwarmEvent, SwarmSettings, open_swarm
+from p2pdist.trust.catalog import Catalog
+from p2pdist.trust.certificates import make_request
+from p2pdist.trust.verifier import Verifier
+from p2pdist.wire import codec
+from p2pdist.wire.frames import (
+    Announce,
+    AnyFrame,
+    Candidate,
+    ContentRefused,
+    MetadataVersions,
+    Role,
+    Routed,
+    Sources,
+)
+from p2pdist.wire.messages import (
+    Certificate,
+    DesiredState,
+    FromDevice,
+    FromServer,
+    Heartbeat,
+    Received,
+    RenewalRequest,
+    Revoked,
+)
+from p2pdist.wire.requests import Bundle, BundleRequest, Torrent, TorrentRequest
+
+_log = structlog.get_logger()
+
+_ANNOUNCE_EVERY_S = 30.0
+_ANNOUNCE_GAP_S = 0.2
+_RENEW_AGAIN_S = 20.0
+_RATES_EVERY_S = 30.0
+
+
+class Hooks(Protocol):
+    """What a program adds to the runtime. Every method is called from the runtime's own tasks."""
+
+    async def linked(self) -> None:
+        """A link to a neighbour stands."""
+
+    async def state_changed(self, desired: DesiredState, catalog: Catalog | None) -> None:
+        """The desired state or the catalog is new."""
+
+    async def received(self, ids: list[str]) -> None:
+        """The admin server has stored these reports and refusals."""
+
+    async def content_event(self, event: SwarmEvent) -> None:
+        """Something happened in the swarm."""
+
+    async def content_refused(self, frame: ContentRefused) -> None:
+        """A neighbour reports that a source served bad bytes."""
+
+    async def passing_frame(self, frame: AnyFrame) -> None:
+        """A frame for somebody whom this node carries."""
+
+    def installed(self) -> Mapping[str, int]:
+        """``channel/product`` to the sequence number that is installed."""
+
+    async def refuse(self, kind: str, subject: str, reason: str) -> None:
+        """Something was refused for want of trust; report it until the admin server has it."""
+
+
+class MemberSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a program's configuration says about the runtime.
+
+    ``link_host`` is the address to dial from; ``swarm_host`` and ``swarm_port`` where the swarm listens.
+    """
+
+    role: Role
+    name: str
+    link_host: str | None
+    swarm_host: str
+    swarm_port: int
+
+
+class Member:
+    """A running member. Made by :func:`open_member` only."""
+
+    def __init__(self, home: Home, settings: MemberSettings, swarm: Swarm, hooks: Hooks) -> None:
+        self.home = home
+        self.settings = settings
+        self.swarm = swarm
+        self.desired: DesiredState | None = _load_desired(home.state / "desired")
+        self._hooks = hooks
+        self._mail = Mail(home)
+        self._announce_due = trio.Event()
+        self._heartbeat_due = trio.Event()
+        self._renewal_due = trio.Event()
+        spread = int.from_bytes(home.node.encode()[:4], "big") % 997 / 997
+        self._spread = spread
+        self.uplink = Uplink(
+            identity=home.tls_identity,
+            spread=spread,
+            local_host=settings.link_host,
+            on_up=self._link_up,
+            on_frame=self._frame,
+            on_down=lambda: None,
+        )
+        self.metadata = Metadata(
+            Verifier(home.trust, home.enrolment.root),
+            self._ask_bundle,
+            lambda refusal: hooks.refuse(refusal.kind, refusal.subject, refusal.reason),
+        )
+        self.content = Content(
+            home, swarm, ask=self._ask_torrent, judge=self._judge, on_change=self.announce_soon
+        )
+
+    @property
+    def node(self) -> NodeId:
+        """This node's id."""
+        return self.home.node
+
+    @property
+    def group(self) -> GroupPath:
+        """The administration group, as the newest word of the admin server has it."""
+        return GroupPath(self.desired.group) if self.desired is not None else self.home.certificate.group
+
+    def announce_soon(self) -> None:
+        """Tell the neighbour shortly what this node takes part in."""
+        self._announce_due.set()
+
+    def heartbeat_soon(self) -> None:
+        """Tell the admin server shortly what this node knows."""
+        self._heartbeat_due.set()
+
+    def renew_certificate(self) -> None:
+        """Ask for a new certificate shortly."""
+        self._renewal_due.set()
+
+    async def send(self, message: FromDevice) -> bool:
+        """Send a message to the admin server if there is a way now.
+
+        Returns:
+            False without a link. True says that it left this node, not that it has arrived.
+        """
+        if self.uplink.link is None:
+            return False
+        try:
+            await self.uplink.send(Routed(envelope=await self._mail.seal(message, now=_now())))
+        except Unavailable as error:
+            _log.info("message.not_sent", message=type(message).__name__, reason=str(error))
+            return False
+        return True
+
+    async def run(self) -> None:
+        """Run until cancelled, or until the admin server revokes this node (TrustError)."""
+        await self.metadata.load()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_linked)
+            nursery.start_soon(self._run_metadata)
+            nursery.start_soon(self.content.run)
+            nursery.start_soon(self._follow_catalog)
+            nursery.start_soon(self._follow_swarm)
+            nursery.start_soon(self._announce)
+            nursery.start_soon(self._beat)
+            nursery.start_soon(self._renew)
+            nursery.start_soon(self._apply_rates)
+
+    # Links -----------------------------------------------------------------------------------------
+
+    async def _keep_linked(self) -> None:
+        await self._renew_expired()
+        self._choose_upstreams()
+        await self.uplink.run()
+
+    async def _renew_expired(self) -> None:
+        delay = 1.0
+        while self.home.certificate.not_after.timestamp() <= time.time():
+            _log.warning("certificate.expired", expired=self.home.certificate.not_after.isoformat())
+            try:
+                await renew_expired(self.home, self._mail, now=_now(), local_host=self.settings.link_host)
+            except Unavailable as error:
+                _log.warning("certificate.not_renewed", reason=str(error))
+                await trio.sleep(delay * (0.5 + 0.5 * self._spread))
+                delay = min(delay * 2, 60.0)
+        self.swarm.set_identity(self.home.certificate_pem, self.home.key.private_pem())
+
+    def _choose_upstreams(self) -> None:
+        catalog = self.metadata.catalog
+        points: list[Upstream] = []
+        if self.settings.role == "device" and catalog is not None:
+            served = points_for(self.group, catalog.grants.values(), _now())
+            for grant in preferred_points(self.node, served):
+                points += _upstreams(grant.node, grant.addresses, "point")
+        enrolment = self.home.enrolment
+        server = _upstreams(enrolment.server_node, enrolment.addresses, "server")
+        self.uplink.set_candidates([point for point in points if point.node != self.node] + server)
+
+    async def _link_up(self, upstream: Upstream, link: Link) -> None:
+        self.metadata.offer({})
+        self.content.retry()
+        self.announce_soon()
+        self.heartbeat_soon()
+        await self._hooks.linked()
+
+    async def _frame(self, frame: AnyFrame) -> None:
+        match frame:
+            case Sources():
+                self.content.set_sources(frame)
+            case MetadataVersions():
+                self.metadata.offer(frame.versions)
+                await self._hooks.passing_frame(frame)
+            case ContentRefused():
+                await self._hooks.content_refused(frame)
+            case Routed(envelope=envelope) if envelope.recipient == self.node:
+                await self._open(frame)
+            case _:
+                await self._hooks.passing_frame(frame)
+
+    async def _open(self, frame: Routed) -> None:
+        try:
+            message = self._mail.open(frame.envelope, now=_now())
+        except TrustError as error:
+            await self._hooks.refuse("envelope", frame.envelope.sender, str(error))
+            return
+        if message is not None:
+            await self._message(message)
+
+    async def _message(self, message: FromServer) -> None:
+        match message:
+            case DesiredState():
+                await self._take_desired(message)
+            case Received(ids=ids):
+                await self._hooks.received(ids)
+            case Certificate(certificate=pem):
+                await self._take_certificate(pem)
+            case Revoked(reason=reason):
+                raise TrustError(
+                    f"the admin server has revoked this node: {reason}", hint="ask the fleet's operator"
+                )
+
+    # What the admin server wants -------------------------------------------------------------------
+
+    async def _take_desired(self, desired: DesiredState) -> None:
+        if self.desired is not None and desired.revision < self.desired.revision:
+            return
+        moved = desired.group != self.group
+        data = codec.encode(desired, bytes_max=limits.ENVELOPE_BYTES_MAX)
+        await trio.to_thread.run_sync(write_atomic, self.home.state / "desired", data)
+        self.desired = desired
+        if moved:
+            self._choose_upstreams()
+        if self._certificate_lacks(desired):
+            self.renew_certificate()
+        self._set_rates(desired)
+        self.heartbeat_soon()
+        await self._hooks.state_changed(desired, self.metadata.catalog)
+
+    def _certificate_lacks(self, desired: DesiredState) -> bool:
+        certificate = self.home.certificate
+        return desired.group != certificate.group or not set(desired.swarms) <= set(certificate.swarms)
+
+    async def _take_certificate(self, pem: bytes) -> None:
+        before = self.home.certificate
+        try:
+            await trio.to_thread.run_sync(self.home.replace_certificate, pem)
+        except P2PDistError as error:
+            _log.error("certificate.not_taken", reason=str(error))
+            return
+        _log.info("certificate.renewed", until=self.home.certificate.not_after.isoformat())
+        self.swarm.set_identity(pem, self.home.key.private_pem())
+        self.content.retry()
+        self.heartbeat_soon()
+        if self.home.certificate.group != before.group:
+            self.uplink.redial()
+        if self.desired is not None:
+            await self._hooks.state_changed(self.desired, self.metadata.catalog)
+
+    def _set_rates(self, desired: DesiredState) -> None:
+        local = time.localtime()
+        self.swarm.set_rates(rates_at(desired.rates, local.tm_hour * 60 + local.tm_min))
+
+    # Metadata and content --------------------------------------------------------------------------
+
+    async def _run_metadata(self) -> None:
+        await self.metadata.run(
+            relayed=lambda: self.uplink.upstream is not None and self.uplink.upstream.kind == "point"
+        )
+
+    async def _follow_catalog(self) -> None:
+        while True:
+            newer = self.metadata.newer
+            self._choose_upstreams()
+            self.heartbeat_soon()
+            if self.desired is not None:
+                await self._hooks.state_changed(self.desired, self.metadata.catalog)
+            await newer.wait()
+
+    async def _follow_swarm(self) -> None:
+        async for event in self.swarm.events():
+            self.announce_soon()
+            await self._hooks.content_event(event)
+
+    async def _ask_bundle(self, request: BundleRequest) -> Bundle:
+        return await self.uplink.request("/bundle", request, Bundle)
+
+    async def _ask_torrent(self, request: TorrentRequest) -> Torrent:
+        return await self.uplink.request("/torrent", request, Torrent)
+
+    def _judge(self, candidate: Candidate) -> str | None:
+        """Refuse a distribution point that no valid grant names, whatever the tracker says."""
+        if candidate.node == self.node:
+            return "this node itself"
+        if candidate.role == "origin" and candidate.node != self.home.enrolment.server_node:
+            return "it claims to be the origin, but the fleet's admin server is another node"
+        if candidate.role == "point":
+            catalog = self.metadata.catalog
+            grant = catalog.grants.get(NodeId(candidate.node)) if catalog is not None else None
+            if not grant_valid(grant, "seed", _now()):
+                return "it acts as a distribution point without a valid seed grant"
+        return None
+
+    # Telling the neighbour and the admin server -------------------------------------------------------
+
+    async def _announce(self) -> None:
+        while True:
+            with trio.move_on_after(_ANNOUNCE_EVERY_S):
+                await self._announce_due.wait()
+            self._announce_due = trio.Event()
+            if self.uplink.link is not None:
+                announce = Announce(
+                    role=self.settings.role, port=self.swarm.port, artifacts=self.content.presences()
+                )
+                try:
+                    await self.uplink.send(announce)
+                except Unavailable:
+                    continue  # the next link announces again
+            await trio.sleep(_ANNOUNCE_GAP_S)
+
+    async def _beat(self) -> None:
+        while True:
+            every = self.desired.heartbeat_s if self.desired is not None else 300
+            with trio.move_on_after(every * (0.9 + 0.1 * self._spread)):
+                await self._heartbeat_due.wait()
+            self._heartbeat_due = trio.Event()
+            await self.send(await self._heartbeat())
+            await trio.sleep(_ANNOUNCE_GAP_S)
+
+    async def _heartbeat(self) -> Heartbeat:
+        certificate = self.home.certificate
+        return Heartbeat(
+            revision=self.desired.revision if self.desired is not None else 0,
+            metadata=dict(self.metadata.versions),
+            platform=detect_platform(),
+            program=f"p2pdist {p2pdist.__version__}",
+            name=self.settings.name,
+            certificate_expires=int(certificate.not_after.timestamp()),
+            swarms=list(certificate.swarms),
+            disk_free_bytes=await trio.to_thread.run_sync(_free_bytes, self.home.root),
+            installed=dict(self._hooks.installed()),
+        )
+
+    async def _renew(self) -> None:
+        """Renew at half life, or when asked; ask again until a new certificate is here."""
+        while True:
+            certificate = self.home.certificate
+            life = (certificate.not_after - certificate.not_before).total_seconds()
+            half = certificate.not_before.timestamp() + life * (0.45 + 0.1 * self._spread)
+            with trio.move_on_after(max(0.0, half - time.time())):
+                await self._renewal_due.wait()
+            self._renewal_due = trio.Event()
+            sent = await self.send(RenewalRequest(request=make_request(self.home.key)))
+            with trio.move_on_after(_RENEW_AGAIN_S if sent else 1.0):
+                await self._renewal_due.wait()
+            if self.desired is not None and self._certificate_lacks(self.desired):
+                self.renew_certificate()
+
+    async def _apply_rates(self) -> None:
+        while True:
+            if self.desired is not None:
+                self._set_rates(self.desired)
+            await trio.sleep(_RATES_EVERY_S)
+
+
+@asynccontextmanager
+async def open_member(home: Home, settings: MemberSettings, hooks: Hooks) -> AsyncIterator[Member]:
+    """Open a member's swarm and runtime; the caller starts :meth:`Member.run` in its own nursery.
+
+    Leaving the block closes the swarm; what it holds stays on the disk.
+    """
+    swarm_settings = SwarmSettings(
+        role=settings.role,
+        node=home.node,
+        host=settings.swarm_host,
+        port=settings.swarm_port,
+        ca_pem=home.enrolment.ca_pem,
+        certificate_pem=home.certificate_pem,
+        key_pem=home.key.private_pem(),
+    )
+    async with open_swarm(swarm_settings) as swarm:
+        yield Member(home, settings, swarm, hooks)
+
+
+def _upstreams(node: NodeId, addresses: tuple[str, ...], kind: str) -> list[Upstream]:
+    upstreams = []
+    for address in addresses:
+        host, port = parse_endpoint(address)
+        upstreams.append(
+            Upstream(node=node, host=host, port=port, kind="point" if kind == "point" else "server")
+        )
+    return upstreams
+
+
+def _load_desired(path: Path) -> DesiredState | None:
+    if not path.exists():
+        return None
+    data = read_bounded(path, bytes_max=limits.ENVELOPE_BYTES_MAX)
+    try:
+        desired: DesiredState = codec.decode(data, DesiredState, bytes_max=limits.ENVELOPE_BYTES_MAX)
+    except P2PDistError as error:
+        _log.warning("state.damaged", path=str(path), reason=str(error))
+        return None
+    return desired
+
+
+def _free_bytes(path: Path) -> int:
+
+    return shutil.disk_usage(path).free
+
+
+def _now() -> int:
+    return int(time.time())

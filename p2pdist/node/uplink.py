@@ -1,0 +1,164 @@
+"""The link to the neighbour that carries this node, kept up for as long as the node runs.
+
+:class:`Uplink` dials what :class:`~p2pdist.core.upstream.UpstreamChooser` says, hands the frames that
+arrive to its owner, and moves to a better neighbour when one answers. Between links, sending raises
+:class:`~p2pdist.errors.Unavailable`; nothing is queued here, because every frame states a whole
+situation that the owner repeats when the next link is up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import structlog
+import trio
+
+from p2pdist.core.upstream import Upstream, UpstreamChooser
+from p2pdist.errors import P2PDistError, Unavailable
+from p2pdist.net.link import Link, open_link
+from p2pdist.net.tls import TlsIdentity
+from p2pdist.wire.frames import AnyFrame
+
+_log = structlog.get_logger()
+T = TypeVar("T")
+
+
+class Uplink:
+    """The one upward link of a node.
+
+    Args:
+        identity: Returns the node's present TLS identity; asked for each dial.
+        spread: See :class:`~p2pdist.core.upstream.UpstreamChooser`.
+        local_host: The address to dial from, or None for the system's choice.
+        on_up: Called when a link stands, before its first frame is handled.
+        on_frame: Called for each frame, one after the other; its errors end the link if they are
+            :class:`~p2pdist.errors.P2PDistError`, and the program otherwise.
+        on_down: Called when a link has ended.
+    """
+
+    def __init__(
+        self,
+        *,
+        identity: Callable[[], TlsIdentity],
+        spread: float,
+        local_host: str | None,
+        on_up: Callable[[Upstream, Link], Awaitable[None]],
+        on_frame: Callable[[AnyFrame], Awaitable[None]],
+        on_down: Callable[[], None],
+    ) -> None:
+        self._identity = identity
+        self._chooser = UpstreamChooser(spread=spread)
+        self._local_host = local_host
+        self._on_up = on_up
+        self._on_frame = on_frame
+        self._on_down = on_down
+        self._link: Link | None = None
+        self._upstream: Upstream | None = None
+        self._changed = trio.Event()
+        self._redial: trio.CancelScope | None = None
+
+    @property
+    def upstream(self) -> Upstream | None:
+        """The neighbour that carries this node now."""
+        return self._upstream
+
+    @property
+    def link(self) -> Link | None:
+        """The link that stands now."""
+        return self._link
+
+    def set_candidates(self, candidates: Sequence[Upstream]) -> None:
+        """Replace the neighbours to choose from, best first."""
+        self._chooser.set_candidates(candidates, trio.current_time())
+        self._wake()
+
+    def redial(self) -> None:
+        """End the present link and dial again: the node has a new certificate to show."""
+        if self._redial is not None:
+            self._redial.cancel()
+
+    async def send(self, frame: AnyFrame) -> None:
+        """Send a frame to the neighbour. Raises Unavailable between links."""
+        await self._present().send(frame)
+
+    async def request(self, path: str, body: Any, answer: type[T]) -> T:
+        """Ask the neighbour. Raises Unavailable between links, and what the neighbour's problem maps to."""
+        result: T = await self._present().request(path, body, answer)
+        return result
+
+    async def run(self) -> None:
+        """Keep a link up until cancelled; cancellation closes it cleanly."""
+        while True:
+            upstream, wake = self._chooser.next(trio.current_time())
+            if upstream is None:
+                await self._wait_changed(wake)
+                continue
+            await self._carry(upstream)
+
+    async def _carry(self, upstream: Upstream) -> None:
+        try:
+            async with open_link(
+                upstream.host,
+                upstream.port,
+                identity=self._identity(),
+                expect=upstream.node,
+                local_host=self._local_host,
+            ) as link:
+                await self._serve(upstream, link)
+        except P2PDistError as error:
+            _log.info("link.failed", upstream=upstream.node, kind=upstream.kind, reason=str(error))
+            self._chooser.failed(upstream, trio.current_time())
+
+    async def _serve(self, upstream: Upstream, link: Link) -> None:
+        self._link, self._upstream = link, upstream
+        self._chooser.connected(upstream)
+        _log.info("link.up", upstream=upstream.node, kind=upstream.kind, host=upstream.host)
+        try:
+            async with trio.open_nursery() as nursery:
+                self._redial = nursery.cancel_scope
+                nursery.start_soon(self._seek_better, upstream, nursery.cancel_scope)
+                await self._on_up(upstream, link)
+                async for frame in link.frames():
+                    await self._on_frame(frame)
+                nursery.cancel_scope.cancel()
+        except* P2PDistError as group:
+            _log.warning("link.broken", upstream=upstream.node, reason="; ".join(map(str, group.exceptions)))
+        finally:
+            self._link = self._upstream = self._redial = None
+            self._chooser.lost(upstream, trio.current_time())
+            self._on_down()
+            _log.info("link.down", upstream=upstream.node, kind=upstream.kind)
+
+    async def _seek_better(self, present: Upstream, scope: trio.CancelScope) -> None:
+        """Move to a better neighbour once it accepts a link."""
+        while True:
+            better, wake = self._chooser.better(present, trio.current_time())
+            if better is None:
+                await self._wait_changed(wake)
+                continue
+            try:
+                async with open_link(
+                    better.host,
+                    better.port,
+                    identity=self._identity(),
+                    expect=better.node,
+                    local_host=self._local_host,
+                ):
+                    scope.cancel()
+                    return
+            except P2PDistError:
+                self._chooser.failed(better, trio.current_time())
+
+    async def _wait_changed(self, wake: float) -> None:
+        with trio.move_on_at(wake):
+            await self._changed.wait()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def _present(self) -> Link:
+        if self._link is None:
+            raise Unavailable("no link to a distribution point or the admin server")
+        return self._link
