@@ -1,0 +1,92 @@
+"""Who fetches from whom, and why."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2pdist.core.sources import Member, SourceRules, decide_sources
+from p2pdist.ids import GroupPath, NodeId, node_id_of
+from p2pdist.wire.frames import Candidate, Role
+
+
+def member(number: int, role: Role, site: str) -> Member:
+    return Member(
+        node=node_id_of(number.to_bytes(32, "big")),
+        role=role,
+        host=f"192.0.2.{number % 250 + 1}",
+        port=7881,
+        site=site,
+        group=GroupPath("/"),
+        complete=False,
+        have=0.0,
+    )
+
+
+ORIGIN = member(0, "origin", "origin")
+BERLIN = member(1, "point", "berlin")
+PARIS = member(2, "point", "paris")
+BERLIN_DEVICES = [member(10 + n, "device", "berlin") for n in range(3)]
+PARIS_DEVICE = member(20, "device", "paris")
+STRAY = member(30, "device", "direct:198.51.100.0/24")
+EVERYBODY = [ORIGIN, BERLIN, PARIS, *BERLIN_DEVICES, PARIS_DEVICE, STRAY]
+
+
+def taken(receiver: Member) -> set[NodeId]:
+    return {NodeId(c.node) for c in decide_sources(receiver, EVERYBODY) if c.taken}
+
+
+def about(receiver: Member, other: Member) -> Candidate:
+    return next(c for c in decide_sources(receiver, EVERYBODY) if c.node == other.node)
+
+
+def test_a_device_fetches_from_its_point_and_the_devices_of_its_site() -> None:
+    assert taken(BERLIN_DEVICES[0]) == {BERLIN.node, BERLIN_DEVICES[1].node, BERLIN_DEVICES[2].node}
+
+
+def test_a_device_of_a_site_with_a_point_is_refused_the_origin_with_the_reason() -> None:
+    assert (
+        about(BERLIN_DEVICES[0], ORIGIN).reason
+        == "over the WAN only distribution points fetch from the origin"
+    )
+
+
+def test_a_device_does_not_reach_into_another_site() -> None:
+    assert "another site" in about(BERLIN_DEVICES[0], PARIS_DEVICE).reason
+    assert "another site" in about(BERLIN_DEVICES[0], PARIS).reason
+
+
+def test_a_point_fetches_from_the_origin_the_other_points_and_its_own_site() -> None:
+    assert taken(BERLIN) == {ORIGIN.node, PARIS.node, *(d.node for d in BERLIN_DEVICES)}
+
+
+def test_a_device_without_any_point_falls_back_to_the_origin() -> None:
+    assert taken(STRAY) == {ORIGIN.node}
+    assert "no distribution point" in about(STRAY, ORIGIN).reason
+
+
+def test_a_crowded_site_is_a_mesh_of_bounded_degree() -> None:
+    crowd = [member(100 + n, "device", "berlin") for n in range(50)]
+    decided = decide_sources(crowd[0], [BERLIN, *crowd], rules=SourceRules(site_peers_max=8))
+    assert sum(c.taken for c in decided) == 9  # eight devices and the point
+    assert any("closer peers" in c.reason for c in decided)
+
+
+@given(st.permutations(EVERYBODY))
+def test_decisions_do_not_depend_on_the_order_of_members(order: list[Member]) -> None:
+    assert decide_sources(BERLIN, order) == decide_sources(BERLIN, EVERYBODY)
+
+
+@given(st.sampled_from(EVERYBODY))
+def test_every_other_member_gets_a_decision_and_a_reason(receiver: Member) -> None:
+    decided = decide_sources(receiver, EVERYBODY)
+    assert {c.node for c in decided} == {m.node for m in EVERYBODY} - {receiver.node}
+    assert all(c.reason for c in decided)
+
+
+@given(st.sampled_from(EVERYBODY), st.sampled_from(EVERYBODY))
+def test_only_points_and_strays_cross_the_wan(receiver: Member, other: Member) -> None:
+    if receiver.node == other.node or not about(receiver, other).taken:
+        return
+    if receiver.site != other.site:
+        assert receiver.role != "device" or receiver.site.startswith("direct:")

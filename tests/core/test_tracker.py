@@ -1,0 +1,91 @@
+"""Who hears of whom."""
+
+from __future__ import annotations
+
+from p2pdist.core.tracker import Tracker
+from p2pdist.ids import GroupPath, InfoHash, NodeId, node_id_of
+from p2pdist.wire.frames import Announce, Presence, Role, Sources
+
+HASH = InfoHash("a" * 64)
+OTHER = InfoHash("b" * 64)
+POINT, ONE, TWO = (node_id_of(bytes([n]) * 32) for n in (1, 2, 3))
+
+
+def announce(
+    tracker: Tracker, node: NodeId, role: Role = "device", hashes: tuple[InfoHash, ...] = (HASH,)
+) -> None:
+    presences = [Presence(info_hash=h, have=0, pieces=10, complete=False) for h in hashes]
+    tracker.announce(
+        node,
+        role=role,
+        host="192.0.2.1",
+        site="site",
+        group=GroupPath("/"),
+        announce=Announce(role=role, port=7881, artifacts=presences),
+    )
+
+
+def told(tracker: Tracker) -> dict[NodeId, list[str]]:
+    return {node: [c.node for c in sources.candidates] for node, sources in tracker.poll()}
+
+
+def test_a_newcomer_hears_of_those_who_are_there_and_nobody_else_is_disturbed() -> None:
+    tracker = Tracker()
+    announce(tracker, POINT, "point")
+    tracker.poll()
+    announce(tracker, ONE)
+    assert told(tracker) == {ONE: [POINT]}
+
+
+def test_an_announcement_that_changes_nothing_is_not_answered_twice() -> None:
+    tracker = Tracker()
+    announce(tracker, ONE)
+    tracker.poll()
+    announce(tracker, ONE)
+    assert tracker.poll() == []
+
+
+def test_announcing_again_tells_of_those_who_came_later() -> None:
+    tracker = Tracker()
+    announce(tracker, ONE)
+    announce(tracker, TWO)
+    tracker.poll()
+    announce(tracker, ONE)
+    assert told(tracker).get(ONE, []) in ([], [TWO])  # already told in the first poll, or told now
+    assert {m.node for m in tracker.members(HASH)} == {ONE, TWO}
+
+
+def test_an_artifact_left_out_of_an_announcement_is_left() -> None:
+    tracker = Tracker()
+    announce(tracker, ONE, hashes=(HASH, OTHER))
+    announce(tracker, ONE, hashes=(OTHER,))
+    assert tracker.members(HASH) == ()
+    assert [m.node for m in tracker.members(OTHER)] == [ONE]
+
+
+def test_a_node_whose_link_is_gone_is_forgotten_and_told_anew_when_it_returns() -> None:
+    tracker = Tracker()
+    announce(tracker, POINT, "point")
+    announce(tracker, ONE)
+    tracker.poll()
+    tracker.forget(ONE)
+    assert [m.node for m in tracker.members(HASH)] == [POINT]
+    announce(tracker, ONE)
+    (answer,) = tracker.poll()
+    assert answer[0] == ONE
+    assert isinstance(answer[1], Sources)
+
+
+def test_a_role_that_a_node_claims_is_not_believed() -> None:
+    tracker = Tracker()
+    tracker.announce(
+        ONE,
+        role="device",
+        host="192.0.2.1",
+        site="site",
+        group=GroupPath("/"),
+        announce=Announce(
+            role="point", port=7881, artifacts=[Presence(info_hash=HASH, have=0, pieces=1, complete=False)]
+        ),
+    )
+    assert [m.role for m in tracker.members(HASH)] == ["device"]
