@@ -16,6 +16,7 @@ GROUP_PATH_CHARS_MAX = 512  # sixteen levels of long names
 TARGET_PATH_CHARS_MAX = 400  # below the 255 bytes per part and 4,096 per path of common file systems
 TEXT_CHARS_MAX = 4_000  # one reason, one detail: a screenful
 OUTPUT_BYTES_MAX = 64 * KIB  # the tail of an installer's output that travels in a report
+KEY_FILE_BYTES_MAX = 16 * KIB  # one private key, sealed or not, or one certificate
 
 # Metadata ----------------------------------------------------------------------------------------
 ROOT_BYTES_MAX = 512 * KIB  # a root with dozens of keys has 20 KiB
@@ -34,6 +35,7 @@ ENVELOPE_LIFE_S = 7 * 24 * 3600  # a laptop on holiday still gets its commands
 CLOCK_SKEW_S = 300  # devices whose clocks differ by less still talk
 TORRENT_BYTES_MAX = 16 * MIB  # 32 bytes per piece: 1 TiB in 4 MiB pieces needs 8 MiB
 ENROL_BYTES_MAX = 64 * KIB  # a token, a public key and a platform description
+ENROLMENT_BUNDLE_BYTES_MAX = 1 * MIB  # the trust root in base64, a certificate, addresses
 
 # Links -------------------------------------------------------------------------------------------
 LINK_STREAMS_MAX = 64  # open at once on one link, per direction
