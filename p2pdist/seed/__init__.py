@@ -1,0 +1,7 @@
+"""The seed node: an agent with duties. What turns a device into a distribution point.
+
+members   the links of the devices that this point carries, and what passes between them and upwards
+stock     what the point holds on its disk for its scope
+seed      an agent and the two above, wired
+main      the program ``p2pdist-seed``
+"""

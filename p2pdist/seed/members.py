@@ -1,0 +1,257 @@
+"""The devices that a distribution point carries.
+
+Each device keeps one link to the point. The point tracks their swarms, answers for metadata and
+torrents from its own disk, and passes sealed envelopes on, in both directions, without being able to
+read them. It goes on doing all of this while the admin server is away.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import structlog
+import trio
+
+from p2pdist.core.scope import covers, grant_valid
+from p2pdist.core.sources import SourceRules
+from p2pdist.core.tracker import Tracker
+from p2pdist.errors import P2PDistError, TrustError, Unavailable
+from p2pdist.ids import InfoHash, NodeId
+from p2pdist.net.link import Link, RequestHandler, serve_links
+from p2pdist.node.member import Member
+from p2pdist.trust.catalog import SeedGrant
+from p2pdist.wire.frames import (
+    Announce,
+    AnyFrame,
+    Attached,
+    ContentRefused,
+    MetadataVersions,
+    Routed,
+    Sources,
+)
+from p2pdist.wire.requests import (
+    Bundle,
+    BundleRequest,
+    Enrolled,
+    EnrolRequest,
+    RenewRequest,
+    Torrent,
+    TorrentRequest,
+)
+
+_log = structlog.get_logger()
+
+
+class Members:
+    """The links of the devices behind one distribution point.
+
+    Args:
+        member: The point's own runtime.
+        on_wanted: Called when a device announces an artifact that the point does not take part in.
+    """
+
+    def __init__(self, member: Member, *, on_wanted: Callable[[InfoHash], None]) -> None:
+        self._member = member
+        self._on_wanted = on_wanted
+        self._links: dict[NodeId, Link] = {}
+        self._tracker = Tracker(SourceRules())
+        self._refused: dict[InfoHash, ContentRefused] = {}
+
+    @property
+    def count(self) -> int:
+        """How many devices are attached."""
+        return len(self._links)
+
+    async def serve(self, *, host: str, port: int, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
+        """Accept devices until cancelled. Reports the bound address once it listens."""
+        await serve_links(
+            host=host,
+            port=port,
+            identity=self._member.home.tls_identity,
+            requests={
+                "/enrol": RequestHandler(EnrolRequest, self._pass_enrolment, strangers=True),
+                "/renew": RequestHandler(RenewRequest, self._pass_renewal, strangers=True),
+                "/bundle": RequestHandler(BundleRequest, self._bundle),
+                "/torrent": RequestHandler(TorrentRequest, self._torrent),
+            },
+            on_link=self._carry,
+            revoked=lambda node: False,
+            task_status=task_status,
+        )
+
+    async def attach_all(self) -> None:
+        """Tell upwards whom this point carries: after every change, and on every new uplink."""
+        try:
+            await self._member.uplink.send(Attached(nodes=sorted(self._links)))
+        except Unavailable:
+            return  # the next uplink tells it again
+
+    async def passing(self, frame: AnyFrame) -> None:
+        """Pass a frame from above on to whom it concerns."""
+        match frame:
+            case Routed(envelope=envelope):
+                link = self._links.get(NodeId(envelope.recipient))
+                if link is not None:
+                    _send(link, frame)
+            case MetadataVersions():
+                self.tell_all(frame)
+            case _:
+                _log.warning("frame.unexpected", frame=type(frame).__name__)
+
+    def tell_all(self, frame: AnyFrame) -> None:
+        """Send a frame to every device; one that does not read fast enough loses its link."""
+        for link in list(self._links.values()):
+            _send(link, frame)
+
+    def refused(self, frame: ContentRefused) -> None:
+        """Tell the devices that want an artifact that a source served bad bytes for it."""
+        info_hash = InfoHash(frame.info_hash)
+        self._refused[info_hash] = frame
+        for other in self._tracker.members(info_hash):
+            link = self._links.get(other.node)
+            if link is not None:
+                _send(link, frame)
+
+    def accepted(self, info_hash: InfoHash) -> None:
+        """The artifact is whole and verified: what was said against a source of it is history."""
+        self._refused.pop(info_hash, None)
+
+    async def _carry(self, link: Link) -> None:
+        remote = link.remote
+        if remote is None:
+            return  # a stranger, here for one request
+        self._check_scope(remote.node, link)
+        older = self._links.get(remote.node)
+        self._links[remote.node] = link
+        if older is not None:
+            await older.aclose()
+        _log.info("member.attached", node=remote.node, host=link.remote_host, group=remote.group)
+        try:
+            await self.attach_all()
+            _send(link, MetadataVersions(versions=dict(self._known_versions())))
+            async for frame in link.frames():
+                await self._frame(remote.node, link, frame)
+        finally:
+            if self._links.get(remote.node) is link:
+                del self._links[remote.node]
+                self._tracker.forget(remote.node)
+                _log.info("member.detached", node=remote.node)
+                with trio.move_on_after(1) as scope:
+                    scope.shield = True
+                    await self.attach_all()
+
+    def _check_scope(self, node: NodeId, link: Link) -> None:
+        grant = self.grant()
+        if grant is None:
+            raise TrustError("this distribution point has no valid seed grant", hint="sign one for it")
+        assert link.remote is not None
+        if not covers(grant.scope, link.remote.group):
+            raise TrustError(
+                f"{node} stands in {link.remote.group}, outside the scope {grant.scope}",
+                hint="it has other distribution points, or the admin server",
+            )
+
+    def grant(self) -> SeedGrant | None:
+        """Return this point's own grant while it is valid."""
+        catalog = self._member.metadata.catalog
+        grant = catalog.grants.get(self._member.node) if catalog is not None else None
+        return grant if grant_valid(grant, "seed", int(time.time())) else None
+
+    async def _frame(self, node: NodeId, link: Link, frame: AnyFrame) -> None:
+        match frame:
+            case Announce():
+                self._announced(node, link, frame)
+            case Routed(envelope=envelope):
+                if envelope.sender == node and envelope.recipient == self._member.home.enrolment.server_node:
+                    await self._pass_up(frame)
+                else:
+                    _log.warning("envelope.misrouted", by=node, sender=envelope.sender)
+            case ContentRefused():
+                _log.warning("content.refused", by=frame.by, source=frame.source, reason=frame.reason)
+            case _:
+                _log.warning("frame.unexpected", frame=type(frame).__name__, node=node)
+
+    def _announced(self, node: NodeId, link: Link, frame: Announce) -> None:
+        assert link.remote is not None
+        self._announce_self(link)
+        self._tracker.announce(
+            node,
+            role="device",
+            host=link.remote_host,
+            site=self._member.node,
+            group=link.remote.group,
+            announce=frame,
+        )
+        for receiver, sources in self._tracker.poll():
+            target = self._links.get(receiver)
+            if target is not None:
+                _send(target, self._seen_by(target, sources))
+        ours = self._member.content.wanted()
+        for presence in frame.artifacts:
+            info_hash = InfoHash(presence.info_hash)
+            if info_hash not in ours:
+                self._on_wanted(info_hash)
+            if info_hash in self._refused and not presence.complete:
+                _send(link, self._refused[info_hash])
+
+    def _announce_self(self, link: Link) -> None:
+        """Take part in the tracker as this site's point."""
+        member = self._member
+        self._tracker.announce(
+            member.node,
+            role="point",
+            host=link.local_host,
+            site=member.node,
+            group=member.group,
+            announce=Announce(role="point", port=member.swarm.port, artifacts=member.content.presences()),
+        )
+
+    def _seen_by(self, link: Link, sources: Sources) -> Sources:
+        """Name this point by the address at which the receiver reaches it."""
+        candidates = [
+            msgspec.structs.replace(c, host=link.local_host) if c.node == self._member.node else c
+            for c in sources.candidates
+        ]
+        return Sources(info_hash=sources.info_hash, candidates=candidates)
+
+    async def _pass_up(self, frame: Routed) -> None:
+        try:
+            await self._member.uplink.send(frame)
+        except Unavailable:
+            return  # the device repeats what matters until it is acknowledged
+
+    def _known_versions(self) -> dict[str, int]:
+        return dict(self._member.metadata.versions) | dict(self._member.metadata.offered)
+
+    # Requests --------------------------------------------------------------------------------------
+
+    async def _bundle(self, link: Link, request: BundleRequest) -> Bundle:
+        if request.relay:
+            asked = BundleRequest(have=request.have, relay=False)
+            return await self._member.uplink.request("/bundle", asked, Bundle)
+        return await self._member.metadata.export(request.have)
+
+    async def _torrent(self, link: Link, request: TorrentRequest) -> Torrent:
+        path = self._member.home.torrent(InfoHash(request.info_hash))
+        try:
+            return Torrent(torrent=await trio.to_thread.run_sync(path.read_bytes))
+        except FileNotFoundError:
+            return await self._member.uplink.request("/torrent", request, Torrent)
+        except OSError as error:
+            raise Unavailable(f"torrent {request.info_hash} cannot be read ({error.strerror})") from error
+
+    async def _pass_enrolment(self, link: Link, request: EnrolRequest) -> Enrolled:
+        return await self._member.uplink.request("/enrol", request, Enrolled)
+
+    async def _pass_renewal(self, link: Link, request: RenewRequest) -> Enrolled:
+        return await self._member.uplink.request("/renew", request, Enrolled)
+
+
+def _send(link: Link, frame: AnyFrame) -> None:
+    try:
+        link.send_nowait(frame)
+    except P2PDistError as error:
+        _log.warning("member.too_slow", node=link.remote.node if link.remote else "", reason=str(error))

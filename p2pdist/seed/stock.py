@@ -1,0 +1,90 @@
+"""What a distribution point holds on its disk for its scope.
+
+The admin server says what the scope needs; the signed grant and the configuration say how much space
+there is; :func:`p2pdist.core.storage.plan_storage` decides; here it is carried out.
+"""
+
+from __future__ import annotations
+
+import time
+
+import structlog
+
+from p2pdist.core.storage import Held, plan_storage
+from p2pdist.ids import InfoHash, TargetPath
+from p2pdist.node.content import Content
+from p2pdist.node.home import Home
+from p2pdist.trust.catalog import Catalog, Release, SeedGrant
+from p2pdist.wire.messages import DesiredState
+
+_log = structlog.get_logger()
+
+
+class Stock:
+    """The artifacts that a point holds for others.
+
+    Args:
+        quota_bytes: The configuration's limit; the grant's applies too, the lower counts; 0 is none.
+    """
+
+    def __init__(self, home: Home, content: Content, *, quota_bytes: int) -> None:
+        self._home = home
+        self._content = content
+        self._quota_bytes = quota_bytes
+        self._used: dict[InfoHash, int] = {}
+        self.refused: dict[InfoHash, str] = {}
+
+    def used(self, info_hash: InfoHash) -> None:
+        """A device asked for this artifact just now."""
+        self._used[info_hash] = int(time.time())
+
+    async def follow(
+        self, desired: DesiredState, catalog: Catalog, grant: SeedGrant | None, own: set[InfoHash]
+    ) -> None:
+        """Bring the disk to what is wanted now.
+
+        Args:
+            desired: The admin server's wishes.
+            catalog: What is signed; a target that is not in it is not held.
+            grant: This point's valid grant; without one it holds nothing for others.
+            own: Artifacts that the point itself installs; they are never evicted here.
+        """
+        releases = {InfoHash(r.info_hash): r for r in catalog.releases.values()}
+        needed = self._releases(desired.prefetch, catalog) if grant is not None else []
+        keep = self._releases(desired.keep, catalog) if grant is not None else []
+        quotas = [q for q in (self._quota_bytes, grant.disk_bytes if grant else 0) if q]
+        plan = plan_storage(
+            needed=[(r.info_hash, r.length) for r in needed],
+            keep=[r.info_hash for r in keep],
+            held=self._held(releases, own),
+            quota_bytes=min(quotas, default=0),
+        )
+        self.refused = dict(plan.refused)
+        for info_hash, reason in plan.refused.items():
+            _log.warning("stock.no_room", target=releases[info_hash].target, reason=reason)
+        for info_hash in plan.evict:
+            _log.info("stock.evicted", info_hash=info_hash)
+            self._used.pop(info_hash, None)
+            await self._content.drop(info_hash, delete=True)
+        evicted = set(plan.evict)
+        for release in (*needed, *keep):
+            if release.info_hash not in evicted and release.info_hash not in plan.refused:
+                self._content.want(release)
+        for info_hash, release in releases.items():
+            if info_hash not in evicted and self._home.artifact(info_hash).exists() and grant is not None:
+                self._content.want(release)
+
+    def _releases(self, targets: list[str], catalog: Catalog) -> list[Release]:
+        found = (catalog.releases.get(TargetPath(target)) for target in targets)
+        return [release for release in found if release is not None]
+
+    def _held(self, releases: dict[InfoHash, Release], own: set[InfoHash]) -> list[Held]:
+        held = []
+        for path in sorted(self._home.artifacts.iterdir()):
+            info_hash = InfoHash(path.name)
+            if info_hash in own:
+                continue
+            release = releases.get(info_hash)
+            length = release.length if release is not None else path.stat().st_size
+            held.append(Held(info_hash=info_hash, length=length, used=self._used.get(info_hash, 0)))
+        return held
