@@ -39,7 +39,20 @@ ENROLMENT_BUNDLE_BYTES_MAX = 1 * MIB  # the trust root in base64, a certificate,
 
 # Links -------------------------------------------------------------------------------------------
 LINK_STREAMS_MAX = 64  # open at once on one link, per direction
-LINK_SEND_QUEUE_FRAMES = 256  # control frames waiting for a slow reader; beyond it the link is closed
+LINK_SEND_QUEUE_FRAMES = 256  # control frames waiting for a slow reader; beyond it senders wait
+LINK_SEND_QUEUE_BYTES = 4 * MIB  # the same in bytes: four of the largest frames
+LINK_WINDOW_BYTES = FRAME_BYTES_MAX + 128 * KIB  # unread on one stream: a whole frame, and some to come
+LINK_TRANSIT_BYTES = 4 * MIB  # unread by the process on one link: 300 ms at 100 Mbit/s
+LINK_BODIES_BYTES_MAX = 4 * MIB  # request bodies under way on one link, until they are answered
+LINK_REQUESTS_RUNNING_MAX = 8  # requests of one link that are worked on at once; the others wait
+LINK_HEADER_BYTES_MAX = 4 * KIB  # one header block, unpacked; ours have 100 bytes
+LINK_OVERHEAD_BYTES = 64 * KIB  # received without content before it counts as a flood
+LINK_OVERHEAD_RATIO = 8  # and this many bytes more for each byte of content
+LINK_RESETS_MAX = 128  # requests given up by the asker, beyond those that it let finish
+LINK_RATE_MIN_BYTES_PER_S = 8 * KIB  # an answer that comes slower than this is given up
+LINK_CLOSE_S = 2.0  # to say goodbye; then the connection is cut
+LINK_STRANGER_S = 60.0  # a connection without a certificate: one enrolment with its answer
+LINK_STRANGERS_MAX = 256  # connections without a certificate at once
 LINK_HANDSHAKE_S = 10.0  # TLS and the HTTP/2 preface; a slow 3G link needs 3
 LINK_KEEPALIVE_S = 20.0  # below the 30 s at which careless NATs forget a TCP connection
 LINK_DEAD_AFTER_S = 45.0  # two keepalives and their answers lost
