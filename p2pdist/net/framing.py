@@ -1,0 +1,57 @@
+"""Frames on a byte stream: a four-byte big-endian length, and that many bytes of msgpack. No I/O."""
+
+from __future__ import annotations
+
+from p2pdist import limits
+from p2pdist.errors import PeerError
+from p2pdist.wire import codec
+from p2pdist.wire.frames import AnyFrame
+
+PREFIX_BYTES = 4
+
+
+def pack_frame(frame: AnyFrame) -> bytes:
+    """Return a frame as it stands on the stream.
+
+    Raises:
+        UsageError: it is larger than :data:`~p2pdist.limits.FRAME_BYTES_MAX`; split it.
+    """
+    data = codec.encode(frame)
+    return len(data).to_bytes(PREFIX_BYTES, "big") + data
+
+
+def unpack_frame(data: bytes) -> AnyFrame:
+    """Return the frame in *data*, which is without its length. Raises PeerError."""
+    frame: AnyFrame = codec.decode(data, AnyFrame)
+    return frame
+
+
+class FrameSplitter:
+    """Cuts a byte stream into frames. Holds at most one incomplete frame."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take in the next bytes; return each frame that is complete now, still packed.
+
+        Raises:
+            PeerError: a frame says that it is empty, or larger than
+                :data:`~p2pdist.limits.FRAME_BYTES_MAX`. It is refused before its bytes are awaited.
+        """
+        self._data += data
+        complete = []
+        start = 0
+        while len(self._data) - start >= PREFIX_BYTES:
+            length = int.from_bytes(self._data[start : start + PREFIX_BYTES], "big")
+            if not 1 <= length <= limits.FRAME_BYTES_MAX:
+                raise PeerError(f"a frame of {length} bytes was announced")
+            end = start + PREFIX_BYTES + length
+            if len(self._data) < end:
+                break
+            complete.append(bytes(self._data[start + PREFIX_BYTES : end]))
+            start = end
+        del self._data[:start]
+        return complete
