@@ -25,6 +25,7 @@ SNAPSHOT_BYTES_MAX = 2 * MIB  # TUF's own default; 64 bins need 6 KiB
 TARGETS_BYTES_MAX = 5 * MIB  # 10,000 releases in one role measured 2.8 MB
 ROOT_ROTATIONS_MAX = 4_096  # counted from the root in the enrolment bundle: weekly for 78 years
 BUNDLE_BYTES_MAX = 32 * MIB  # every role of a large fleet in one answer
+GRANT_ADDRESSES_MAX = 16  # a point has a few interfaces and an outside address
 BUNDLE_FILES_MAX = 5_000  # root's whole history plus 64 bins plus channels
 
 # Frames and messages -----------------------------------------------------------------------------

@@ -140,6 +140,8 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that one accepted set of metadata says.
 
     ``versions`` are by role. ``expires`` (Unix seconds) is when the first role in it expires.
+    ``left_out`` maps what is not believed although it is signed (a target that is malformed, a channel
+    that has expired) to the reason; it is to be reported.
     """
 
     releases: Mapping[TargetPath, Release]
@@ -147,3 +149,4 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
     channels: tuple[ChannelName, ...]
     versions: Mapping[str, int]
     expires: int
+    left_out: Mapping[str, str] = msgspec.field(default_factory=dict)
