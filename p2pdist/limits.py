@@ -73,3 +73,10 @@ TREE_ENTRIES_MAX = 1_000_000  # files, directories and links in one tree
 TREE_BYTES_MAX = 1024 * GIB  # unpacked; a signed target states its own, smaller number
 TREE_PATH_BYTES_MAX = 3_072  # one name inside a tree: below PATH_MAX with room for the install root
 COMMAND_TIMEOUT_S_MAX = 24 * 3600  # one installer's run
+
+# A device's own state -------------------------------------------------------------------------------
+FETCHES_ACTIVE_MAX = 4  # artifacts that one device fetches at once for itself; more only share its line
+REFUSALS_UNCONFIRMED_MAX = 256  # a bad source makes one each, an attacker as many as it likes
+REPORTS_OUTPUT_BYTES_MAX = 4 * MIB  # output of unconfirmed reports; beyond it a report has 1 KiB
+JOURNAL_RECORD_BYTES_MAX = 1 * MIB  # one record of a journal: a report with its output
+JOURNAL_RECORDS_MAX = 50_000  # 1,000 deployments, 10,000 products, what is unconfirmed; a multiple of it
