@@ -16,7 +16,7 @@ import trio
 
 from p2pdist.errors import P2PDistError, Unavailable
 from p2pdist.files import write_atomic
-from p2pdist.ids import InfoHash, swarm_of
+from p2pdist.ids import InfoHash, NodeId, swarm_of
 from p2pdist.node.home import Home
 from p2pdist.swarm.session import Artifact, ArtifactStatistics, Source, Swarm
 from p2pdist.swarm.torrents import check_torrent
@@ -217,7 +217,9 @@ class Content:
         return msgspec.structs.replace(candidate, taken=False, reason=objection)
 
     def _connect(self, info_hash: InfoHash, candidates: Iterable[Candidate]) -> None:
-        taken = [Source(node=c.node, role=c.role, host=c.host, port=c.port) for c in candidates if c.taken]
+        taken = [
+            Source(node=NodeId(c.node), role=c.role, host=c.host, port=c.port) for c in candidates if c.taken
+        ]
         self._swarm.set_sources(info_hash, taken)
 
     def _delete(self, info_hash: InfoHash) -> None:

@@ -70,7 +70,6 @@ class Mail:
         return seal(
             data,
             key=self._home.key,
-            recipient=self._home.enrolment.server_node,
             recipient_public=self._home.enrolment.server_public,
             counter=await self._counter.take(),
             expires=now + limits.ENVELOPE_LIFE_S,

@@ -117,6 +117,10 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     rollback_from: int | None = None
     mirrors: tuple[str, ...] = ()
 
+    def fits(self, platform: str) -> bool:
+        """Whether a device with *platform* (``linux-x86_64``) is one that this release is for."""
+        return self.platform in ("any", platform, platform.partition("-")[0])
+
 
 class SeedGrant(msgspec.Struct, frozen=True, kw_only=True):
     """A signed statement that a node may act as a distribution point.

@@ -1,0 +1,72 @@
+"""The configuration that agent and seed share: one TOML table per struct here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Host = Annotated[str, Meta(min_length=1, max_length=255)]
+
+
+class NodeTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[node]``: where the node keeps everything, and what people call it (the host's name if empty)."""
+
+    data: Path = Path("/var/lib/p2pdist")
+    name: Annotated[str, Meta(max_length=255)] = ""
+
+
+class LinkTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[link]``: the address to dial from; empty is the system's choice."""
+
+    local_host: Annotated[str, Meta(max_length=255)] = ""
+
+
+class SwarmTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[swarm]``: where other nodes reach this one for content; port 0 takes any free one."""
+
+    host: Host = "0.0.0.0"
+    port: Port = 7881
+
+
+class InstallTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[install]``: the root below which software is installed."""
+
+    root: Path = Path("/")
+
+
+class LogTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[log]``: how much is logged, and whether as JSON lines."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    json: bool = False
+
+
+class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The agent's configuration file. Everything has a default."""
+
+    node: NodeTable = NodeTable()
+    link: LinkTable = LinkTable()
+    swarm: SwarmTable = SwarmTable()
+    install: InstallTable = InstallTable()
+    log: LogTable = LogTable()
+
+
+class PointTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[point]``: where devices reach this distribution point, and how much disk it may use for them.
+
+    ``quota_bytes`` 0 is unlimited; a quota in the signed grant applies as well, the lower counts.
+    """
+
+    host: Host = "0.0.0.0"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 7443
+    quota_bytes: Annotated[int, Meta(ge=0)] = 0
+
+
+class SeedConfig(AgentConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The seed node's configuration file: an agent's, and ``[point]``."""
+
+    point: PointTable = PointTable()
