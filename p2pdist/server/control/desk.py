@@ -1,0 +1,149 @@
+"""Messages from devices: opened, taken in, stored in batches, answered once they are stored."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+import nacl.utils
+import trio
+
+from p2pdist import limits
+from p2pdist.errors import PeerError, Unavailable
+from p2pdist.ids import NodeId
+from p2pdist.logs import get_logger
+from p2pdist.server.control.devices import Device
+from p2pdist.trust.keys import IdentityKey
+from p2pdist.trust.sealing import ReplayWindow, open_envelope, seal
+from p2pdist.wire import codec
+from p2pdist.wire.envelope import Envelope
+from p2pdist.wire.messages import FromDevice, FromServer, Received, Refusal, Report
+
+_log = get_logger()
+
+_INBOX_MESSAGES = 4_096  # a few seconds of a large fleet; beyond it, devices wait on their links
+_BATCH_MESSAGES = 512
+_COUNTERS = 65_536
+_STORE_AGAIN_S = 2.0
+
+
+class DeskStore(Protocol):
+    """What the desk needs of the store. Blocking; called in a worker thread."""
+
+    def record(self, messages: Sequence[tuple[NodeId, FromDevice]], *, now: int) -> None:
+        """Store messages of devices in one transaction. Raises Unavailable when the disk is full."""
+
+    def reserve_counters(self, count: int) -> int:
+        """Reserve *count* envelope counters; returns the first. Never the same twice."""
+
+
+class Desk:
+    """Takes messages in and sends messages out, sealed.
+
+    Args:
+        key: The admin server's identity.
+        store: Where messages go.
+        threads: Limits how many threads use the store at once.
+        route: Hands an envelope to the link that reaches its recipient; returns whether there is one.
+    """
+
+    def __init__(
+        self,
+        key: IdentityKey,
+        store: DeskStore,
+        threads: trio.CapacityLimiter,
+        route: Callable[[Envelope], bool],
+    ) -> None:
+        self._key = key
+        self._store = store
+        self._threads = threads
+        self._route = route
+        self._windows: dict[NodeId, ReplayWindow] = {}
+        self._inbox, self._incoming = trio.open_memory_channel[tuple[Device, FromDevice]](_INBOX_MESSAGES)
+        self._counter = self._reserved = 0
+        self._counting = trio.Lock()
+
+    def open(self, envelope: Envelope, sender: Device) -> FromDevice | None:
+        """Open an envelope from *sender*; None if it has been opened before.
+
+        Raises:
+            TrustError, PeerError: it is forged, altered, late or not a message.
+        """
+        if envelope.recipient != self._key.node:
+            raise PeerError(f"an envelope for {envelope.recipient} came to the admin server")
+        data = open_envelope(envelope, key=self._key, sender_public=sender.public, now=int(time.time()))
+        if not self._windows.setdefault(sender.node, ReplayWindow()).accept(envelope.counter):
+            return None
+        message: FromDevice = codec.decode(data, FromDevice, bytes_max=limits.ENVELOPE_BYTES_MAX)
+        return message
+
+    def forget(self, node: NodeId) -> None:
+        """Drop what is kept of a node that is no longer attached."""
+        self._windows.pop(node, None)
+
+    async def take(self, sender: Device, message: FromDevice) -> None:
+        """Queue a message for the store; waits when the store is behind."""
+        await self._inbox.send((sender, message))
+
+    async def send(self, recipient: Device, message: FromServer) -> bool:
+        """Seal a message and send it on its way; False when the recipient is not attached."""
+        data = codec.encode(message, bytes_max=limits.ENVELOPE_BYTES_MAX - limits.KIB)
+        envelope = seal(
+            data,
+            key=self._key,
+            recipient_public=recipient.public,
+            counter=await self._next_counter(),
+            expires=int(time.time()) + limits.ENVELOPE_LIFE_S,
+            nonce=nacl.utils.random(24),
+        )
+        return self._route(envelope)
+
+    async def run(self, taken: Callable[[Device, FromDevice], Awaitable[None]]) -> None:
+        """Store what comes in, in batches, then answer it; until cancelled.
+
+        Args:
+            taken: Called with each message that is on the disk.
+        """
+        async for first in self._incoming:
+            batch = [first]
+            while len(batch) < _BATCH_MESSAGES:
+                try:
+                    batch.append(self._incoming.receive_nowait())
+                except trio.WouldBlock:
+                    break
+            await self._commit([(device.node, message) for device, message in batch])
+            await self._acknowledge(batch)
+            for device, message in batch:
+                await taken(device, message)
+
+    async def _commit(self, batch: list[tuple[NodeId, FromDevice]]) -> None:
+        """Store a batch, however long the disk stays full: nothing is acknowledged before."""
+        while True:
+            try:
+                await trio.to_thread.run_sync(
+                    lambda: self._store.record(batch, now=int(time.time())), limiter=self._threads
+                )
+            except Unavailable as error:
+                _log.error("messages.not_stored", count=len(batch), reason=str(error))
+                await trio.sleep(_STORE_AGAIN_S)
+            else:
+                return
+
+    async def _acknowledge(self, batch: list[tuple[Device, FromDevice]]) -> None:
+        ids: dict[NodeId, tuple[Device, list[str]]] = {}
+        for device, message in batch:
+            if isinstance(message, Report | Refusal):
+                ids.setdefault(device.node, (device, []))[1].append(message.id)
+        for device, received in ids.values():
+            await self.send(device, Received(ids=received))
+
+    async def _next_counter(self) -> int:
+        async with self._counting:
+            if self._counter >= self._reserved:
+                first = await trio.to_thread.run_sync(
+                    self._store.reserve_counters, _COUNTERS, limiter=self._threads
+                )
+                self._counter, self._reserved = first, first + _COUNTERS
+            self._counter += 1
+            return self._counter

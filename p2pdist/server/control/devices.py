@@ -1,0 +1,134 @@
+"""What each attached device should have, and what it has been told.
+
+A desired state is computed, not stored: from the deployments, the device's group, its platform and its
+grant. Its revision is larger than whatever the device knows, so that a restart of the admin server, or
+a clock set back, at worst tells a device again what it has already done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from p2pdist.core.desired import Order, Wishes, wishes_for
+from p2pdist.core.scope import ancestors, grant_valid
+from p2pdist.ids import FleetName, GroupPath, NodeId, SwarmName
+from p2pdist.trust.catalog import Catalog, SeedGrant
+from p2pdist.wire.frames import Role
+from p2pdist.wire.messages import DesiredState, RateLimits
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True):
+    """What the admin server knows of one device. ``revoked`` is the reason, or None."""
+
+    node: NodeId
+    public: bytes
+    group: GroupPath
+    platform: str
+    name: str
+    revoked: str | None = None
+
+
+class Directory:
+    """The attached devices, the deployments, and the verified catalog, as they are right now.
+
+    Args:
+        fleet: The fleet's name.
+        rates: The limits for nodes, by group; the nearest ancestor's count.
+        heartbeat_s: How often devices report when nothing happens.
+    """
+
+    def __init__(self, fleet: FleetName, *, rates: Mapping[GroupPath, RateLimits], heartbeat_s: int) -> None:
+        self._fleet = fleet
+        self._rates = rates
+        self._heartbeat_s = heartbeat_s
+        self._devices: dict[NodeId, Device] = {}
+        self._orders: tuple[Order, ...] = ()
+        self._told: dict[NodeId, DesiredState] = {}
+        self.catalog: Catalog | None = None
+
+    def set_orders(self, orders: Sequence[Order]) -> None:
+        """Replace the deployments that have not been stopped."""
+        self._orders = tuple(orders)
+
+    def learn(self, device: Device) -> None:
+        """Take in what the store says of a device."""
+        self._devices[device.node] = device
+
+    def forget(self, node: NodeId) -> None:
+        """Drop a device that is no longer attached."""
+        self._devices.pop(node, None)
+        self._told.pop(node, None)
+
+    def get(self, node: NodeId) -> Device | None:
+        """Return an attached device."""
+        return self._devices.get(node)
+
+    def nodes(self) -> tuple[NodeId, ...]:
+        """Return the attached devices."""
+        return tuple(self._devices)
+
+    def grant(self, node: NodeId, now: int) -> SeedGrant | None:
+        """Return a node's seed grant while it is valid."""
+        grant = self.catalog.grants.get(node) if self.catalog is not None else None
+        return grant if grant_valid(grant, "seed", now) else None
+
+    def role(self, node: NodeId, now: int) -> Role:
+        """Return what a node is, by signed grants."""
+        return "point" if self.grant(node, now) is not None else "device"
+
+    def swarms(self, device: Device, now: int) -> tuple[SwarmName, ...]:
+        """Return the swarms that a device may join."""
+        return self._wishes(device, now).swarms
+
+    def state_for(self, node: NodeId, *, known: int | None, now: int, now_ms: int) -> DesiredState | None:
+        """Return the desired state to send to *node*, or None if it has it.
+
+        Args:
+            node: An attached device.
+            known: The revision that the device says it has; None when it did not say, because
+                something changed here.
+            now: Unix seconds.
+            now_ms: Unix milliseconds, from which revisions are made.
+        """
+        device = self._devices.get(node)
+        if device is None:
+            return None
+        told = self._told.get(node)
+        state = self._state(device, now)
+        same = told is not None and msgspec.structs.replace(told, revision=0) == state
+        if same and told is not None and known in (None, told.revision):
+            return None
+        newer_than = max(known or 0, told.revision if told is not None else 0)
+        state = msgspec.structs.replace(state, revision=max(now_ms, newer_than + 1))
+        self._told[node] = state
+        return state
+
+    def _state(self, device: Device, now: int) -> DesiredState:
+        wishes = self._wishes(device, now)
+        return DesiredState(
+            revision=0,
+            group=device.group,
+            swarms=list(wishes.swarms),
+            deployments=list(wishes.deployments),
+            prefetch=list(wishes.prefetch),
+            rates=self._rates_for(device.group),
+            heartbeat_s=self._heartbeat_s,
+        )
+
+    def _wishes(self, device: Device, now: int) -> Wishes:
+        return wishes_for(
+            fleet=self._fleet,
+            group=device.group,
+            platform=device.platform,
+            grant=self.grant(device.node, now),
+            orders=self._orders,
+            releases=self.catalog.releases if self.catalog is not None else {},
+        )
+
+    def _rates_for(self, group: GroupPath) -> RateLimits:
+        for ancestor in ancestors(group):
+            if ancestor in self._rates:
+                return self._rates[ancestor]
+        return RateLimits()

@@ -1,0 +1,404 @@
+"""The control plane: links, routes, the tracker, and who is told what.
+
+One :class:`ControlPlane` runs in one admin server. The programs around it tell it that something has
+changed (:meth:`ControlPlane.orders_changed`, :meth:`ControlPlane.catalog_changed`,
+:meth:`ControlPlane.device_changed`); it tells the fleet.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+import trio
+
+from p2pdist.core.desired import Order
+from p2pdist.core.sources import SourceRules
+from p2pdist.core.tracker import Tracker
+from p2pdist.errors import P2PDistError, TrustError
+from p2pdist.ids import GroupPath, InfoHash, NodeId
+from p2pdist.logs import get_logger
+from p2pdist.net.link import Link, RequestHandler, serve_links
+from p2pdist.net.tls import TlsIdentity
+from p2pdist.server.control.admit import Admission, AdmitStore
+from p2pdist.server.control.desk import Desk, DeskStore
+from p2pdist.server.control.devices import Device, Directory
+from p2pdist.trust.catalog import Catalog
+from p2pdist.trust.certificates import FleetAuthority
+from p2pdist.trust.keys import IdentityKey
+from p2pdist.wire.envelope import Envelope
+from p2pdist.wire.frames import (
+    Announce,
+    AnyFrame,
+    Attached,
+    ContentRefused,
+    MetadataVersions,
+    Presence,
+    Routed,
+    Sources,
+)
+from p2pdist.wire.messages import Certificate, FromDevice, Heartbeat, RenewalRequest, Revoked
+from p2pdist.wire.requests import (
+    Bundle,
+    BundleRequest,
+    EnrolRequest,
+    RenewRequest,
+    Torrent,
+    TorrentRequest,
+)
+
+_log = get_logger()
+
+
+class PlaneStore(AdmitStore, DeskStore, Protocol):
+    """What the control plane needs of the store. Blocking; called in a worker thread."""
+
+    def orders(self) -> Sequence[Order]:
+        """Return every deployment that has not been stopped."""
+
+
+class PlaneSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the control plane listens, and its rules. ``port`` 0 takes any free one."""
+
+    host: str
+    port: int
+    certificate_life_s: int = 24 * 3600
+    heartbeat_s: int = 300
+    rates: Mapping[GroupPath, Any] = msgspec.field(default_factory=dict)
+
+
+class ControlPlane:
+    """The admin server's side of every link.
+
+    Args:
+        settings: See :class:`PlaneSettings`.
+        key: The admin server's identity.
+        authority: The fleet's CA.
+        identity: Returns the admin server's present TLS identity.
+        store: The store.
+        export: Returns the metadata that a node lacks.
+        torrent: Returns an artifact's torrent, or None.
+        swarm_port: Returns the port of the origin's swarm.
+    """
+
+    def __init__(
+        self,
+        settings: PlaneSettings,
+        *,
+        key: IdentityKey,
+        authority: FleetAuthority,
+        identity: Callable[[], TlsIdentity],
+        store: PlaneStore,
+        threads: trio.CapacityLimiter,
+        export: Callable[[Mapping[str, int]], Bundle],
+        torrent: Callable[[InfoHash], bytes | None],
+        swarm_port: Callable[[], int],
+    ) -> None:
+        self._settings = settings
+        self._key = key
+        self._identity = identity
+        self._store = store
+        self._threads = threads
+        self._export = export
+        self._torrent = torrent
+        self._swarm_port = swarm_port
+        self._links: dict[NodeId, Link] = {}
+        self._carrier: dict[NodeId, NodeId] = {}
+        self._carried: dict[NodeId, frozenset[NodeId]] = {}
+        self._versions: Mapping[str, int] = {}
+        self._tracker = Tracker(SourceRules())
+        self._refused: dict[InfoHash, ContentRefused] = {}
+        self._revoked: set[NodeId] = set()
+        self.directory = Directory(authority.fleet, rates=settings.rates, heartbeat_s=settings.heartbeat_s)
+        self._desk = Desk(key, store, threads, self._route)
+        self._admission = Admission(
+            key=key,
+            authority=authority,
+            store=store,
+            threads=threads,
+            directory=self.directory,
+            open_envelope=self._desk.open,
+            life_s=settings.certificate_life_s,
+        )
+
+    # What the programs around it say ---------------------------------------------------------------
+
+    async def catalog_changed(self, catalog: Catalog, versions: Mapping[str, int]) -> None:
+        """New metadata is published, or the online roles were signed again."""
+        known = self.directory.catalog
+        self.directory.catalog = catalog
+        self._versions = dict(versions)
+        for link in list(self._links.values()):
+            _send(link, MetadataVersions(versions=self._versions))
+        if known is None or (known.releases, known.grants) != (catalog.releases, catalog.grants):
+            await self._tell_everybody()
+
+    async def orders_changed(self) -> None:
+        """A deployment was made or stopped."""
+        orders = await trio.to_thread.run_sync(self._store.orders, limiter=self._threads)
+        self.directory.set_orders(orders)
+        await self._tell_everybody()
+
+    async def device_changed(self, node: NodeId) -> None:
+        """A device was moved to another group, or revoked."""
+        device = await trio.to_thread.run_sync(self._store.device, node, limiter=self._threads)
+        if device is None:
+            return
+        if device.revoked is not None:
+            self._revoked.add(node)
+            if self.directory.get(node) is not None:
+                await self._desk.send(device, Revoked(reason=device.revoked))
+            self._detach(node)
+            link = self._links.get(node)
+            if link is not None:
+                await link.aclose(f"revoked: {device.revoked}")
+        elif self.directory.get(node) is not None:
+            self.directory.learn(device)
+            await self._tell(node, known=None)
+
+    def set_origin(self, artifacts: Sequence[Presence]) -> None:
+        """Say what the origin serves: all of it."""
+        self._tracker.announce(
+            self._key.node,
+            role="origin",
+            host="0.0.0.0",
+            site="origin",
+            group=GroupPath("/"),
+            announce=Announce(role="origin", port=self._swarm_port(), artifacts=list(artifacts)),
+        )
+
+    def content_altered(self, info_hash: InfoHash, reason: str) -> None:
+        """The origin's own copy of an artifact is not what was signed: tell everybody who wants it."""
+        node = self._key.node
+        self._spread(ContentRefused(info_hash=info_hash, source=node, by=node, reason=reason))
+
+    def attached(self) -> Mapping[NodeId, NodeId | None]:
+        """Return every device that can be reached now, and the point that carries it (None: direct)."""
+        return {node: self._carrier.get(node) for node in self.directory.nodes()}
+
+    # Running -----------------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve the fleet until cancelled; reports the bound address once links are accepted."""
+        await self.orders_changed()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._desk.run, self._taken)
+            address = await nursery.start(self._serve)
+            task_status.started(address)
+
+    async def _serve(self, *, task_status: Any) -> None:
+        await serve_links(
+            host=self._settings.host,
+            port=self._settings.port,
+            identity=self._identity,
+            requests={
+                "/enrol": RequestHandler(EnrolRequest, self._admission.enrol, strangers=True),
+                "/renew": RequestHandler(RenewRequest, self._admission.renew, strangers=True),
+                "/bundle": RequestHandler(BundleRequest, self._bundle),
+                "/torrent": RequestHandler(TorrentRequest, self._torrent_of),
+            },
+            on_link=self._carry,
+            revoked=lambda node: node in self._revoked,
+            task_status=task_status,
+        )
+
+    async def _carry(self, link: Link) -> None:
+        assert link.remote is not None, "strangers have no control stream"
+        node = link.remote.node
+        device = await self._learn(node)
+        older = self._links.get(node)
+        self._links[node] = link
+        if older is not None:
+            await older.aclose("a newer link of this node has come")
+        self._carrier.pop(node, None)
+        self.directory.learn(device)
+        _log.info("link.attached", node=node, name=device.name, host=link.remote_host)
+        try:
+            _send(link, MetadataVersions(versions=dict(self._versions)))
+            async for frame in link.frames():
+                await self._frame(node, link, frame)
+        finally:
+            if self._links.get(node) is link:
+                del self._links[node]
+                self._detach(node)
+                for carried in self._carried.pop(node, frozenset()):
+                    if self._carrier.get(carried) == node:
+                        self._detach(carried)
+                _log.info("link.detached", node=node, name=device.name)
+
+    async def _learn(self, node: NodeId) -> Device:
+        device = await trio.to_thread.run_sync(self._store.device, node, limiter=self._threads)
+        if device is None:
+            raise TrustError(f"{node} is not enrolled here", hint="enrol it with a token")
+        if device.revoked is not None:
+            self._revoked.add(node)
+            raise TrustError(f"{node} is revoked: {device.revoked}", hint="ask the fleet's operator")
+        return device
+
+    def _detach(self, node: NodeId) -> None:
+        self._tracker.forget(node)
+        self._desk.forget(node)
+        self._carrier.pop(node, None)
+        self.directory.forget(node)
+
+    # Frames ------------------------------------------------------------------------------------------
+
+    async def _frame(self, node: NodeId, link: Link, frame: AnyFrame) -> None:
+        match frame:
+            case Announce():
+                self._announced(node, link, frame)
+            case Attached(nodes=nodes):
+                await self._attached(node, [NodeId(carried) for carried in nodes])
+            case Routed(envelope=envelope):
+                await self._open(node, envelope)
+            case ContentRefused():
+                _log.warning("content.refused", by=frame.by, source=frame.source, reason=frame.reason)
+            case _:
+                _log.warning("frame.unexpected", frame=type(frame).__name__, node=node)
+
+    def _announced(self, node: NodeId, link: Link, frame: Announce) -> None:
+        assert link.remote is not None
+        role = self.directory.role(node, _now())
+        self._tracker.announce(
+            node,
+            role=role,
+            host=link.remote_host,
+            site=str(node) if role == "point" else f"direct:{_network(link.remote_host)}",
+            group=link.remote.group,
+            announce=frame,
+        )
+        for receiver, sources in self._tracker.poll():
+            target = self._links.get(receiver)
+            if target is not None:
+                _send(target, self._seen_by(target, sources))
+        for presence in frame.artifacts:
+            refusal = self._refused.get(InfoHash(presence.info_hash))
+            if refusal is not None and not presence.complete:
+                _send(link, refusal)
+
+    def _seen_by(self, link: Link, sources: Sources) -> Sources:
+        """Name the origin by the address at which the receiver reaches it."""
+        candidates = [
+            msgspec.structs.replace(c, host=link.local_host) if c.node == self._key.node else c
+            for c in sources.candidates
+        ]
+        return Sources(info_hash=sources.info_hash, candidates=candidates)
+
+    async def _attached(self, carrier: NodeId, nodes: Sequence[NodeId]) -> None:
+        """A distribution point says whom it carries; only one with a grant is believed."""
+        if self.directory.role(carrier, _now()) != "point":
+            _log.warning("attached.refused", node=carrier, reason="it has no valid seed grant")
+            return
+        before, now = self._carried.get(carrier, frozenset()), frozenset(nodes)
+        self._carried[carrier] = now
+        for node in before - now:
+            if self._carrier.get(node) == carrier:
+                self._detach(node)
+        for node in now - before:
+            try:
+                device = await self._learn(node)
+            except TrustError as error:
+                _log.warning("attached.refused", node=node, carrier=carrier, reason=str(error))
+                continue
+            if node not in self._links:
+                self._carrier[node] = carrier
+                self.directory.learn(device)
+
+    async def _open(self, neighbour: NodeId, envelope: Envelope) -> None:
+        node = NodeId(envelope.sender)
+        device = self.directory.get(node)
+        if device is None:
+            device = await self._learn(node)
+            self.directory.learn(device)
+        if node != neighbour and node not in self._links:
+            self._carrier[node] = neighbour
+        try:
+            message = self._desk.open(envelope, device)
+        except P2PDistError as error:
+            _log.warning("envelope.refused", node=node, by=neighbour, reason=str(error))
+            return
+        if message is not None:
+            await self._desk.take(device, message)
+
+    def _route(self, envelope: Envelope) -> bool:
+        node = NodeId(envelope.recipient)
+        link = self._links.get(node) or self._links.get(self._carrier.get(node, node))
+        return link is not None and _send(link, Routed(envelope=envelope))
+
+    # Messages ----------------------------------------------------------------------------------------
+
+    async def _taken(self, device: Device, message: FromDevice) -> None:
+        match message:
+            case Heartbeat(revision=revision, platform=platform, name=name):
+                known = self.directory.get(device.node)
+                if known is not None and (known.platform, known.name) != (platform, name):
+                    self.directory.learn(msgspec.structs.replace(known, platform=platform, name=name))
+                await self._tell(device.node, known=revision)
+            case RenewalRequest():
+                await self._renew(device, message)
+            case _:
+                return
+
+    async def _renew(self, device: Device, message: RenewalRequest) -> None:
+        present = self.directory.get(device.node)
+        if present is None:
+            return
+        try:
+            pem = await self._admission.certificate(present, message)
+        except P2PDistError as error:
+            _log.warning("certificate.refused", node=device.node, reason=str(error))
+            return
+        await self._desk.send(present, Certificate(certificate=pem))
+
+    async def _tell_everybody(self) -> None:
+        for node in self.directory.nodes():
+            await self._tell(node, known=None)
+
+    async def _tell(self, node: NodeId, *, known: int | None) -> None:
+        device = self.directory.get(node)
+        state = self.directory.state_for(node, known=known, now=_now(), now_ms=int(time.time() * 1000))
+        if device is not None and state is not None:
+            await self._desk.send(device, state)
+
+    def _spread(self, frame: ContentRefused) -> None:
+        info_hash = InfoHash(frame.info_hash)
+        self._refused[info_hash] = frame
+        for member in self._tracker.members(info_hash):
+            link = self._links.get(member.node)
+            if link is not None:
+                _send(link, frame)
+
+    # Requests ----------------------------------------------------------------------------------------
+
+    async def _bundle(self, link: Link, request: BundleRequest) -> Bundle:
+        return await trio.to_thread.run_sync(self._export, dict(request.have))
+
+    async def _torrent_of(self, link: Link, request: TorrentRequest) -> Torrent:
+        info_hash = InfoHash(request.info_hash)
+        torrent = await trio.to_thread.run_sync(self._torrent, info_hash)
+        if torrent is None:
+            raise TrustError(f"no published release has the artifact {info_hash}")
+        return Torrent(torrent=torrent)
+
+
+def _send(link: Link, frame: AnyFrame) -> bool:
+    try:
+        link.send_nowait(frame)
+    except P2PDistError as error:
+        _log.warning("link.too_slow", node=link.remote.node if link.remote else "", reason=str(error))
+        return False
+    return True
+
+
+def _network(host: str) -> str:
+    """Name the network of an address: what is in one /24 or /64 counts as one site."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    bits = 24 if address.version == 4 else 64
+    return str(ipaddress.ip_network((address, bits), strict=False))
+
+
+def _now() -> int:
+    return int(time.time())
