@@ -18,6 +18,9 @@ TEXT_CHARS_MAX = 4_000  # one reason, one detail: a screenful
 OUTPUT_BYTES_MAX = 64 * KIB  # the tail of an installer's output that travels in a report
 KEY_FILE_BYTES_MAX = 16 * KIB  # one private key, sealed or not, or one certificate
 
+# Configuration -----------------------------------------------------------------------------------
+CONFIG_BYTES_MAX = 1 * MIB  # written by people; the largest of ours has 4 KiB
+
 # Metadata ----------------------------------------------------------------------------------------
 ROOT_BYTES_MAX = 512 * KIB  # a root with dozens of keys has 20 KiB
 TIMESTAMP_BYTES_MAX = 16 * KIB  # TUF's own default
