@@ -1,0 +1,141 @@
+"""One artifact in the session: its libtorrent handle, its accounts, and where it stands."""
+
+from __future__ import annotations
+
+import os
+
+import libtorrent as lt
+import trio
+
+from p2pdist import limits
+from p2pdist.errors import UsageError
+from p2pdist.files import storage_error
+from p2pdist.swarm.ledger import Ledger, NodeBook
+from p2pdist.swarm.model import Artifact, ArtifactStatistics, Source
+from p2pdist.swarm.torrents import BLOCK_BYTES
+
+RETRY_S_MAX = 60.0
+"""The longest wait between two attempts to use a failing disk."""
+
+ALLOCATION_SLACK_BYTES = limits.MIB
+"""Free space wanted beyond the missing bytes before a full disk is tried again."""
+
+
+class Carried:
+    """An artifact that the session carries. Changed by the alert desk and by the swarm only."""
+
+    def __init__(self, artifact: Artifact, handle: lt.torrent_handle, pieces: int, piece_bytes: int) -> None:
+        self.artifact = artifact
+        self.handle = handle
+        self.pieces = pieces
+        self.ledger = Ledger(length=artifact.length, piece_bytes=piece_bytes, block_bytes=BLOCK_BYTES)
+        self.status: lt.torrent_status | None = None
+        self.sources: tuple[Source, ...] = ()
+        self.wholly_flushed = False
+        """libtorrent has every piece; the disk may not."""
+        self.complete = artifact.sealed
+        self.failure = ""
+        """Why the content file cannot be used; empty while it can."""
+        self.resting = False
+        """Stopped because of it, until :meth:`try_again`."""
+        self.retry_at = 0.0
+        self._retries = 0
+        self.flushed = trio.Event()
+        self.removed = trio.Event()
+
+    def is_moving(self) -> bool:
+        """Tell whether the rates are worth asking for again."""
+        status = self.status
+        if status is None or not self.complete:
+            return not self.resting and bool(status is None or status.num_peers)
+        return bool(status.download_payload_rate or status.upload_payload_rate)
+
+    def storage_works(self) -> None:
+        """A piece was written: whatever was wrong with the storage is over."""
+        self.failure = ""
+        self._retries = 0
+
+    def try_again(self, now: float) -> None:
+        """Go on after a storage failure; the next attempt, if it fails, waits longer."""
+        self.resting = False
+        self._retries += 1
+        self.retry_at = now + min(RETRY_S_MAX, 2.0**self._retries)
+        self.handle.clear_error()
+        self.handle.unset_flags(lt.torrent_flags.upload_mode)
+        self.handle.resume()
+
+    def statistics(self, book: NodeBook) -> ArtifactStatistics:
+        """Return where the artifact stands."""
+        sources, unattributed = self.ledger.accounts(book)
+        status = self.status
+        have = self.pieces if self.complete else status.num_pieces if status else 0
+        return ArtifactStatistics(
+            have=have,
+            pieces=self.pieces,
+            bytes_done=self.artifact.length if self.complete else status.total_done if status else 0,
+            complete=self.complete,
+            rate_down=status.download_payload_rate if status else 0,
+            rate_up=status.upload_payload_rate if status else 0,
+            peers=status.num_peers if status else 0,
+            sources=sources,
+            unattributed=unattributed,
+            refused_bytes=self.ledger.refused_bytes,
+            wasted_bytes=status.total_redundant_bytes if status else 0,
+        )
+
+
+def check_content_file(artifact: Artifact) -> None:
+    """Check that the content file can be what the artifact says. Blocking.
+
+    Raises:
+        UsageError: it is no regular file, is longer than the artifact, or the directory is missing;
+            or it is sealed and not complete.
+        Unavailable: it cannot be looked at.
+    """
+    path = artifact.path
+    if not path.parent.is_dir():
+        raise UsageError(f"{path.parent} is not a directory", hint="make it first")
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        if artifact.sealed:
+            raise UsageError(f"{path} is not there", hint="a sealed artifact has its content") from None
+        return
+    except OSError as error:
+        raise storage_error(f"{path} cannot be looked at", error) from error
+    if not path.is_file() or path.is_symlink():
+        raise UsageError(f"{path} is not a regular file", hint="move it away")
+    if status.st_size > artifact.length or (artifact.sealed and status.st_size != artifact.length):
+        raise UsageError(
+            f"{path} has {status.st_size} bytes, the artifact {artifact.length}", hint="it is another file"
+        )
+
+
+def sync_content_file(artifact: Artifact) -> None:
+    """Make the content durable. Blocking.
+
+    Raises:
+        Unavailable: the disk fails.
+    """
+    try:
+        descriptor = os.open(artifact.path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise storage_error(f"{artifact.path} could not be synced", error) from error
+
+
+def has_room(artifact: Artifact) -> bool:
+    """Tell whether what is missing of the content file fits on its disk. Blocking."""
+    try:
+        space = os.statvfs(artifact.path.parent)
+        try:
+            allocated = artifact.path.stat().st_blocks * 512
+        except FileNotFoundError:
+            allocated = 0
+    except OSError:
+        return False
+    missing = max(0, artifact.length - allocated)
+    return space.f_bavail * space.f_frsize >= missing + (ALLOCATION_SLACK_BYTES if missing else 0)

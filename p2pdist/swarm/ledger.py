@@ -1,0 +1,179 @@
+"""Who sent what: from BitTorrent peer ids to nodes, and from blocks to bytes by node.
+
+A node's peer id (BEP 20) is ``-PD1``, one letter for its role, and the first 15 characters of its node
+id. That is 75 bits: enough to tell the nodes of a fleet apart. The certificate has admitted the
+peer; the peer id only says which account its bytes go to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
+
+from p2pdist.ids import NodeId
+from p2pdist.wire.frames import Role
+from p2pdist.wire.messages import SourceBytes
+
+_PREFIX: Final = b"-PD1"
+_LETTERS: Final[dict[Role, bytes]] = {"origin": b"O", "point": b"P", "device": b"D"}
+_ROLES: Final[dict[bytes, Role]] = {letter: role for role, letter in _LETTERS.items()}
+_ID_CHARS: Final = 15
+
+PeerId = bytes
+
+
+def peer_id_of(role: Role, node: NodeId) -> PeerId:
+    """Return the 20-byte peer id of a node."""
+    return _PREFIX + _LETTERS[role] + node[:_ID_CHARS].encode()
+
+
+def role_of(peer: PeerId) -> Role | None:
+    """Return the role that a peer id claims; ``None`` when it is not one of ours."""
+    return _ROLES.get(peer[4:5]) if peer[:4] == _PREFIX else None
+
+
+class _Senders(NamedTuple):
+    """The peers that a block may have come from.
+
+    ``gone`` are those of them whose connection has ended; ``certain`` when nothing is to be added.
+    """
+
+    peers: tuple[PeerId, ...]
+    gone: frozenset[PeerId] = frozenset()
+    certain: bool = False
+
+
+class NodeBook:
+    """The nodes that this node has been told of, by the part of their id that a peer id carries."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[bytes, NodeId] = {}
+
+    def learn(self, node: NodeId) -> None:
+        """Remember a node, so that its bytes can be put to its account."""
+        self._nodes[node[:_ID_CHARS].encode()] = node
+
+    def find(self, peer: PeerId) -> NodeId | None:
+        """Return the node behind a peer id, if it is known."""
+        return self._nodes.get(peer[5:]) if role_of(peer) else None
+
+
+class Ledger:
+    """The accounts of one artifact.
+
+    libtorrent says which peer a block is requested from, and, once the block is on the disk, which
+    peer it came from; the latter comes late, and not at all for what is written after the last piece
+    was verified. So a block is put to the account of the only peer that it was requested from; where
+    there were several, libtorrent's later word decides, and without it nobody is credited.
+
+    Args:
+        length: The artifact's length in bytes.
+        piece_bytes: Its piece size.
+        block_bytes: The size of a block; the last one may be shorter.
+    """
+
+    def __init__(self, *, length: int, piece_bytes: int, block_bytes: int) -> None:
+        self._length = length
+        self._piece_bytes = piece_bytes
+        self._block_bytes = block_bytes
+        self._open: dict[int, dict[int, _Senders]] = {}
+        self._late: set[tuple[int, int]] = set()
+        self._in_doubt: dict[int, frozenset[PeerId]] = {}
+        self._received: dict[PeerId, int] = {}
+        self._sent: dict[PeerId, int] = {}
+        self.refused_bytes = 0
+
+    def block_requested(self, peer: PeerId, piece: int, block: int) -> None:
+        """A peer has been asked for a block."""
+        blocks = self._open.setdefault(piece, {})
+        before = blocks.get(block)
+        if before is None or before.certain or before.gone.issuperset(before.peers):
+            blocks[block] = _Senders((peer,))
+        elif peer not in before.peers:
+            blocks[block] = before._replace(peers=(*before.peers, peer))
+
+    def request_dropped(self, peer: PeerId, piece: int, block: int) -> None:
+        """A peer has refused to send a block that it was asked for."""
+        before = self._open.get(piece, {}).get(block)
+        if before and not before.certain and peer in before.peers and len(before.peers) > 1:
+            remaining = tuple(other for other in before.peers if other != peer)
+            self._open[piece][block] = before._replace(peers=remaining)
+
+    def block_received(self, peer: PeerId, piece: int, block: int) -> None:
+        """A block has been written, and came from this peer."""
+        if (piece, block) in self._late:
+            self._late.remove((piece, block))
+            self._credit(peer, piece, block)
+        elif piece in self._open:
+            self._open[piece][block] = _Senders((peer,), certain=True)
+
+    def block_sent(self, peer: PeerId, piece: int, block: int) -> None:
+        """A block has been handed to the connection to a peer."""
+        self._sent[peer] = self._sent.get(peer, 0) + self._block_length(piece, block)
+
+    def piece_verified(self, piece: int) -> frozenset[PeerId]:
+        """A piece matches its hash. Returns the suspects of an earlier refusal that stays unexplained."""
+        for block, senders in self._open.pop(piece, {}).items():
+            if len(senders.peers) == 1:
+                self._credit(senders.peers[0], piece, block)
+            else:
+                self._late.add((piece, block))
+        return self._in_doubt.pop(piece, frozenset())
+
+    def piece_failed(self, piece: int) -> frozenset[PeerId]:
+        """A piece does not match its hash. Returns who may have sent parts of it.
+
+        When it may have been several, the piece stays in doubt until :meth:`peer_banned` or
+        :meth:`piece_verified`.
+        """
+        blocks = self._open.get(piece, {})
+        peers = frozenset(peer for senders in blocks.values() for peer in senders.peers)
+        self.refused_bytes += sum(self._block_length(piece, block) for block in blocks)
+        for block, senders in blocks.items():
+            blocks[block] = _Senders(senders.peers, certain=True)
+        if len(peers) > 1:
+            self._in_doubt[piece] = peers
+        return peers
+
+    def peer_banned(self, peer: PeerId) -> list[tuple[int, frozenset[PeerId]]]:
+        """A peer is proven to have sent wrong blocks. Returns the pieces in doubt that this explains."""
+        explained = [(piece, suspects) for piece, suspects in self._in_doubt.items() if peer in suspects]
+        for piece, _ in explained:
+            del self._in_doubt[piece]
+        return explained
+
+    def peer_gone(self, peer: PeerId) -> None:
+        """The connection to a peer has ended: a block asked for again now does not come from it."""
+        for blocks in self._open.values():
+            for block, senders in blocks.items():
+                if not senders.certain and peer in senders.peers:
+                    blocks[block] = senders._replace(gone=senders.gone | {peer})
+
+    def forget_open(self) -> None:
+        """Drop what is not verified: the content is being checked from the disk again."""
+        self._open.clear()
+
+    def accounts(self, book: NodeBook) -> tuple[tuple[SourceBytes, ...], int]:
+        """Return the bytes by node, and the bytes received from nobody that could be named."""
+        sources = []
+        unattributed = sum(self._block_length(piece, block) for piece, block in self._late)
+        for peer in sorted(self._received.keys() | self._sent.keys()):
+            node, role = book.find(peer), role_of(peer)
+            received = self._received.get(peer, 0)
+            if node is None or role is None:
+                unattributed += received
+                continue
+            sources.append(SourceBytes(node=node, role=role, received=received, sent=self._sent.get(peer, 0)))
+        return tuple(sources), unattributed
+
+    def _credit(self, peer: PeerId, piece: int, block: int) -> None:
+        self._received[peer] = self._received.get(peer, 0) + self._block_length(piece, block)
+
+    def _block_length(self, piece: int, block: int) -> int:
+        start = piece * self._piece_bytes + block * self._block_bytes
+        return max(0, min(self._block_bytes, self._length - start))
+
+
+def nodes_of(peers: Iterable[PeerId], book: NodeBook) -> Iterator[NodeId]:
+    """Name the peers that the book knows, in a stable order."""
+    return (node for node in map(book.find, sorted(peers)) if node is not None)

@@ -1,0 +1,78 @@
+"""The site's network and the WAN as libtorrent peer classes: their rates, and who belongs to which.
+
+libtorrent's own "local" class takes private addresses for local, lets them escape every limit and
+tries them first; on a private WAN all of that is wrong, so it is not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import libtorrent as lt
+
+from p2pdist.swarm.model import Source
+from p2pdist.wire.frames import Role
+from p2pdist.wire.messages import RateLimits
+
+_EVERYBODY: Final = (("0.0.0.0", "255.255.255.255"), ("::", "ffff:" * 7 + "ffff"))
+_BLOCKED: Final = 1
+
+
+class LinkClasses:
+    """The two link classes of one session.
+
+    A peer that no source names belongs to the WAN at the origin and to the site elsewhere: whoever
+    dials a point or a device from outside its site is among the sources that the node was told.
+    """
+
+    def __init__(self, session: lt.session, role: Role) -> None:
+        self._session = session
+        self._site = session.create_peer_class("site")
+        self._wan = session.create_peer_class("wan")
+        self._others = self._wan if role == "origin" else self._site
+        self._far: frozenset[str] = frozenset()
+        self._near: frozenset[str] = frozenset()
+        self._apply()
+        self.limit(RateLimits())
+
+    def limit(self, rates: RateLimits) -> None:
+        """Set the rates of both classes, in bytes per second; 0 is unlimited."""
+        for number, up, down in (
+            (self._site, rates.site_up, rates.site_down),
+            (self._wan, rates.wan_up, rates.wan_down),
+        ):
+            info = self._session.get_peer_class(number)
+            info["upload_limit"] = up
+            info["download_limit"] = down
+            self._session.set_peer_class(number, info)
+
+    def classify(self, sources: Iterable[Source]) -> None:
+        """Put each source's address into its class; connections that are open stay where they are."""
+        far: set[str] = set()
+        near: set[str] = set()
+        for source in sources:
+            (far if source.wan else near).add(source.host)
+        if far != self._far or near != self._near:
+            self._far, self._near = frozenset(far), frozenset(near)
+            self._apply()
+
+    def disconnect(self, hosts: Iterable[str]) -> None:
+        """Close the connections to these addresses, and forget them as peers.
+
+        libtorrent has no other way than a filter: it is set, which closes, and lifted again.
+        """
+        closing = lt.ip_filter()
+        for host in hosts:
+            closing.add_rule(host, host, _BLOCKED)
+        self._session.set_ip_filter(closing)
+        self._session.set_ip_filter(lt.ip_filter())
+
+    def _apply(self) -> None:
+        classes = lt.ip_filter()
+        for first, last in _EVERYBODY:
+            classes.add_rule(first, last, 1 << self._others)
+        for hosts, number in ((self._near, self._site), (self._far, self._wan)):
+            for host in hosts:
+                classes.add_rule(host, host, 1 << number)
+        self._session.set_peer_class_filter(classes)

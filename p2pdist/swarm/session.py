@@ -1,0 +1,361 @@
+"""One libtorrent session as a trio resource."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+import libtorrent as lt
+import trio
+
+from p2pdist import limits
+from p2pdist.errors import P2PDistError, Unavailable, UsageError
+from p2pdist.ids import InfoHash, NodeId
+from p2pdist.swarm.alerts import AlertDesk
+from p2pdist.swarm.carried import Carried, check_content_file, has_room, sync_content_file
+from p2pdist.swarm.dh import FFDHE2048_PEM
+from p2pdist.swarm.ledger import NodeBook
+from p2pdist.swarm.links import LinkClasses
+from p2pdist.swarm.model import (
+    Artifact,
+    ArtifactFinished,
+    ArtifactStatistics,
+    ContentAltered,
+    PieceRefused,
+    Source,
+    StorageFailed,
+    StrangerRefused,
+    SwarmEvent,
+)
+from p2pdist.swarm.tuning import SwarmSettings, parse_host, session_settings
+from p2pdist.wire.messages import RateLimits
+
+__all__ = [
+    "Artifact",
+    "ArtifactFinished",
+    "ArtifactStatistics",
+    "ContentAltered",
+    "PieceRefused",
+    "Source",
+    "StorageFailed",
+    "StrangerRefused",
+    "Swarm",
+    "SwarmEvent",
+    "SwarmSettings",
+    "open_swarm",
+]
+
+EVENTS_MAX: Final = 4_096
+"""Events that wait for a slow reader; refusals beyond three quarters of it are dropped and counted."""
+
+ALERT_BATCH_S: Final = 0.025
+"""How long alerts gather before they are read together: a wake-up per block would cost too much."""
+
+POLL_S: Final = 1.0
+"""How often rates are asked for while something moves."""
+
+STORAGE_RETRY_S: Final = 2.0
+LISTEN_S: Final = 10.0
+REMOVE_S: Final = 10.0
+
+
+class Swarm:
+    """One node's part in the fleet's swarms. Made by :func:`open_swarm`."""
+
+    def __init__(self, session: lt.session, settings: SwarmSettings) -> None:
+        self._session = session
+        self._settings = settings
+        self._identity = (settings.certificate_pem, settings.key_pem)
+        self._book = NodeBook()
+        self._links = LinkClasses(session, settings.role)
+        self._carried: dict[InfoHash, Carried] = {}
+        self._event_in, self._event_out = trio.open_memory_channel[SwarmEvent](EVENTS_MAX)
+        self._sync_in, self._sync_out = trio.open_memory_channel[Carried](limits.TORRENTS_ACTIVE_MAX)
+        self._failing = trio.Event()
+        self._busy = trio.Event()
+        self._listening = trio.Event()
+        self._desk = AlertDesk(
+            book=self._book, emit=self._emit, flushed=self._sync_in.send_nowait, failed=self._storage_failed
+        )
+        self.dropped_events = 0
+
+    @property
+    def port(self) -> int:
+        """The TCP port that other nodes dial."""
+        return self._desk.listening or 0
+
+    async def add(self, artifact: Artifact) -> None:
+        """Take an artifact in: fetch what is missing of it, and serve what is there.
+
+        A partial content file is read through first; nothing on the disk is believed unchecked,
+        except that a sealed file is checked piece by piece as it is served. Cancellation leaves
+        either nothing or an artifact that :meth:`remove` takes out.
+
+        Raises:
+            UsageError: it is in already, or the content file cannot be what it says.
+            Unavailable: this node carries as many artifacts as it can.
+        """
+        if artifact.info_hash in self._carried:
+            raise UsageError(f"the artifact {artifact.info_hash} is in the swarm already")
+        if len(self._carried) >= limits.TORRENTS_ACTIVE_MAX:
+            raise Unavailable(
+                f"this node carries {limits.TORRENTS_ACTIVE_MAX} artifacts", hint="remove one first"
+            )
+        await trio.to_thread.run_sync(check_content_file, artifact)
+        parameters = lt.load_torrent_buffer(artifact.torrent)
+        info = parameters.ti
+        if info is None or info.info_hashes().v2.to_bytes().hex() != artifact.info_hash:
+            raise UsageError(f"the torrent of {artifact.info_hash} is of something else")
+        parameters.save_path = str(artifact.path.parent)
+        parameters.renamed_files = {0: artifact.path.name}
+        parameters.root_certificate = self._settings.ca_pem.decode()
+        parameters.max_connections = limits.PEERS_PER_TORRENT_MAX
+        parameters.flags = _flags(sealed=artifact.sealed)
+        handle = await trio.to_thread.run_sync(self._session.add_torrent, parameters)
+        carried = Carried(artifact, handle, info.num_pieces(), info.piece_length())
+        self._carried[artifact.info_hash] = carried
+        self._desk.carry(carried)
+        self._certify(carried)
+        handle.resume()
+        self._stir()
+
+    async def remove(self, info_hash: InfoHash, *, delete: bool) -> None:
+        """Take an artifact out, and with *delete* its content file too.
+
+        When this returns, the file is closed and everything fetched so far is in it.
+
+        Raises:
+            UsageError: it is not in the swarm.
+            Unavailable: libtorrent does not let go of it in time.
+        """
+        carried = self._find(info_hash)
+        carried.flushed = trio.Event()
+        carried.handle.pause()
+        carried.handle.flush_cache()
+        try:
+            with trio.fail_after(REMOVE_S):
+                await carried.flushed.wait()
+                self._session.remove_torrent(carried.handle)
+                await carried.removed.wait()
+        except trio.TooSlowError:
+            raise Unavailable(
+                f"the artifact {info_hash} could not be closed", hint="the disk is too slow"
+            ) from None
+        finally:
+            self._desk.drop(carried)
+            self._carried.pop(info_hash, None)
+        if delete:
+            await trio.to_thread.run_sync(lambda: carried.artifact.path.unlink(missing_ok=True))
+
+    def set_identity(self, certificate_pem: bytes, key_pem: bytes) -> None:
+        """Use a renewed certificate for every connection from now on; open ones stay."""
+        self._identity = (certificate_pem, key_pem)
+        for carried in self._carried.values():
+            self._certify(carried)
+
+    def set_sources(self, info_hash: InfoHash, sources: Sequence[Source]) -> None:
+        """Say whom to fetch an artifact from, replacing what was said before.
+
+        New sources are dialled at once, and again while they do not answer. Connections to those that
+        are no longer named are closed.
+
+        Raises:
+            UsageError: the artifact is not in the swarm, or a source is no address.
+        """
+        carried = self._find(info_hash)
+        wanted = tuple(sources[: limits.CANDIDATES_MAX])
+        for source in wanted:
+            parse_host(source.host)
+            self._book.learn(source.node)
+        dropped = {(s.host, s.port) for s in carried.sources} - {(s.host, s.port) for s in wanted}
+        carried.sources = wanted
+        self._links.classify(source for each in self._carried.values() for source in each.sources)
+        if dropped:
+            self._links.disconnect({host for host, _ in dropped})
+            hosts = {host for host, _ in dropped}
+            for other in self._carried.values():
+                self._dial(other, [s for s in other.sources if s.host in hosts])
+        self._dial(carried, wanted)
+        self._stir()
+
+    def learn(self, nodes: Sequence[NodeId]) -> None:
+        """Learn of nodes that may connect to this one, so that their bytes can be put to their names."""
+        for node in nodes:
+            self._book.learn(node)
+
+    def set_rates(self, rates: RateLimits) -> None:
+        """Limit what crosses the site's own network and the WAN, from now on. Windows are not read."""
+        self._links.limit(rates)
+
+    def statistics(self, info_hash: InfoHash) -> ArtifactStatistics:
+        """Return where an artifact stands.
+
+        Raises:
+            UsageError: it is not in the swarm.
+        """
+        return self._find(info_hash).statistics(self._book)
+
+    def events(self) -> AsyncIterator[SwarmEvent]:
+        """Iterate over what happens, in order, until the swarm is closed. For one reader at a time."""
+        return self._event_out
+
+    # Inside -------------------------------------------------------------------------------------------
+
+    def _find(self, info_hash: InfoHash) -> Carried:
+        try:
+            return self._carried[info_hash]
+        except KeyError:
+            raise UsageError(f"the artifact {info_hash} is not in the swarm") from None
+
+    def _certify(self, carried: Carried) -> None:
+        certificate, key = self._identity
+        carried.handle.set_ssl_certificate_buffer(certificate.decode(), key.decode(), FFDHE2048_PEM)
+
+    def _dial(self, carried: Carried, sources: Sequence[Source]) -> None:
+        for source in sources:
+            if source.node != self._settings.node:
+                carried.handle.connect_peer((source.host, source.port))
+
+    def _emit(self, event: SwarmEvent) -> None:
+        refusal = isinstance(event, PieceRefused | StrangerRefused)
+        waiting = self._event_in.statistics().current_buffer_used
+        if (refusal and waiting >= EVENTS_MAX * 3 // 4) or waiting >= EVENTS_MAX:
+            self.dropped_events += 1
+            return
+        self._event_in.send_nowait(event)
+
+    def _storage_failed(self, carried: Carried) -> None:
+        self._failing.set()
+
+    def _stir(self) -> None:
+        self._busy.set()
+
+    def _close(self) -> None:
+        """End the session. Blocking: libtorrent waits for its disk threads."""
+        self._event_in.close()
+        self._session.pause()
+        del self._session, self._desk, self._links
+        self._carried.clear()
+
+    async def _run(self, wake: socket.socket, *, task_status: trio.TaskStatus[None]) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._read_alerts, wake)
+            nursery.start_soon(self._poll)
+            nursery.start_soon(self._sync_finished)
+            nursery.start_soon(self._look_after_storage)
+            await self._listening.wait()
+            task_status.started()
+
+    async def _read_alerts(self, wake: socket.socket) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(wake)
+            with suppress(BlockingIOError):
+                wake.recv(4_096)
+            alerts = self._session.pop_alerts()
+            self._desk.read(alerts, now=trio.current_time())
+            if self._desk.listening or self._desk.listen_failure:
+                self._listening.set()
+            if self._desk.content_moved:
+                self._stir()
+            await trio.sleep(ALERT_BATCH_S)
+
+    async def _poll(self) -> None:
+        """Ask for rates while something moves, and once more when it has stopped."""
+        while True:
+            await self._busy.wait()
+            self._busy = trio.Event()
+            self._desk.content_moved = False
+            self._session.post_torrent_updates()
+            await trio.sleep(POLL_S)
+            if any(carried.is_moving() for carried in self._carried.values()):
+                self._stir()
+
+    async def _sync_finished(self) -> None:
+        async for carried in self._sync_out:
+            try:
+                await trio.to_thread.run_sync(sync_content_file, carried.artifact)
+            except P2PDistError as error:
+                self._emit(StorageFailed(info_hash=carried.artifact.info_hash, reason=str(error)))
+                continue
+            if self._carried.get(carried.artifact.info_hash) is carried:
+                carried.complete = True
+                self._emit(ArtifactFinished(info_hash=carried.artifact.info_hash))
+
+    async def _look_after_storage(self) -> None:
+        """Let an artifact go on once its disk has room again; try other failures more and more rarely."""
+        while True:
+            await self._failing.wait()
+            await trio.sleep(STORAGE_RETRY_S)
+            resting = [carried for carried in self._carried.values() if carried.resting]
+            if not resting:
+                self._failing = trio.Event()
+            for carried in resting:
+                if trio.current_time() >= carried.retry_at and await trio.to_thread.run_sync(
+                    has_room, carried.artifact
+                ):
+                    carried.try_again(trio.current_time())
+
+
+@asynccontextmanager
+async def open_swarm(settings: SwarmSettings) -> AsyncIterator[Swarm]:
+    """Open this node's session, and close it with everything in it when the block ends.
+
+    Raises:
+        UsageError: the settings make no sense.
+        Unavailable: the address cannot be listened on.
+    """
+    pack = session_settings(settings)
+    reader, writer = socket.socketpair()
+    reader.setblocking(False)
+    writer.setblocking(False)
+    with reader, writer:
+        session = await trio.to_thread.run_sync(lt.session, pack)
+        swarm = Swarm(session, settings)
+        session.set_alert_fd(writer.fileno())
+        del session
+        try:
+            async with trio.open_nursery() as nursery:
+                try:
+                    with trio.fail_after(LISTEN_S):
+                        await nursery.start(swarm._run, reader)
+                except trio.TooSlowError:
+                    swarm._desk.listen_failure = "no answer"
+                if not swarm.port:
+                    raise Unavailable(
+                        f"the swarm cannot listen on {settings.host}:{settings.port} "
+                        f"({swarm._desk.listen_failure})",
+                        hint="is another program using it?",
+                    )
+                yield swarm
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise _only(group) from None
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(swarm._close)
+
+
+def _flags(*, sealed: bool) -> int:
+    """Return the flags of a new torrent: found by nobody, managed by us, started once it has its key."""
+    flags = (
+        lt.torrent_flags.paused
+        | lt.torrent_flags.update_subscribe
+        | lt.torrent_flags.apply_ip_filter
+        | lt.torrent_flags.duplicate_is_error
+        | lt.torrent_flags.disable_dht
+        | lt.torrent_flags.disable_lsd
+        | lt.torrent_flags.disable_pex
+    )
+    if sealed:
+        flags |= lt.torrent_flags.seed_mode | lt.torrent_flags.upload_mode
+    return flags
+
+
+def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the only error in a group, so that callers can catch it by its type; else the group."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,114 @@
+"""Every libtorrent setting that differs from its default, and why.
+
+All of them go into the session's constructor: settings applied straight afterwards race its start.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING, Final
+
+import libtorrent as lt
+import msgspec
+
+from p2pdist import limits
+from p2pdist.errors import UsageError
+from p2pdist.ids import NodeId
+from p2pdist.swarm.ledger import peer_id_of
+from p2pdist.wire.frames import Role
+
+if TYPE_CHECKING:
+    from libtorrent import settings_pack
+
+
+class SwarmSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What one node's swarm needs to know of the node.
+
+    ``host`` is the address to listen on and to dial from (``0.0.0.0`` for all); ``port`` 0 takes any
+    free one. The PEM texts are the fleet CA's certificate, this node's certificate and its key.
+    """
+
+    role: Role
+    node: NodeId
+    host: str
+    port: int
+    ca_pem: bytes
+    certificate_pem: bytes
+    key_pem: bytes
+
+
+ALERTS: Final = (
+    lt.alert_category.error
+    | lt.alert_category.status
+    | lt.alert_category.storage
+    | lt.alert_category.peer
+    | lt.alert_category.connect
+    | lt.alert_category.block_progress
+    | lt.alert_category.piece_progress
+    | lt.alert_category.upload
+)
+
+
+def session_settings(settings: SwarmSettings) -> settings_pack:
+    """Return the settings of the node's session.
+
+    Raises:
+        UsageError: ``host`` is not an IP address, or ``port`` not a port.
+    """
+    address = parse_host(settings.host)
+    if not 0 <= settings.port <= 65535:
+        raise UsageError(f"{settings.port} is not a port", hint="use 0 to 65535")
+    shown = f"[{address}]" if address.version == 6 else str(address)
+    return {
+        # Identity and reach: SSL only, found by nobody.
+        "listen_interfaces": f"{shown}:{settings.port}s",
+        "outgoing_interfaces": "" if address.is_unspecified else str(address),
+        "peer_fingerprint": peer_id_of(settings.role, settings.node).decode(),
+        "user_agent": "p2pdist",
+        "enable_dht": False,
+        "enable_lsd": False,
+        "enable_upnp": False,
+        "enable_natpmp": False,
+        "listen_system_port_fallback": False,  # a port that was asked for is the one, or an error
+        "max_retry_port_bind": 0,
+        # TLS over uTP does half of what TLS over TCP does on the same core.
+        "enable_outgoing_utp": False,
+        "enable_incoming_utp": False,
+        "out_enc_policy": 2,  # no obfuscation below TLS
+        "in_enc_policy": 2,
+        # Connections: several nodes behind one NAT address, and quick failover.
+        "allow_multiple_connections_per_ip": True,
+        "connections_limit": 4 * limits.PEERS_PER_TORRENT_MAX,
+        "connection_speed": 100,
+        "smooth_connects": False,
+        "torrent_connect_boost": limits.PEERS_PER_TORRENT_MAX,
+        "peer_connect_timeout": 6,
+        "min_reconnect_time": 3,
+        "max_failcount": 20,
+        "listen_queue_size": 64,
+        "peer_turnover_interval": 3600,  # peers are chosen by the control plane: keep them
+        "peer_turnover": 0,
+        # Choking: whoever was let in may be served; the control plane limits how many there are.
+        "unchoke_slots_limit": -1,
+        "mixed_mode_algorithm": 0,
+        "rate_limit_ip_overhead": True,
+        # Memory: a small node must stay small.
+        "aio_threads": 2,
+        "hashing_threads": 1,
+        "file_pool_size": 16,
+        "checking_mem_usage": 64,
+        "max_queued_disk_bytes": 8 * limits.MIB,
+        "max_peer_recv_buffer_size": limits.MIB,
+        "send_buffer_watermark": limits.MIB,
+        # Alerts: each block is one, and none may be lost.
+        "alert_mask": ALERTS,
+        "alert_queue_size": 20_000,
+    }
+
+
+def parse_host(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Parse an IP address. Raises :class:`~p2pdist.errors.UsageError`."""
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        raise UsageError(f"{host!r} is not an IP address", hint="the swarm takes no names") from None
