@@ -69,6 +69,11 @@ def decide_sources(
     return tuple(decided[: limits.CANDIDATES_MAX])
 
 
+def crosses_wan(receiver: Role, source: Role) -> bool:
+    """Whether content between two nodes that the rules connect leaves the site."""
+    return "origin" in (receiver, source) or (receiver, source) == ("point", "point")
+
+
 def _verdict(receiver: Member, member: Member, meshed: set[NodeId], rules: SourceRules) -> tuple[bool, str]:
     if member.site == receiver.site:
         if member.role != "device":

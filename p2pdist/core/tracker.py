@@ -1,8 +1,8 @@
 """Who takes part in which artifact's swarm, and what each member should hear about the others.
 
-A newcomer is told of those who are there already, and dials them; those need not be told of it. So an
-announcement costs one decision, however large the swarm is. Members announce again now and then, which
-fills in what they missed.
+A newcomer is told of those who are there already, and dials them. Those are told of it too, so that they
+know its bytes by name, as long as the swarm is small; in a large one an announcement costs one decision,
+and members learn of the others when they announce again.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 from p2pdist.core.sources import Member, SourceRules, decide_sources
 from p2pdist.ids import GroupPath, InfoHash, NodeId
 from p2pdist.wire.frames import Announce, Presence, Role, Sources
+
+_INTRODUCED_MAX = 64  # members of a swarm in which each is told of every newcomer
 
 
 class Tracker:
@@ -39,9 +41,10 @@ class Tracker:
             if info_hash not in listed:
                 self._leave(node, info_hash)
         for info_hash, presence in listed.items():
-            self._swarms.setdefault(info_hash, {})[node] = _member(
-                node, role, host, announce.port, site, group, presence
-            )
+            members = self._swarms.setdefault(info_hash, {})
+            if node not in members and len(members) <= _INTRODUCED_MAX:
+                self._due |= dict.fromkeys((other, info_hash) for other in members)
+            members[node] = _member(node, role, host, announce.port, site, group, presence)
             self._due[node, info_hash] = None
 
     def forget(self, node: NodeId) -> None:

@@ -8,24 +8,25 @@ are on the disk, and libtorrent verifies what is there.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
-import structlog
 import trio
 
+from p2pdist.core.sources import crosses_wan
 from p2pdist.errors import P2PDistError, Unavailable
 from p2pdist.files import write_atomic
 from p2pdist.ids import InfoHash, NodeId, swarm_of
+from p2pdist.logs import get_logger
 from p2pdist.node.home import Home
 from p2pdist.swarm.session import Artifact, ArtifactStatistics, Source, Swarm
 from p2pdist.swarm.torrents import check_torrent
 from p2pdist.trust.catalog import Release
-from p2pdist.wire.frames import Candidate, Presence, Sources
+from p2pdist.wire.frames import Candidate, Presence, Role, Sources
 from p2pdist.wire.messages import ContentReport, SourceBytes
 from p2pdist.wire.requests import Torrent, TorrentRequest
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 _RETRY_S = 2.0
 
@@ -37,6 +38,8 @@ class _Wanted(msgspec.Struct, kw_only=True):
     release: Release
     joined: bool = False
     candidates: tuple[Candidate, ...] = ()
+    dialled: frozenset[str] | None = None
+    """The nodes that this one dials; None until the first decision of the present tracker is here."""
 
 
 class Content:
@@ -45,6 +48,7 @@ class Content:
     Args:
         home: The node's directory.
         swarm: The node's swarm session.
+        role: What the node is.
         ask: Asks the present neighbour for a torrent; may raise any project error.
         judge: Looks at a source that the tracker took; returns why this node refuses it, or None.
         on_change: Called when what the node takes part in has changed, so that it is announced.
@@ -55,12 +59,14 @@ class Content:
         home: Home,
         swarm: Swarm,
         *,
+        role: Role,
         ask: AskTorrent,
         judge: JudgeSource,
         on_change: Callable[[], None],
     ) -> None:
         self._home = home
         self._swarm = swarm
+        self._role = role
         self._ask = ask
         self._judge = judge
         self._on_change = on_change
@@ -123,15 +129,19 @@ class Content:
                 )
         return presences
 
-    def set_sources(self, sources: Sources, extra: Iterable[Candidate] = ()) -> None:
+    def set_sources(self, sources: Sources) -> None:
         """Take in the tracker's decision; this node's own judgement comes on top."""
         wanted = self._wanted.get(InfoHash(sources.info_hash))
         if wanted is None:
             return
-        judged = tuple(self._judged(candidate) for candidate in (*sources.candidates, *extra))
-        wanted.candidates = judged
+        wanted.candidates = tuple(self._judged(candidate) for candidate in sources.candidates)
         if wanted.joined:
-            self._connect(InfoHash(sources.info_hash), judged)
+            self._connect(InfoHash(sources.info_hash), wanted)
+
+    def introduced_anew(self) -> None:
+        """The next decision comes from another tracker: dial everybody in it."""
+        for wanted in self._wanted.values():
+            wanted.dialled = None
 
     def report(self, info_hash: InfoHash) -> ContentReport | None:
         """Return where an artifact's bytes came from, and every source that was considered."""
@@ -191,7 +201,7 @@ class Content:
             )
         )
         wanted.joined = True
-        self._connect(info_hash, wanted.candidates)
+        self._connect(info_hash, wanted)
         self._on_change()
 
     async def _torrent(self, release: Release) -> bytes:
@@ -216,11 +226,28 @@ class Content:
             return candidate
         return msgspec.structs.replace(candidate, taken=False, reason=objection)
 
-    def _connect(self, info_hash: InfoHash, candidates: Iterable[Candidate]) -> None:
-        taken = [
-            Source(node=NodeId(c.node), role=c.role, host=c.host, port=c.port) for c in candidates if c.taken
-        ]
-        self._swarm.set_sources(info_hash, taken)
+    def _connect(self, info_hash: InfoHash, wanted: _Wanted) -> None:
+        """Dial who was there before this node; who came later dials it, and only needs to be known."""
+        taken = [candidate for candidate in wanted.candidates if candidate.taken]
+        self._swarm.learn([NodeId(candidate.node) for candidate in taken])
+        if not taken:
+            return
+        if wanted.dialled is None:
+            wanted.dialled = frozenset(candidate.node for candidate in taken)
+        self._swarm.set_sources(
+            info_hash,
+            [
+                Source(
+                    node=NodeId(c.node),
+                    role=c.role,
+                    host=c.host,
+                    port=c.port,
+                    wan=crosses_wan(self._role, c.role),
+                )
+                for c in taken
+                if c.node in wanted.dialled or c.role != "device"
+            ],
+        )
 
     def _delete(self, info_hash: InfoHash) -> None:
         self._home.artifact(info_hash).unlink(missing_ok=True)

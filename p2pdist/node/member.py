@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Protocol
 
 import msgspec
-import structlog
 import trio
 
 import p2pdist
@@ -26,6 +25,7 @@ from p2pdist.errors import P2PDistError, TrustError, Unavailable
 from p2pdist.files import read_bounded, write_atomic
 from p2pdist.ids import GroupPath, NodeId
 from p2pdist.install.platform import detect_platform
+from p2pdist.logs import get_logger
 from p2pdist.net.endpoints import parse_endpoint
 from p2pdist.net.link import Link
 from p2pdist.node.content import Content
@@ -61,7 +61,7 @@ from p2pdist.wire.messages import (
 )
 from p2pdist.wire.requests import Bundle, BundleRequest, Torrent, TorrentRequest
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 _ANNOUNCE_EVERY_S = 30.0
 _ANNOUNCE_GAP_S = 0.2
@@ -139,7 +139,12 @@ class Member:
             lambda refusal: hooks.refuse(refusal.kind, refusal.subject, refusal.reason),
         )
         self.content = Content(
-            home, swarm, ask=self._ask_torrent, judge=self._judge, on_change=self.announce_soon
+            home,
+            swarm,
+            role=settings.role,
+            ask=self._ask_torrent,
+            judge=self._judge,
+            on_change=self.announce_soon,
         )
 
     @property
@@ -225,6 +230,7 @@ class Member:
 
     async def _link_up(self, upstream: Upstream, link: Link) -> None:
         self.metadata.offer({})
+        self.content.introduced_anew()
         self.content.retry()
         self.announce_soon()
         self.heartbeat_soon()

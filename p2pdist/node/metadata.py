@@ -10,16 +10,16 @@ import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 
-import structlog
 import trio
 
 from p2pdist.errors import PeerError, TrustError, Unavailable, UsageError
+from p2pdist.logs import get_logger
 from p2pdist.trust.catalog import Catalog
 from p2pdist.trust.verifier import Verifier
 from p2pdist.wire.messages import Refusal
 from p2pdist.wire.requests import Bundle, BundleRequest
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 _AGAIN_FIRST_S = 2.0
 _AGAIN_MAX_S = 300.0

@@ -11,16 +11,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-import structlog
 import trio
 
 from p2pdist.core.upstream import Upstream, UpstreamChooser
 from p2pdist.errors import P2PDistError, Unavailable
+from p2pdist.logs import get_logger
 from p2pdist.net.link import Link, open_link
 from p2pdist.net.tls import TlsIdentity
 from p2pdist.wire.frames import AnyFrame
 
-_log = structlog.get_logger()
+_log = get_logger()
 T = TypeVar("T")
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-import structlog
 import trio
 
 from p2pdist.core.scope import covers, grant_valid
@@ -20,6 +19,7 @@ from p2pdist.core.sources import SourceRules
 from p2pdist.core.tracker import Tracker
 from p2pdist.errors import P2PDistError, TrustError, Unavailable
 from p2pdist.ids import InfoHash, NodeId
+from p2pdist.logs import get_logger
 from p2pdist.net.link import Link, RequestHandler, serve_links
 from p2pdist.node.member import Member
 from p2pdist.trust.catalog import SeedGrant
@@ -42,7 +42,7 @@ from p2pdist.wire.requests import (
     TorrentRequest,
 )
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class Members:
@@ -128,6 +128,7 @@ class Members:
         self._links[remote.node] = link
         if older is not None:
             await older.aclose()
+        self._member.swarm.learn([remote.node])
         _log.info("member.attached", node=remote.node, host=link.remote_host, group=remote.group)
         try:
             await self.attach_all()

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import time
 
-import structlog
-
 from p2pdist.core.storage import Held, plan_storage
 from p2pdist.ids import InfoHash, TargetPath
+from p2pdist.logs import get_logger
 from p2pdist.node.content import Content
 from p2pdist.node.home import Home
 from p2pdist.trust.catalog import Catalog, Release, SeedGrant
 from p2pdist.wire.messages import DesiredState
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class Stock:

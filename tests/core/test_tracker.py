@@ -29,12 +29,21 @@ def told(tracker: Tracker) -> dict[NodeId, list[str]]:
     return {node: [c.node for c in sources.candidates] for node, sources in tracker.poll()}
 
 
-def test_a_newcomer_hears_of_those_who_are_there_and_nobody_else_is_disturbed() -> None:
+def test_a_newcomer_hears_of_those_who_are_there_and_they_of_it() -> None:
     tracker = Tracker()
     announce(tracker, POINT, "point")
     tracker.poll()
     announce(tracker, ONE)
-    assert told(tracker) == {ONE: [POINT]}
+    assert told(tracker) == {POINT: [ONE], ONE: [POINT]}
+
+
+def test_in_a_large_swarm_a_newcomer_disturbs_nobody() -> None:
+    tracker = Tracker()
+    for number in range(100):
+        announce(tracker, node_id_of((1000 + number).to_bytes(32, "big")))
+    tracker.poll()
+    announce(tracker, ONE)
+    assert list(told(tracker)) == [ONE]
 
 
 def test_an_announcement_that_changes_nothing_is_not_answered_twice() -> None:
@@ -45,14 +54,16 @@ def test_an_announcement_that_changes_nothing_is_not_answered_twice() -> None:
     assert tracker.poll() == []
 
 
-def test_announcing_again_tells_of_those_who_came_later() -> None:
+def test_announcing_again_fills_in_what_was_missed() -> None:
     tracker = Tracker()
-    announce(tracker, ONE)
-    announce(tracker, TWO)
+    crowd = [node_id_of((1000 + number).to_bytes(32, "big")) for number in range(100)]
+    for node in crowd:
+        announce(tracker, node)
     tracker.poll()
     announce(tracker, ONE)
-    assert told(tracker).get(ONE, []) in ([], [TWO])  # already told in the first poll, or told now
-    assert {m.node for m in tracker.members(HASH)} == {ONE, TWO}
+    tracker.poll()
+    announce(tracker, crowd[0])
+    assert ONE in told(tracker)[crowd[0]]
 
 
 def test_an_artifact_left_out_of_an_announcement_is_left() -> None:

@@ -1,0 +1,167 @@
+"""The origin: the admin server's own seed, which serves every published artifact.
+
+Published content is sealed: libtorrent never writes to it, and checks each piece before it serves it for
+the first time. A file that does not match its torrent is not served, and everybody who wants it is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from p2pdist.errors import P2PDistError
+from p2pdist.ids import FleetName, InfoHash, NodeId, swarm_of
+from p2pdist.logs import get_logger
+from p2pdist.swarm.session import (
+    Artifact,
+    ContentAltered,
+    StorageFailed,
+    Swarm,
+    SwarmSettings,
+    open_swarm,
+)
+from p2pdist.swarm.torrents import check_torrent
+from p2pdist.trust.catalog import Release
+from p2pdist.wire.frames import Presence
+from p2pdist.wire.messages import RateLimits, SourceBytes
+
+_log = get_logger()
+
+
+class OriginSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the origin listens (port 0 takes any), and how fast it may send; 0 is unlimited."""
+
+    host: str
+    port: int
+    up_bytes_per_s: int = 0
+
+
+class Origin:
+    """Serves published artifacts. Made by :func:`open_origin`.
+
+    Args:
+        fleet: The fleet's name.
+        swarm: The admin server's swarm session, with the role ``origin``.
+        content: Returns the content file of an artifact.
+        altered: Called with an artifact whose file is not what was signed, and the reason.
+    """
+
+    def __init__(
+        self,
+        fleet: FleetName,
+        swarm: Swarm,
+        *,
+        content: Callable[[InfoHash], Path],
+        altered: Callable[[InfoHash, str], None],
+    ) -> None:
+        self._fleet = fleet
+        self._swarm = swarm
+        self._content = content
+        self._altered = altered
+        self._served: dict[InfoHash, Release] = {}
+        self.damaged: dict[InfoHash, str] = {}
+
+    @property
+    def port(self) -> int:
+        """The port of the swarm."""
+        return self._swarm.port
+
+    def learn(self, nodes: list[NodeId]) -> None:
+        """Learn of nodes that may connect, so that their bytes can be put to their names."""
+        self._swarm.learn(nodes)
+
+    def set_identity(self, certificate_pem: bytes, key_pem: bytes) -> None:
+        """Show a renewed certificate from now on."""
+        self._swarm.set_identity(certificate_pem, key_pem)
+
+    async def serve(self, releases: Mapping[InfoHash, Release], torrents: Mapping[InfoHash, bytes]) -> None:
+        """Serve exactly these releases: begin with new ones, stop those that are no longer published."""
+        for info_hash in [h for h in self._served if h not in releases]:
+            await self._swarm.remove(info_hash, delete=False)
+            del self._served[info_hash]
+            self.damaged.pop(info_hash, None)
+        for info_hash, release in releases.items():
+            if info_hash in self._served or info_hash in self.damaged:
+                continue
+            try:
+                await self._add(release, torrents[info_hash])
+            except P2PDistError as error:
+                self._refuse(info_hash, str(error))
+
+    def presences(self) -> list[Presence]:
+        """Return what the origin serves, as the tracker wants it."""
+        found = []
+        for info_hash in self._served:
+            if info_hash not in self.damaged:
+                pieces = self._swarm.statistics(info_hash).pieces
+                found.append(Presence(info_hash=info_hash, have=pieces, pieces=pieces, complete=True))
+        return found
+
+    def sent(self) -> Mapping[InfoHash, tuple[SourceBytes, ...]]:
+        """Return how many bytes of each artifact went to whom since the server started."""
+        return {info_hash: self._swarm.statistics(info_hash).sources for info_hash in self._served}
+
+    async def run(self) -> None:
+        """Watch the swarm until cancelled."""
+        async for event in self._swarm.events():
+            match event:
+                case ContentAltered(info_hash=info_hash, reason=reason):
+                    self._refuse(info_hash, reason)
+                case StorageFailed(info_hash=info_hash, reason=reason):
+                    _log.error("origin.storage_failed", info_hash=info_hash, reason=reason)
+                case _:
+                    _log.debug("origin.event", swarm_event=type(event).__name__)
+
+    async def _add(self, release: Release, torrent: bytes) -> None:
+        swarm = swarm_of(release.channel, self._fleet)
+        check_torrent(torrent, info_hash=release.info_hash, swarm=swarm, length=release.length)
+        await self._swarm.add(
+            Artifact(
+                info_hash=release.info_hash,
+                torrent=torrent,
+                path=self._content(release.info_hash),
+                swarm=swarm,
+                length=release.length,
+                sealed=True,
+            )
+        )
+        self._served[release.info_hash] = release
+
+    def _refuse(self, info_hash: InfoHash, reason: str) -> None:
+        _log.error("origin.content_altered", info_hash=info_hash, reason=reason)
+        self.damaged[info_hash] = reason
+        self._altered(info_hash, reason)
+
+
+@asynccontextmanager
+async def open_origin(
+    settings: OriginSettings,
+    *,
+    fleet: FleetName,
+    node: NodeId,
+    ca_pem: bytes,
+    certificate_pem: bytes,
+    key_pem: bytes,
+    content: Callable[[InfoHash], Path],
+    altered: Callable[[InfoHash, str], None],
+) -> AsyncIterator[Origin]:
+    """Open the origin's swarm; leaving the block closes it. The caller runs :meth:`Origin.run`.
+
+    Raises:
+        Unavailable: the address cannot be listened on.
+    """
+    swarm_settings = SwarmSettings(
+        role="origin",
+        node=node,
+        host=settings.host,
+        port=settings.port,
+        ca_pem=ca_pem,
+        certificate_pem=certificate_pem,
+        key_pem=key_pem,
+    )
+    async with open_swarm(swarm_settings) as swarm:
+        swarm.set_rates(RateLimits(wan_up=settings.up_bytes_per_s))
+        yield Origin(fleet, swarm, content=content, altered=altered)
