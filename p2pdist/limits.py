@@ -85,3 +85,9 @@ REFUSALS_UNCONFIRMED_MAX = 256  # a bad source makes one each, an attacker as ma
 REPORTS_OUTPUT_BYTES_MAX = 4 * MIB  # output of unconfirmed reports; beyond it a report has 1 KiB
 JOURNAL_RECORD_BYTES_MAX = 1 * MIB  # one record of a journal: a report with its output
 JOURNAL_RECORDS_MAX = 50_000  # 1,000 deployments, 10,000 products, what is unconfirmed; a multiple of it
+
+# The admin server's state ---------------------------------------------------------------------------
+CLONE_SIGHTINGS_MAX = 100  # of each device, the newest; a clone tries again every minute
+CERTIFICATES_KEPT_S = 30 * 24 * 3600  # after they expired, for whoever looks into an incident
+REFUSALS_KEPT_MAX = 100_000  # the newest: one bad release on every device of a large fleet
+AUDIT_KEPT_MAX = 1_000_000  # the newest: years of daily work, some 200 MB
