@@ -36,6 +36,7 @@ FRAME_BYTES_MAX = 1 * MIB  # one control frame; larger things are requests with 
 REQUEST_BYTES_MAX = 1 * MIB  # one request's body, before it is decoded
 ENVELOPE_BYTES_MAX = 512 * KIB  # one sealed message: a report with its output, a list of deployments
 ENVELOPE_LIFE_S = 7 * 24 * 3600  # a laptop on holiday still gets its commands
+CLOCK_LATE_S_MAX = 3_600  # behind the admin server's; a dead CMOS battery is off by years
 CLOCK_SKEW_S = 300  # devices whose clocks differ by less still talk
 TORRENT_BYTES_MAX = 16 * MIB  # 32 bytes per piece: 1 TiB in 4 MiB pieces needs 8 MiB
 ENROL_BYTES_MAX = 64 * KIB  # a token, a public key and a platform description
