@@ -1,0 +1,188 @@
+"""Rows as they leave the store: frozen, named like the columns. Times are Unix seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+import msgspec
+from sqlalchemy import RowMapping
+
+from p2pdist.ids import GroupPath, InfoHash, NodeId, TargetPath
+from p2pdist.wire.frames import Candidate
+from p2pdist.wire.messages import Stage
+
+ApiRole = Literal["admin", "operator", "reader"]
+"""``reader`` looks, ``operator`` deploys and enrols, ``admin`` also revokes, publishes and makes tokens."""
+
+Receiver = Literal["point", "device", "origin"]
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class GroupRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """An administration group. ``devices`` counts those in it and not revoked, without its subgroups."""
+
+    path: GroupPath
+    created: int
+    devices: int = 0
+
+
+class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """An enrolled node.
+
+    ``via`` is the neighbour that last carried it: empty for a direct link. ``revision`` is that of the
+    last desired state made for it, ``revision_known`` the one it last said it has. ``clones`` counts the
+    attempts of another machine to use its key.
+    """
+
+    node: NodeId
+    name: str
+    platform: str
+    group_path: GroupPath
+    public: bytes
+    machine: str
+    enrolled: int
+    last_seen: int | None
+    via: str
+    program: str
+    revision: int
+    revision_known: int
+    desired_digest: str
+    certificate_expires: int
+    disk_free_bytes: int
+    metadata_versions: Mapping[str, int]
+    swarms: tuple[str, ...]
+    installed: Mapping[str, int]
+    revoked: int | None
+    revoked_reason: str
+    clones: int
+
+
+class CloneRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt to use a device's key from elsewhere."""
+
+    node: NodeId
+    at: int
+    host: str
+    reason: str
+
+
+class EnrolmentTokenRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """An enrolment token, without its secret."""
+
+    id: str
+    group_path: GroupPath
+    uses: int
+    uses_left: int
+    expires: int
+    created: int
+    created_by: str
+    note: str
+
+
+class ApiTokenRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A token for the HTTP API, without its secret."""
+
+    id: str
+    name: str
+    role: ApiRole
+    expires: int | None
+    created: int
+
+
+class DeploymentRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One target ordered onto a group with its subgroups; ``number`` grows with each order."""
+
+    id: str
+    number: int
+    target: TargetPath
+    group_path: GroupPath
+    created: int
+    created_by: str
+    stopped: int | None
+
+
+class DeviceDeploymentRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """How far one deployment is on one device. ``report`` is the id of the report that ended it."""
+
+    deployment: str
+    node: NodeId
+    target: TargetPath
+    stage: Stage
+    fraction: float
+    rate_bytes_per_s: int
+    sources: int
+    reason: str
+    exit_code: int | None
+    output: bytes
+    seconds: float
+    report: str
+    started: int
+    updated: int
+    finished: int | None
+
+
+class ContentReportRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Every source that one node considered for one artifact."""
+
+    node: NodeId
+    info_hash: InfoHash
+    target: TargetPath
+    receiver_role: Receiver
+    candidates: tuple[Candidate, ...]
+    updated: int
+
+
+class ContentSourceRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Content bytes between one node and one source, for one artifact."""
+
+    node: NodeId
+    info_hash: InfoHash
+    source: str
+    role: str
+    receiver_role: Receiver
+    received: int
+    sent: int
+
+
+class ArtifactRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A content file at the server. ``damage`` says why it is not served, and is empty while it is good."""
+
+    info_hash: InfoHash
+    length: int
+    sha256: str
+    modified_ns: int
+    published: bool
+    damage: str
+    stored: int
+    sent_bytes: int
+
+
+class RefusalRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that a node (the server included) refused for want of trust."""
+
+    number: int
+    node: NodeId
+    id: str
+    kind: str
+    subject: str
+    reason: str
+    at: int
+    times: int
+
+
+class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Who did what."""
+
+    number: int
+    at: int
+    actor: str
+    action: str
+    subject: str
+    detail: str
+
+
+def record_of(row: RowMapping | Mapping[str, Any], kind: type[T]) -> T:
+    """Make a record from a row; columns that the record does not name are left out."""
+    return msgspec.convert(dict(row), kind)

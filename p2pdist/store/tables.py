@@ -1,0 +1,230 @@
+"""The schema. A change here needs a revision in ``migrations/versions``; a test compares the two."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+from p2pdist import limits
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_NODE = String(32)
+_INFO_HASH = String(64)
+_GROUP = String(limits.GROUP_PATH_CHARS_MAX)
+_TARGET = String(limits.TARGET_PATH_CHARS_MAX)
+_ID = String(64)
+_NUMBER = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only in INTEGER keys
+
+
+def _group_column(name: str = "group_path") -> Column[str]:
+    """A reference to a group, which follows when the group is moved."""
+    return Column(name, _GROUP, ForeignKey("groups.path", onupdate="CASCADE"), nullable=False, index=True)
+
+
+groups = Table(
+    "groups",
+    metadata,
+    Column("path", _GROUP, primary_key=True),
+    Column("created", BigInteger, nullable=False),
+)
+
+devices = Table(
+    "devices",
+    metadata,
+    Column("node", _NODE, primary_key=True),
+    Column("name", String(255), nullable=False, index=True),
+    Column("platform", String(64), nullable=False),
+    _group_column(),
+    Column("public", LargeBinary, nullable=False),
+    Column("machine", String(128), nullable=False),
+    Column("enrolled", BigInteger, nullable=False),
+    Column("last_seen", BigInteger),
+    Column("via", _NODE, nullable=False, server_default=""),
+    Column("program", String(64), nullable=False, server_default=""),
+    Column("revision", BigInteger, nullable=False, server_default="0"),
+    Column("revision_known", BigInteger, nullable=False, server_default="0"),
+    Column("desired_digest", String(64), nullable=False, server_default=""),
+    Column("certificate_expires", BigInteger, nullable=False, server_default="0"),
+    Column("disk_free_bytes", BigInteger, nullable=False, server_default="0"),
+    Column("metadata_versions", JSON, nullable=False),
+    Column("swarms", JSON, nullable=False),
+    Column("installed", JSON, nullable=False),
+    Column("revoked", BigInteger),
+    Column("revoked_reason", Text, nullable=False, server_default=""),
+    Column("clones", Integer, nullable=False, server_default="0"),
+)
+
+clone_sightings = Table(
+    "clone_sightings",
+    metadata,
+    Column("number", _NUMBER, primary_key=True, autoincrement=True),
+    Column("node", _NODE, ForeignKey("devices.node", ondelete="CASCADE"), nullable=False, index=True),
+    Column("at", BigInteger, nullable=False),
+    Column("host", String(255), nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+enrolment_tokens = Table(
+    "enrolment_tokens",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("hash", String(64), nullable=False, unique=True),
+    _group_column(),
+    Column("uses", Integer, nullable=False),
+    Column("uses_left", Integer, nullable=False),
+    Column("expires", BigInteger, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("created_by", String(128), nullable=False),
+    Column("note", Text, nullable=False, server_default=""),
+)
+
+certificates = Table(
+    "certificates",
+    metadata,
+    Column("serial", String(64), primary_key=True),
+    Column("node", _NODE, nullable=False, index=True),
+    Column("issued", BigInteger, nullable=False),
+    Column("expires", BigInteger, nullable=False, index=True),
+)
+
+api_tokens = Table(
+    "api_tokens",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("hash", String(64), nullable=False, unique=True),
+    Column("name", String(128), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("expires", BigInteger),
+    Column("created", BigInteger, nullable=False),
+)
+
+deployments = Table(
+    "deployments",
+    metadata,
+    Column("number", _NUMBER, primary_key=True, autoincrement=True),
+    Column("id", _ID, nullable=False, unique=True),
+    Column("target", _TARGET, nullable=False),
+    _group_column(),
+    Column("created", BigInteger, nullable=False),
+    Column("created_by", String(128), nullable=False),
+    Column("stopped", BigInteger),
+)
+
+device_deployments = Table(
+    "device_deployments",
+    metadata,
+    Column(
+        "deployment", _ID, ForeignKey("deployments.id", ondelete="CASCADE"), primary_key=True, nullable=False
+    ),
+    Column("node", _NODE, ForeignKey("devices.node", ondelete="CASCADE"), primary_key=True, nullable=False),
+    Column("target", _TARGET, nullable=False),
+    Column("stage", String(16), nullable=False),
+    Column("fraction", Float, nullable=False),
+    Column("rate_bytes_per_s", BigInteger, nullable=False),
+    Column("sources", Integer, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("exit_code", Integer),
+    Column("output", LargeBinary, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("report", _ID, nullable=False),
+    Column("started", BigInteger, nullable=False),
+    Column("updated", BigInteger, nullable=False),
+    Column("finished", BigInteger),
+    Index("ix_device_deployments_node", "node"),
+)
+
+content_reports = Table(
+    "content_reports",
+    metadata,
+    Column("node", _NODE, primary_key=True),
+    Column("info_hash", _INFO_HASH, primary_key=True),
+    Column("target", _TARGET, nullable=False),
+    Column("receiver_role", String(16), nullable=False),
+    Column("candidates", JSON, nullable=False),
+    Column("updated", BigInteger, nullable=False),
+)
+
+content_sources = Table(
+    "content_sources",
+    metadata,
+    Column("node", _NODE, primary_key=True),
+    Column("info_hash", _INFO_HASH, primary_key=True),
+    Column("source", _NODE, primary_key=True),
+    Column("role", String(16), nullable=False),
+    Column("receiver_role", String(16), nullable=False),
+    Column("received", BigInteger, nullable=False),
+    Column("sent", BigInteger, nullable=False),
+)
+
+refusals = Table(
+    "refusals",
+    metadata,
+    Column("number", _NUMBER, primary_key=True, autoincrement=True),
+    Column("node", _NODE, nullable=False),
+    Column("id", _ID, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("times", Integer, nullable=False, server_default="1"),
+    Index("ix_refusals_node_id", "node", "id", unique=True),
+)
+
+artifacts = Table(
+    "artifacts",
+    metadata,
+    Column("info_hash", _INFO_HASH, primary_key=True),
+    Column("length", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("modified_ns", BigInteger, nullable=False),
+    Column("published", Boolean, nullable=False),
+    Column("damage", Text, nullable=False, server_default=""),
+    Column("stored", BigInteger, nullable=False),
+    Column("sent_bytes", BigInteger, nullable=False, server_default="0"),
+)
+
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", _ID, primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+
+replay_windows = Table(
+    "replay_windows",
+    metadata,
+    Column("node", _NODE, ForeignKey("devices.node", ondelete="CASCADE"), primary_key=True),
+    Column("window", LargeBinary, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("number", _NUMBER, primary_key=True, autoincrement=True),
+    Column("at", BigInteger, nullable=False, index=True),
+    Column("actor", String(128), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("detail", Text, nullable=False, server_default=""),
+)
