@@ -23,7 +23,7 @@ from p2pdist.core.scope import grant_valid, points_for, preferred_points
 from p2pdist.core.upstream import Upstream
 from p2pdist.errors import P2PDistError, TrustError, Unavailable
 from p2pdist.files import read_bounded, write_atomic
-from p2pdist.ids import GroupPath, NodeId
+from p2pdist.ids import GroupPath, InfoHash, NodeId
 from p2pdist.install.platform import detect_platform
 from p2pdist.logs import get_logger
 from p2pdist.net.endpoints import parse_endpoint
@@ -51,6 +51,7 @@ from p2pdist.wire.frames import (
 )
 from p2pdist.wire.messages import (
     Certificate,
+    ContentReport,
     DesiredState,
     FromDevice,
     FromServer,
@@ -67,6 +68,7 @@ _ANNOUNCE_EVERY_S = 30.0
 _ANNOUNCE_GAP_S = 0.2
 _RENEW_AGAIN_S = 20.0
 _RATES_EVERY_S = 30.0
+_CONTENT_REPORT_EVERY_S = 2.0
 
 
 class Hooks(Protocol):
@@ -197,6 +199,7 @@ class Member:
             nursery.start_soon(self._beat)
             nursery.start_soon(self._renew)
             nursery.start_soon(self._apply_rates)
+            nursery.start_soon(self._report_content)
 
     # Links -----------------------------------------------------------------------------------------
 
@@ -407,6 +410,19 @@ class Member:
                 await self._renewal_due.wait()
             if self.desired is not None and self._certificate_lacks(self.desired):
                 self.renew_certificate()
+
+    async def _report_content(self) -> None:
+        """Say where content came from and went to, whenever that has changed."""
+        sent: dict[InfoHash, ContentReport] = {}
+        while True:
+            await trio.sleep(_CONTENT_REPORT_EVERY_S)
+            if self.uplink.link is None:
+                continue
+            for info_hash in self.content.wanted():
+                report = self.content.report(info_hash)
+                news = report is not None and bool(report.sources) and report != sent.get(info_hash)
+                if report is not None and news and await self.send(report):
+                    sent[info_hash] = report
 
     async def _apply_rates(self) -> None:
         while True:

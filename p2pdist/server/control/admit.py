@@ -29,7 +29,9 @@ _log = get_logger()
 class AdmitStore(Protocol):
     """What admission needs of the store. Blocking; called in a worker thread."""
 
-    def enrol(self, *, token: str, public: bytes, name: str, platform: str, machine: str, now: int) -> Device:
+    def enrol(
+        self, *, token: str, public: bytes, name: str, platform: str, machine: str, host: str, now: int
+    ) -> Device:
         """Use a token up and record the device, in one transaction.
 
         Raises:
@@ -79,6 +81,7 @@ class Admission:
                 name=secret.name,
                 platform=secret.platform,
                 machine=secret.machine,
+                host=link.remote_host,
                 now=int(time.time()),
             ),
             limiter=self._threads,

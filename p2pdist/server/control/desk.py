@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import nacl.utils
 import trio
@@ -22,6 +22,8 @@ from p2pdist.wire.messages import FromDevice, FromServer, Received, Refusal, Rep
 
 _log = get_logger()
 
+Receiver = Literal["point", "device"]
+
 _INBOX_MESSAGES = 4_096  # a few seconds of a large fleet; beyond it, devices wait on their links
 _BATCH_MESSAGES = 512
 _COUNTERS = 65_536
@@ -31,8 +33,12 @@ _STORE_AGAIN_S = 2.0
 class DeskStore(Protocol):
     """What the desk needs of the store. Blocking; called in a worker thread."""
 
-    def record(self, messages: Sequence[tuple[NodeId, FromDevice]], *, now: int) -> None:
-        """Store messages of devices in one transaction. Raises Unavailable when the disk is full."""
+    def record(self, messages: Sequence[tuple[NodeId, Receiver, str, FromDevice]], *, now: int) -> None:
+        """Store messages in one transaction, each with its sender, what that is, and who carries it.
+
+        Raises:
+            Unavailable: the disk is full.
+        """
 
     def reserve_counters(self, count: int) -> int:
         """Reserve *count* envelope counters; returns the first. Never the same twice."""
@@ -46,6 +52,7 @@ class Desk:
         store: Where messages go.
         threads: Limits how many threads use the store at once.
         route: Hands an envelope to the link that reaches its recipient; returns whether there is one.
+        origin: Returns what a node is, and who carries it (empty: its own link).
     """
 
     def __init__(
@@ -54,7 +61,9 @@ class Desk:
         store: DeskStore,
         threads: trio.CapacityLimiter,
         route: Callable[[Envelope], bool],
+        origin: Callable[[NodeId], tuple[Receiver, str]],
     ) -> None:
+        self._origin = origin
         self._key = key
         self._store = store
         self._threads = threads
@@ -112,17 +121,18 @@ class Desk:
                     batch.append(self._incoming.receive_nowait())
                 except trio.WouldBlock:
                     break
-            await self._commit([(device.node, message) for device, message in batch])
+            await self._commit(batch)
             await self._acknowledge(batch)
             for device, message in batch:
                 await taken(device, message)
 
-    async def _commit(self, batch: list[tuple[NodeId, FromDevice]]) -> None:
+    async def _commit(self, batch: list[tuple[Device, FromDevice]]) -> None:
         """Store a batch, however long the disk stays full: nothing is acknowledged before."""
+        rows = [(device.node, *self._origin(device.node), message) for device, message in batch]
         while True:
             try:
                 await trio.to_thread.run_sync(
-                    lambda: self._store.record(batch, now=int(time.time())), limiter=self._threads
+                    lambda: self._store.record(rows, now=int(time.time())), limiter=self._threads
                 )
             except Unavailable as error:
                 _log.error("messages.not_stored", count=len(batch), reason=str(error))

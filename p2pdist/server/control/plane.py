@@ -24,7 +24,7 @@ from p2pdist.logs import get_logger
 from p2pdist.net.link import Link, RequestHandler, serve_links
 from p2pdist.net.tls import TlsIdentity
 from p2pdist.server.control.admit import Admission, AdmitStore
-from p2pdist.server.control.desk import Desk, DeskStore
+from p2pdist.server.control.desk import Desk, DeskStore, Receiver
 from p2pdist.server.control.devices import Device, Directory
 from p2pdist.trust.catalog import Catalog
 from p2pdist.trust.certificates import FleetAuthority
@@ -113,7 +113,7 @@ class ControlPlane:
         self._refused: dict[InfoHash, ContentRefused] = {}
         self._revoked: set[NodeId] = set()
         self.directory = Directory(authority.fleet, rates=settings.rates, heartbeat_s=settings.heartbeat_s)
-        self._desk = Desk(key, store, threads, self._route)
+        self._desk = Desk(key, store, threads, self._route, self._origin_of)
         self._admission = Admission(
             key=key,
             authority=authority,
@@ -327,6 +327,10 @@ class ControlPlane:
         node = NodeId(envelope.recipient)
         link = self._links.get(node) or self._links.get(self._carrier.get(node, node))
         return link is not None and _send(link, Routed(envelope=envelope))
+
+    def _origin_of(self, node: NodeId) -> tuple[Receiver, str]:
+        receiver: Receiver = "point" if self.directory.role(node, _now()) == "point" else "device"
+        return receiver, self._carrier.get(node, "")
 
     # Messages ----------------------------------------------------------------------------------------
 

@@ -1,0 +1,111 @@
+"""The control plane's view of the store: whole steps, each in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from p2pdist.core.desired import Order
+from p2pdist.errors import PeerError
+from p2pdist.ids import NodeId, node_id_of
+from p2pdist.server.control.desk import Receiver
+from p2pdist.server.control.devices import Device
+from p2pdist.store import content, deployments, devices, incidents, mailroom
+from p2pdist.store.devices import CloneRefused
+from p2pdist.store.fleetstore import FleetStore
+from p2pdist.store.records import DeviceRecord
+from p2pdist.wire.messages import ContentReport, FromDevice, Heartbeat, Progress, Refusal, Report
+
+
+class StoredPlane:
+    """What :class:`~p2pdist.server.control.plane.PlaneStore` asks for, over the fleet's store. Blocking."""
+
+    def __init__(self, store: FleetStore) -> None:
+        self._store = store
+
+    def orders(self) -> Sequence[Order]:
+        """Return every deployment that has not been stopped."""
+        return self._store.read_now(deployments.active_orders)
+
+    def device(self, node: NodeId) -> Device | None:
+        """Return a device that has been enrolled."""
+        record = self._store.read_now(devices.find_device, node)
+        return _device(record) if record is not None else None
+
+    def enrol(
+        self, *, token: str, public: bytes, name: str, platform: str, machine: str, host: str, now: int
+    ) -> Device:
+        """Use a token up and record the device; an attempt by a clone is recorded as well."""
+        node = node_id_of(public)
+        try:
+            record, _ = self._store.write_now(
+                devices.enrol_device,
+                token=token,
+                node=node,
+                public=public,
+                name=name,
+                platform=platform,
+                machine=machine,
+                now=now,
+            )
+        except CloneRefused as error:
+            self._store.write_now(devices.note_clone, node, host, error.what, now)
+            raise
+        return _device(record)
+
+    def certificate_issued(self, node: NodeId, *, serial: int, expires: int, now: int) -> None:
+        """Record a certificate before it is handed out."""
+        self._store.write_now(
+            devices.record_certificate, serial=f"{serial:x}", node=node, issued=now, expires=expires
+        )
+
+    def reserve_counters(self, count: int) -> int:
+        """Reserve envelope counters; returns the number before the first."""
+        return self._store.write_now(mailroom.reserve_counters, count).start - 1
+
+    def record(self, messages: Sequence[tuple[NodeId, Receiver, str, FromDevice]], *, now: int) -> None:
+        """Store messages, each with its sender, what that is, and who carries it (empty: its own link)."""
+        self._store.write_now(_record, messages, now)
+
+
+def _record(
+    connection: sa.Connection, messages: Sequence[tuple[NodeId, Receiver, str, FromDevice]], now: int
+) -> None:
+    beats: list[tuple[NodeId, Heartbeat, str]] = []
+    progress: list[tuple[NodeId, Progress]] = []
+    reports: list[tuple[NodeId, Report]] = []
+    refusals: list[tuple[NodeId, Refusal]] = []
+    contents: list[tuple[NodeId, Receiver, ContentReport]] = []
+    for node, receiver, via, message in messages:
+        match message:
+            case Heartbeat():
+                beats.append((node, message, via))
+            case Progress():
+                progress.append((node, message))
+            case Report():
+                reports.append((node, message))
+            case Refusal():
+                refusals.append((node, message))
+            case ContentReport():
+                contents.append((node, receiver, message))
+            case _:
+                continue
+    devices.record_heartbeats(connection, beats, now)
+    deployments.record_progress(connection, progress, now)
+    deployments.record_reports(connection, reports, now)
+    incidents.record_refusals(connection, refusals)
+    content.record_content(connection, contents, now)
+
+
+def _device(record: DeviceRecord) -> Device:
+    if node_id_of(record.public) != record.node:
+        raise PeerError(f"the store's key of {record.node} is not its own")
+    return Device(
+        node=record.node,
+        public=record.public,
+        group=record.group_path,
+        platform=record.platform,
+        name=record.name,
+        revoked=record.revoked_reason or "revoked" if record.revoked is not None else None,
+    )
