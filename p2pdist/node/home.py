@@ -17,13 +17,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from p2pdist import limits
-from p2pdist.errors import UsageError
+from p2pdist.errors import P2PDistError, UsageError
 from p2pdist.files import read_bounded, write_atomic
 from p2pdist.ids import FleetName, InfoHash, NodeId
+from p2pdist.logs import get_logger
 from p2pdist.net.tls import TlsIdentity
 from p2pdist.trust.certificates import NodeCertificate, parse_certificate
 from p2pdist.trust.enrolment import EnrolmentBundle
 from p2pdist.trust.keys import IdentityKey
+from p2pdist.wire import codec
+from p2pdist.wire.messages import DesiredState
+
+_log = get_logger()
 
 
 class Home:
@@ -133,3 +138,26 @@ class Home:
         write_atomic(self.root / "certificate.pem", pem)
         self.certificate_pem = pem
         self.certificate = certificate
+
+
+def load_desired(home: Home) -> DesiredState | None:
+    """Return what the admin server last wanted of this node; None if it never said, or the file is damaged.
+
+    A damaged file costs nothing but time: the next heartbeat says that the node knows nothing.
+    """
+    path = home.state / "desired"
+    if not path.exists():
+        return None
+    try:
+        data = read_bounded(path, bytes_max=limits.ENVELOPE_BYTES_MAX)
+        desired: DesiredState = codec.decode(data, DesiredState, bytes_max=limits.ENVELOPE_BYTES_MAX)
+    except P2PDistError as error:
+        _log.warning("state.damaged", path=str(path), reason=str(error))
+        return None
+    return desired
+
+
+def save_desired(home: Home, desired: DesiredState) -> None:
+    """Keep what the admin server wants, durably. Raises Unavailable when the disk is full."""
+    data = codec.encode(desired, bytes_max=limits.ENVELOPE_BYTES_MAX)
+    write_atomic(home.state / "desired", data)

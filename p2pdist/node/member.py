@@ -6,41 +6,33 @@ it :class:`Hooks` for what only the program knows: what to install, what to pref
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Protocol
 
 import msgspec
 import trio
 
-import p2pdist
-from p2pdist import limits
 from p2pdist.core.rates import rates_at
 from p2pdist.core.scope import grant_valid, points_for, preferred_points
 from p2pdist.core.upstream import Upstream
 from p2pdist.errors import P2PDistError, TrustError, Unavailable
-from p2pdist.files import read_bounded, write_atomic
-from p2pdist.ids import GroupPath, InfoHash, NodeId
-from p2pdist.install.platform import detect_platform
+from p2pdist.ids import GroupPath, NodeId
 from p2pdist.logs import get_logger
 from p2pdist.net.endpoints import parse_endpoint
 from p2pdist.net.link import Link
 from p2pdist.node.content import Content
 from p2pdist.node.enrol import renew_expired
-from p2pdist.node.home import Home
+from p2pdist.node.home import Home, load_desired, save_desired
 from p2pdist.node.mail import Mail
 from p2pdist.node.metadata import Metadata
+from p2pdist.node.reports import Announcer, ContentReporter, Heart, Renewer
 from p2pdist.node.uplink import Uplink
 from p2pdist.swarm.session import Swarm, SwarmEvent, SwarmSettings, open_swarm
 from p2pdist.trust.catalog import Catalog
-from p2pdist.trust.certificates import make_request
 from p2pdist.trust.verifier import Verifier
-from p2pdist.wire import codec
 from p2pdist.wire.frames import (
-    Announce,
     AnyFrame,
     Candidate,
     ContentRefused,
@@ -51,24 +43,17 @@ from p2pdist.wire.frames import (
 )
 from p2pdist.wire.messages import (
     Certificate,
-    ContentReport,
     DesiredState,
     FromDevice,
     FromServer,
-    Heartbeat,
     Received,
-    RenewalRequest,
     Revoked,
 )
 from p2pdist.wire.requests import Bundle, BundleRequest, Torrent, TorrentRequest
 
 _log = get_logger()
 
-_ANNOUNCE_EVERY_S = 30.0
-_ANNOUNCE_GAP_S = 0.2
-_RENEW_AGAIN_S = 20.0
 _RATES_EVERY_S = 30.0
-_CONTENT_REPORT_EVERY_S = 2.0
 
 
 class Hooks(Protocol):
@@ -119,14 +104,10 @@ class Member:
         self.home = home
         self.settings = settings
         self.swarm = swarm
-        self.desired: DesiredState | None = _load_desired(home.state / "desired")
+        self.desired: DesiredState | None = load_desired(home)
         self._hooks = hooks
         self._mail = Mail(home)
-        self._announce_due = trio.Event()
-        self._heartbeat_due = trio.Event()
-        self._renewal_due = trio.Event()
-        spread = int.from_bytes(home.node.encode()[:4], "big") % 997 / 997
-        self._spread = spread
+        self._spread = spread = int.from_bytes(home.node.encode()[:4], "big") % 997 / 997
         self.uplink = Uplink(
             identity=home.tls_identity,
             spread=spread,
@@ -148,6 +129,18 @@ class Member:
             judge=self._judge,
             on_change=self.announce_soon,
         )
+        self._announcer = Announcer(settings.role, lambda: swarm.port, self.content, self.uplink)
+        self._reporter = ContentReporter(self.content, self.uplink, self.send)
+        self._heart = Heart(
+            home,
+            self.metadata,
+            name=settings.name,
+            spread=spread,
+            desired=lambda: self.desired,
+            installed=hooks.installed,
+            send=self.send,
+        )
+        self._renewer = Renewer(home, spread=spread, send=self.send, lacking=self._certificate_lacks)
 
     @property
     def node(self) -> NodeId:
@@ -161,15 +154,15 @@ class Member:
 
     def announce_soon(self) -> None:
         """Tell the neighbour shortly what this node takes part in."""
-        self._announce_due.set()
+        self._announcer.due.ring()
 
     def heartbeat_soon(self) -> None:
         """Tell the admin server shortly what this node knows."""
-        self._heartbeat_due.set()
+        self._heart.due.ring()
 
     def renew_certificate(self) -> None:
         """Ask for a new certificate shortly."""
-        self._renewal_due.set()
+        self._renewer.due.ring()
 
     async def send(self, message: FromDevice) -> bool:
         """Send a message to the admin server if there is a way now.
@@ -195,11 +188,11 @@ class Member:
             nursery.start_soon(self.content.run)
             nursery.start_soon(self._follow_catalog)
             nursery.start_soon(self._follow_swarm)
-            nursery.start_soon(self._announce)
-            nursery.start_soon(self._beat)
-            nursery.start_soon(self._renew)
+            nursery.start_soon(self._announcer.run)
+            nursery.start_soon(self._heart.run)
+            nursery.start_soon(self._renewer.run)
             nursery.start_soon(self._apply_rates)
-            nursery.start_soon(self._report_content)
+            nursery.start_soon(self._reporter.run)
 
     # Links -----------------------------------------------------------------------------------------
 
@@ -281,19 +274,20 @@ class Member:
         if self.desired is not None and desired.revision < self.desired.revision:
             return
         moved = desired.group != self.group
-        data = codec.encode(desired, bytes_max=limits.ENVELOPE_BYTES_MAX)
-        await trio.to_thread.run_sync(write_atomic, self.home.state / "desired", data)
+        await trio.to_thread.run_sync(save_desired, self.home, desired)
         self.desired = desired
         if moved:
             self._choose_upstreams()
-        if self._certificate_lacks(desired):
+        if self._certificate_lacks():
             self.renew_certificate()
         self._set_rates(desired)
         self.heartbeat_soon()
         await self._hooks.state_changed(desired, self.metadata.catalog)
 
-    def _certificate_lacks(self, desired: DesiredState) -> bool:
-        certificate = self.home.certificate
+    def _certificate_lacks(self) -> bool:
+        certificate, desired = self.home.certificate, self.desired
+        if desired is None:
+            return False
         return desired.group != certificate.group or not set(desired.swarms) <= set(certificate.swarms)
 
     async def _take_certificate(self, pem: bytes) -> None:
@@ -307,6 +301,7 @@ class Member:
         self.swarm.set_identity(pem, self.home.key.private_pem())
         self.content.retry()
         self.heartbeat_soon()
+        self._renewer.due.ring()
         if self.home.certificate.group != before.group:
             self.uplink.redial()
         if self.desired is not None:
@@ -356,74 +351,6 @@ class Member:
                 return "it acts as a distribution point without a valid seed grant"
         return None
 
-    # Telling the neighbour and the admin server -------------------------------------------------------
-
-    async def _announce(self) -> None:
-        while True:
-            with trio.move_on_after(_ANNOUNCE_EVERY_S):
-                await self._announce_due.wait()
-            self._announce_due = trio.Event()
-            if self.uplink.link is not None:
-                announce = Announce(
-                    role=self.settings.role, port=self.swarm.port, artifacts=self.content.presences()
-                )
-                try:
-                    await self.uplink.send(announce)
-                except Unavailable:
-                    continue  # the next link announces again
-            await trio.sleep(_ANNOUNCE_GAP_S)
-
-    async def _beat(self) -> None:
-        while True:
-            every = self.desired.heartbeat_s if self.desired is not None else 300
-            with trio.move_on_after(every * (0.9 + 0.1 * self._spread)):
-                await self._heartbeat_due.wait()
-            self._heartbeat_due = trio.Event()
-            await self.send(await self._heartbeat())
-            await trio.sleep(_ANNOUNCE_GAP_S)
-
-    async def _heartbeat(self) -> Heartbeat:
-        certificate = self.home.certificate
-        return Heartbeat(
-            revision=self.desired.revision if self.desired is not None else 0,
-            metadata=dict(self.metadata.versions),
-            platform=detect_platform(),
-            program=f"p2pdist {p2pdist.__version__}",
-            name=self.settings.name,
-            certificate_expires=int(certificate.not_after.timestamp()),
-            swarms=list(certificate.swarms),
-            disk_free_bytes=await trio.to_thread.run_sync(_free_bytes, self.home.root),
-            installed=dict(self._hooks.installed()),
-        )
-
-    async def _renew(self) -> None:
-        """Renew at half life, or when asked; ask again until a new certificate is here."""
-        while True:
-            certificate = self.home.certificate
-            life = (certificate.not_after - certificate.not_before).total_seconds()
-            half = certificate.not_before.timestamp() + life * (0.45 + 0.1 * self._spread)
-            with trio.move_on_after(max(0.0, half - time.time())):
-                await self._renewal_due.wait()
-            self._renewal_due = trio.Event()
-            sent = await self.send(RenewalRequest(request=make_request(self.home.key)))
-            with trio.move_on_after(_RENEW_AGAIN_S if sent else 1.0):
-                await self._renewal_due.wait()
-            if self.desired is not None and self._certificate_lacks(self.desired):
-                self.renew_certificate()
-
-    async def _report_content(self) -> None:
-        """Say where content came from and went to, whenever that has changed."""
-        sent: dict[InfoHash, ContentReport] = {}
-        while True:
-            await trio.sleep(_CONTENT_REPORT_EVERY_S)
-            if self.uplink.link is None:
-                continue
-            for info_hash in self.content.wanted():
-                report = self.content.report(info_hash)
-                news = report is not None and bool(report.sources) and report != sent.get(info_hash)
-                if report is not None and news and await self.send(report):
-                    sent[info_hash] = report
-
     async def _apply_rates(self) -> None:
         while True:
             if self.desired is not None:
@@ -458,23 +385,6 @@ def _upstreams(node: NodeId, addresses: tuple[str, ...], kind: str) -> list[Upst
             Upstream(node=node, host=host, port=port, kind="point" if kind == "point" else "server")
         )
     return upstreams
-
-
-def _load_desired(path: Path) -> DesiredState | None:
-    if not path.exists():
-        return None
-    data = read_bounded(path, bytes_max=limits.ENVELOPE_BYTES_MAX)
-    try:
-        desired: DesiredState = codec.decode(data, DesiredState, bytes_max=limits.ENVELOPE_BYTES_MAX)
-    except P2PDistError as error:
-        _log.warning("state.damaged", path=str(path), reason=str(error))
-        return None
-    return desired
-
-
-def _free_bytes(path: Path) -> int:
-
-    return shutil.disk_usage(path).free
 
 
 def _now() -> int:

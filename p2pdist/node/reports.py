@@ -1,0 +1,177 @@
+"""What a member says about itself, unasked: to its neighbour, and to the admin server."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+import trio
+
+import p2pdist
+from p2pdist.errors import Unavailable
+from p2pdist.ids import InfoHash
+from p2pdist.install.platform import detect_platform
+from p2pdist.node.content import Content
+from p2pdist.node.home import Home
+from p2pdist.node.metadata import Metadata
+from p2pdist.node.uplink import Uplink
+from p2pdist.trust.certificates import make_request
+from p2pdist.wire.frames import Announce, Role
+from p2pdist.wire.messages import ContentReport, DesiredState, FromDevice, Heartbeat, RenewalRequest
+
+_ANNOUNCE_EVERY_S = 30.0
+_GAP_S = 0.2
+_CONTENT_EVERY_S = 2.0
+_HEARTBEAT_S = 300
+_RENEW_AGAIN_S = 20.0
+
+Send = Callable[[FromDevice], Awaitable[bool]]
+
+
+class Bell:
+    """Something is due: rung from anywhere, waited for by one task; several rings count as one."""
+
+    def __init__(self) -> None:
+        self._rung = trio.Event()
+
+    def ring(self) -> None:
+        """Say that it is due."""
+        self._rung.set()
+
+    async def wait(self, at_most_s: float) -> None:
+        """Wait until it is rung, or until so many seconds have passed."""
+        with trio.move_on_after(max(0.0, at_most_s)):
+            await self._rung.wait()
+        self._rung = trio.Event()
+
+
+class Announcer:
+    """Tells the neighbour what this node takes part in: on every change, and now and then."""
+
+    def __init__(self, role: Role, port: Callable[[], int], content: Content, uplink: Uplink) -> None:
+        self.due = Bell()
+        self._role: Role = role
+        self._port = port
+        self._content = content
+        self._uplink = uplink
+
+    async def run(self) -> None:
+        """Announce until cancelled."""
+        while True:
+            await self.due.wait(_ANNOUNCE_EVERY_S)
+            if self._uplink.link is not None:
+                presences = self._content.presences()
+                try:
+                    await self._uplink.send(Announce(role=self._role, port=self._port(), artifacts=presences))
+                except Unavailable:
+                    continue  # the next link announces again
+            await trio.sleep(_GAP_S)
+
+
+class ContentReporter:
+    """Tells the admin server where content came from and went to, whenever that has changed."""
+
+    def __init__(self, content: Content, uplink: Uplink, send: Send) -> None:
+        self._content = content
+        self._uplink = uplink
+        self._send = send
+        self._sent: dict[InfoHash, ContentReport] = {}
+
+    async def run(self) -> None:
+        """Report until cancelled."""
+        while True:
+            await trio.sleep(_CONTENT_EVERY_S)
+            if self._uplink.link is None:
+                continue
+            wanted = self._content.wanted()
+            self._sent = {
+                info_hash: report for info_hash, report in self._sent.items() if info_hash in wanted
+            }
+            for info_hash in wanted:
+                report = self._content.report(info_hash)
+                news = report is not None and bool(report.sources) and report != self._sent.get(info_hash)
+                if report is not None and news and await self._send(report):
+                    self._sent[info_hash] = report
+
+
+class Heart:
+    """Tells the admin server what this node is and knows: on every change, and now and then."""
+
+    def __init__(
+        self,
+        home: Home,
+        metadata: Metadata,
+        *,
+        name: str,
+        spread: float,
+        desired: Callable[[], DesiredState | None],
+        installed: Callable[[], Mapping[str, int]],
+        send: Send,
+    ) -> None:
+        self.due = Bell()
+        self._home = home
+        self._metadata = metadata
+        self._name = name
+        self._spread = spread
+        self._desired = desired
+        self._installed = installed
+        self._send = send
+
+    async def run(self) -> None:
+        """Beat until cancelled."""
+        while True:
+            desired = self._desired()
+            every = desired.heartbeat_s if desired is not None else _HEARTBEAT_S
+            await self.due.wait(every * (0.9 + 0.1 * self._spread))
+            await self._send(await self._beat())
+            await trio.sleep(_GAP_S)
+
+    async def _beat(self) -> Heartbeat:
+        certificate, desired = self._home.certificate, self._desired()
+        return Heartbeat(
+            revision=desired.revision if desired is not None else 0,
+            metadata=dict(self._metadata.versions),
+            platform=detect_platform(),
+            program=f"p2pdist {p2pdist.__version__}",
+            name=self._name,
+            certificate_expires=int(certificate.not_after.timestamp()),
+            swarms=list(certificate.swarms),
+            disk_free_bytes=await trio.to_thread.run_sync(_free_bytes, self._home.root),
+            installed=dict(self._installed()),
+        )
+
+
+class Renewer:
+    """Asks for a new certificate at half life or when asked, again and again until it is here.
+
+    Args:
+        lacking: Whether the present certificate lacks something that the admin server wants in it.
+    """
+
+    def __init__(self, home: Home, *, spread: float, send: Send, lacking: Callable[[], bool]) -> None:
+        self.due = Bell()
+        self._home = home
+        self._spread = spread
+        self._send = send
+        self._lacking = lacking
+
+    async def run(self) -> None:
+        """Renew until cancelled."""
+        while True:
+            await self.due.wait(self._half_life() - time.time())
+            before = self._home.certificate_pem
+            sent = await self._send(RenewalRequest(request=make_request(self._home.key)))
+            await self.due.wait(_RENEW_AGAIN_S if sent else 1.0)
+            if self._home.certificate_pem == before or self._lacking():
+                self.due.ring()
+
+    def _half_life(self) -> float:
+        certificate = self._home.certificate
+        life = (certificate.not_after - certificate.not_before).total_seconds()
+        return certificate.not_before.timestamp() + life * (0.45 + 0.1 * self._spread)
+
+
+def _free_bytes(path: Path) -> int:
+    return shutil.disk_usage(path).free
