@@ -59,6 +59,10 @@ class Transfer:
     """When bytes were first refused without any good ones since."""
     refused_sources: set[str] = field(default_factory=set)
 
+    def pauses(self, now_s: float) -> bool:
+        """Whether it waits before it is tried again."""
+        return not self.running and now_s < self.not_before_s
+
 
 class Fetches:
     """All transfers of one device."""

@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
+from p2pdist.core.deployment_model import Task
+from p2pdist.core.fetches import Transfer
 from p2pdist.wire.messages import Progress
+
+
+def progress_of(task: Task, transfer: Transfer | None) -> Progress:
+    """Say how far a deployment is."""
+    fetching = task.stage == "fetching" and transfer is not None
+    fraction = transfer.fraction if transfer is not None else 0.0
+    return Progress(
+        deployment=task.deployment,
+        target=task.target,
+        stage=task.stage,
+        fraction=1.0 if task.stage in ("verifying", "installing", "installed") else fraction,
+        rate_bytes_per_s=transfer.rate_bytes_per_s if transfer is not None and fetching else 0,
+        sources=transfer.sources if transfer is not None and fetching else 0,
+        detail=task.reason,
+    )
 
 
 class ProgressTeller:
