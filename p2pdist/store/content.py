@@ -90,7 +90,7 @@ def bytes_by_source(
     return summed
 
 
-def sources_by_deployment_target(connection: sa.Connection, target: str) -> dict[NodeId, dict[str, int]]:
+def sources_by_target(connection: sa.Connection, target: str) -> dict[NodeId, dict[str, int]]:
     """Return, for each node that reported on *target*, its received bytes by kind of source."""
     query = (
         sa.select(content_sources.c.node, content_sources.c.role, sa.func.sum(content_sources.c.received))

@@ -185,4 +185,4 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 def record_of(row: RowMapping | Mapping[str, Any], kind: type[T]) -> T:
     """Make a record from a row; columns that the record does not name are left out."""
-    return msgspec.convert(dict(row), kind)
+    return msgspec.convert({name: row[name] for name in kind.__struct_fields__ if name in row}, kind)

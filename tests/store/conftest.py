@@ -1,0 +1,247 @@
+"""Both databases (SQLite, and a real PostgreSQL where one is installed), and rows to fill them with."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from psycopg import sql
+
+from p2pdist.ids import GroupPath, NodeId, TargetPath, node_id_of
+from p2pdist.store import devices, groups, tokens
+from p2pdist.store.fleetstore import FleetStore
+from p2pdist.store.records import DeviceRecord, EnrolmentTokenRecord
+from p2pdist.store.tables import metadata
+from p2pdist.wire.frames import Candidate
+from p2pdist.wire.messages import ContentReport, Heartbeat, Progress, Refusal, Report, SourceBytes
+
+_TOOLS = ("initdb", "pg_ctl")
+
+
+def _postgres_bin() -> Path | None:
+    """Where PostgreSQL's programs are: on the path, or where Debian and Ubuntu put them."""
+    candidates = [Path(found).parent for tool in _TOOLS if (found := shutil.which(tool))]
+    candidates += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return next((c for c in candidates if all((c / tool).exists() for tool in _TOOLS)), None)
+
+
+def _unprivileged() -> dict[str, Any]:
+    """PostgreSQL refuses to run as root; then a user without rights runs it."""
+    if os.geteuid() != 0:
+        return {}
+    for name in ("postgres", "nobody"):
+        try:
+            account = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return {"user": account.pw_uid, "group": account.pw_gid}
+    raise RuntimeError("no user to run PostgreSQL as")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The socket directory of a PostgreSQL server that lives as long as the test session."""
+    programs = _postgres_bin()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed: apt install postgresql")
+    account = _unprivileged()
+    root = Path(tempfile.mkdtemp(prefix="p2pdist-postgres-", dir="/tmp"))
+    if account:
+        os.chown(root, account["user"], account["group"])
+    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C", "HOME": str(root)}
+
+    def run(*arguments: str, check: bool = True) -> None:
+        with (root / "output").open("ab") as output:
+            done = subprocess.run(
+                arguments, cwd=root, env=environment, stdout=output, stderr=output, timeout=90, **account
+            )
+        if check and done.returncode:
+            raise RuntimeError((root / "output").read_text())
+
+    run(
+        str(programs / "initdb"), "-D", str(root / "data"), "-U", "p2pdist", "-A", "trust",
+        "-E", "UTF8", "--no-sync",
+    )  # fmt: skip
+    options = f"-c listen_addresses='' -c unix_socket_directories={root} -c fsync=off"
+    try:
+        run(
+            str(programs / "pg_ctl"), "-D", str(root / "data"), "-o", options,
+            "-l", str(root / "log"), "-w", "start",
+        )  # fmt: skip
+        yield str(root)
+    finally:
+        run(str(programs / "pg_ctl"), "-D", str(root / "data"), "-m", "immediate", "stop", check=False)
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@contextmanager
+def _database(sockets: str) -> Iterator[str]:
+    name = f"fleet_{uuid.uuid4().hex}"
+    with psycopg.connect(f"host={sockets} user=p2pdist dbname=postgres", autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        yield f"postgresql+psycopg://p2pdist@/{name}?host={sockets}"
+        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty database."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'fleet.db'}"
+        return
+    with _database(request.getfixturevalue("postgres")) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def postgres_store(postgres: str) -> Iterator[FleetStore]:
+    """One PostgreSQL store for many tests, each of which finds it empty."""
+    with _database(postgres) as made:
+        opened = FleetStore.open(made)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FleetStore]:
+    """An empty store."""
+    if request.param == "sqlite":
+        opened = FleetStore.open(f"sqlite:///{tmp_path / 'fleet.db'}")
+        yield opened
+        opened.close()
+        return
+    shared: FleetStore = request.getfixturevalue("postgres_store")
+    shared.write_now(_empty)
+    yield shared
+
+
+def _empty(connection: sa.Connection) -> None:
+    names = ", ".join(table.name for table in metadata.sorted_tables)
+    connection.exec_driver_sql(f"TRUNCATE {names} RESTART IDENTITY")
+    connection.execute(metadata.tables["groups"].insert().values(path="/", created=0))
+
+
+NOW = 1_700_000_000
+TARGET = TargetPath("stable/app/1.0/app.tar.zst")
+HASH = "ab" * 32
+
+
+def public_of(number: int) -> bytes:
+    return bytes([number]) * 32
+
+
+def node_of(number: int) -> NodeId:
+    return node_id_of(public_of(number))
+
+
+def token_record(
+    group: str = "/", *, token_id: str = "", uses: int = 1, expires: int = NOW + 3600
+) -> EnrolmentTokenRecord:
+    return EnrolmentTokenRecord(
+        id=token_id or "t1",
+        group_path=GroupPath(group),
+        uses=uses,
+        uses_left=uses,
+        expires=expires,
+        created=NOW,
+        created_by="test",
+        note="",
+    )
+
+
+def add_group(store: FleetStore, *paths: str) -> None:
+    for path in paths:
+        store.write_now(groups.add_group, GroupPath(path), NOW)
+
+
+def add_token(store: FleetStore, token: str, record: EnrolmentTokenRecord) -> None:
+    store.write_now(tokens.add_enrolment_token, token, record)
+
+
+def enrol(
+    store: FleetStore, number: int, group: str = "/", *, machine: str = "", token: str = ""
+) -> DeviceRecord:
+    secret = token or f"token-{number}-{machine}"
+    if not token:
+        add_token(store, secret, token_record(group, token_id=secret))
+    device, _ = store.write_now(
+        devices.enrol_device,
+        token=secret,
+        node=node_of(number),
+        public=public_of(number),
+        name=f"device-{number}",
+        platform="linux-x86_64",
+        machine=machine or f"machine-{number}",
+        now=NOW,
+    )
+    return device
+
+
+def heartbeat(revision: int = 1, *, name: str = "renamed") -> Heartbeat:
+    return Heartbeat(
+        revision=revision,
+        metadata={"root": 1, "timestamp": 7},
+        platform="linux-aarch64",
+        program="p2pdist 0.1.0",
+        name=name,
+        certificate_expires=NOW + 86_400,
+        swarms=["stable.acme.swarm.p2pdist.internal"],
+        disk_free_bytes=10**12,
+        installed={"stable/app": 3},
+    )
+
+
+def progress(deployment: str, stage: str = "fetching", fraction: float = 0.5) -> Progress:
+    return Progress(
+        deployment=deployment,
+        target=TARGET,
+        stage=stage,  # type: ignore[arg-type]  # a test's own literal
+        fraction=fraction,
+        rate_bytes_per_s=1_000,
+        sources=2,
+    )
+
+
+def report(deployment: str, stage: str = "installed", *, report_id: str = "r1", at: int = NOW) -> Report:
+    return Report(
+        id=report_id,
+        deployment=deployment,
+        target=TARGET,
+        stage=stage,  # type: ignore[arg-type]  # a test's own literal
+        reason="done",
+        exit_code=0,
+        output=b"\x00\xffraw output",
+        seconds=12.5,
+        finished=at,
+    )
+
+
+def refusal(refusal_id: str = "f1", *, at: int = NOW, reason: str = "wrong signature") -> Refusal:
+    return Refusal(id=refusal_id, kind="metadata", subject="channel-stable", reason=reason, at=at)
+
+
+def content_report(received: int = 100) -> ContentReport:
+    point, origin = node_of(201), node_of(200)
+    return ContentReport(
+        info_hash=HASH,
+        target=TARGET,
+        sources=[
+            SourceBytes(node=point, role="point", received=received, sent=0),
+            SourceBytes(node=node_of(3), role="device", received=7, sent=5),
+        ],
+        candidates=[
+            Candidate(node=point, role="point", host="10.0.0.1", port=6881, taken=True, reason="same site"),
+            Candidate(node=origin, role="origin", host="10.9.0.1", port=6881, taken=False, reason="WAN"),
+        ],
+    )
