@@ -110,6 +110,7 @@ class Link:
         )
         self._arrived, self._arriving = trio.open_memory_channel[tuple[bytes, int]](64)
         self._unsent = bytearray()
+        self._sending = trio.Lock()
         self._wakeup = trio.Event()
         self._room = trio.Event()
         self._controlled = trio.Event()
@@ -344,9 +345,10 @@ class Link:
                 return
 
     async def _write_once(self) -> bool:
-        data, self._unsent = bytes(self._unsent), bytearray()
         try:
-            await self._stream.send_all(data)
+            async with self._sending:
+                data, self._unsent = bytes(self._unsent), bytearray()
+                await self._stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self._end(_broken(error))
             return False

@@ -117,6 +117,8 @@ class Metadata:
         except (Unavailable, PeerError, UsageError) as error:
             _log.info("metadata.unavailable", relay=relay, reason=str(error))
             return False
+        if not bundle.files:
+            return True  # nothing newer there, or nothing published yet
         try:
             catalog = await trio.to_thread.run_sync(
                 lambda: self._verifier.update(bundle, now=_utc_now()), abandon_on_cancel=False

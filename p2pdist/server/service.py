@@ -143,6 +143,7 @@ class Service:
             export=self.repository.export,
             torrent=home.read_torrent,
             swarm_port=lambda: self.origin.port,
+            welcome=lambda node: self.origin.learn([node]),
         )
 
     def identity(self) -> TlsIdentity:

@@ -82,6 +82,7 @@ class ControlPlane:
         export: Returns the metadata that a node lacks.
         torrent: Returns an artifact's torrent, or None.
         swarm_port: Returns the port of the origin's swarm.
+        welcome: Called with a node that may connect to the origin's swarm from now on.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class ControlPlane:
         export: Callable[[Mapping[str, int]], Bundle],
         torrent: Callable[[InfoHash], bytes | None],
         swarm_port: Callable[[], int],
+        welcome: Callable[[NodeId], None],
     ) -> None:
         self._settings = settings
         self._key = key
@@ -105,6 +107,7 @@ class ControlPlane:
         self._export = export
         self._torrent = torrent
         self._swarm_port = swarm_port
+        self._welcome = welcome
         self._links: dict[NodeId, Link] = {}
         self._carrier: dict[NodeId, NodeId] = {}
         self._carried: dict[NodeId, frozenset[NodeId]] = {}
@@ -215,6 +218,7 @@ class ControlPlane:
             await older.aclose("a newer link of this node has come")
         self._carrier.pop(node, None)
         self.directory.learn(device)
+        self._welcome(node)
         _log.info("link.attached", node=node, name=device.name, host=link.remote_host)
         try:
             _send(link, MetadataVersions(versions=dict(self._versions)))
@@ -289,7 +293,7 @@ class ControlPlane:
 
     async def _attached(self, carrier: NodeId, nodes: Sequence[NodeId]) -> None:
         """A distribution point says whom it carries; only one with a grant is believed."""
-        if self.directory.role(carrier, _now()) != "point":
+        if nodes and self.directory.role(carrier, _now()) != "point":
             _log.warning("attached.refused", node=carrier, reason="it has no valid seed grant")
             return
         before, now = self._carried.get(carrier, frozenset()), frozenset(nodes)
