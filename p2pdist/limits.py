@@ -92,3 +92,10 @@ CLONE_SIGHTINGS_MAX = 100  # of each device, the newest; a clone tries again eve
 CERTIFICATES_KEPT_S = 30 * 24 * 3600  # after they expired, for whoever looks into an incident
 REFUSALS_KEPT_MAX = 100_000  # the newest: one bad release on every device of a large fleet
 AUDIT_KEPT_MAX = 1_000_000  # the newest: years of daily work, some 200 MB
+
+# The admin server's HTTP API ------------------------------------------------------------------------
+API_BODY_BYTES_MAX = 1 * MIB  # one JSON request of an operator
+PUBLICATION_BYTES_MAX = 96 * MIB  # a whole metadata bundle and torrents, in base64
+API_ROWS_MAX = 1_000  # rows of a log in one answer
+DISK_RESERVE_BYTES = 64 * MIB  # an upload leaves this much for the database and the metadata
+PROFILE_BYTES_MAX = 64 * KIB  # an operator's profile, a token file
