@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -45,6 +46,17 @@ _SWARM_SUFFIX = ".swarm.p2pdist.internal"
 _CERTIFICATE_FILE = "ca.pem"
 _KEY_FILE = "ca.key"
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*")
+
+_MALFORMED = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 
 T = TypeVar("T")
 
@@ -189,34 +201,32 @@ def parse_certificate(data: bytes) -> NodeCertificate:
         TrustError: it is malformed, or does not say what a certificate of a fleet says.
     """
     certificate = _load_certificate(data)
-    public = _public_bytes(certificate.public_key())
-    node = node_id_of(public)
-    try:
+    with _malformed(TrustError, "a certificate"):
+        public = _public_bytes(certificate.public_key())
+        node = node_id_of(public)
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
         dns = names.get_values_for_type(x509.DNSName)
         addresses = [str(address) for address in names.get_values_for_type(x509.IPAddress)]
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError) as error:
-        raise TrustError(f"a certificate has no valid names ({error})") from None
-    named = [_parsed(parse_node_id, u.removeprefix(_NODE_URI)) for u in uris if u.startswith(_NODE_URI)]
-    groups = [_parsed(parse_group, u.removeprefix(_GROUP_URI)) for u in uris if u.startswith(_GROUP_URI)]
-    if named != [node] or _common_name(certificate, NameOID.COMMON_NAME) != node:
-        raise TrustError(
-            f"a certificate names {', '.join(named) or 'no node'}, but its key is that of {node}",
-            hint="somebody issued it wrongly; look into the admin server's audit log",
+        named = [_parsed(parse_node_id, u.removeprefix(_NODE_URI)) for u in uris if u.startswith(_NODE_URI)]
+        groups = [_parsed(parse_group, u.removeprefix(_GROUP_URI)) for u in uris if u.startswith(_GROUP_URI)]
+        if named != [node] or _common_name(certificate, NameOID.COMMON_NAME) != node:
+            raise TrustError(
+                f"a certificate names {', '.join(named) or 'no node'}, but its key is that of {node}",
+                hint="somebody issued it wrongly; look into the admin server's audit log",
+            )
+        if len(groups) != 1:
+            raise TrustError(f"the certificate of {node} names {len(groups)} groups instead of one")
+        return NodeCertificate(
+            node=node,
+            public=public,
+            group=groups[0],
+            swarms=tuple(SwarmName(name) for name in dns if name.endswith(_SWARM_SUFFIX)),
+            not_before=certificate.not_valid_before_utc,
+            not_after=certificate.not_valid_after_utc,
+            serial=certificate.serial_number,
+            hosts=(*(name for name in dns if not name.endswith(_SWARM_SUFFIX)), *addresses),
         )
-    if len(groups) != 1:
-        raise TrustError(f"the certificate of {node} names {len(groups)} groups instead of one")
-    return NodeCertificate(
-        node=node,
-        public=public,
-        group=groups[0],
-        swarms=tuple(SwarmName(name) for name in dns if name.endswith(_SWARM_SUFFIX)),
-        not_before=certificate.not_valid_before_utc,
-        not_after=certificate.not_valid_after_utc,
-        serial=certificate.serial_number,
-        hosts=(*(name for name in dns if not name.endswith(_SWARM_SUFFIX)), *addresses),
-    )
 
 
 def check_certificate(data: bytes, *, ca_pem: bytes, now: datetime) -> NodeCertificate:
@@ -229,7 +239,7 @@ def check_certificate(data: bytes, *, ca_pem: bytes, now: datetime) -> NodeCerti
     certificate = _load_certificate(data)
     try:
         certificate.verify_directly_issued_by(load_authority_certificate(ca_pem))
-    except (InvalidSignature, ValueError, TypeError):
+    except (InvalidSignature, *_MALFORMED):
         raise TrustError(f"the certificate of {parsed.node} is not of this fleet's authority") from None
     if not parsed.not_before <= now <= parsed.not_after:
         raise TrustError(
@@ -257,12 +267,10 @@ def parse_request(pem: bytes) -> bytes:
     """
     if len(pem) > limits.ENROL_BYTES_MAX:
         raise PeerError(f"a certificate request of {len(pem)} bytes is too large")
-    try:
+    with _malformed(PeerError, "a certificate request"):
         request = x509.load_pem_x509_csr(pem)
         key = request.public_key()
         valid = request.is_signature_valid
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise PeerError(f"a certificate request is not valid ({error})") from None
     if not isinstance(key, Ed25519PublicKey):
         raise PeerError("a certificate request is not for an Ed25519 key")
     if not valid:
@@ -277,12 +285,10 @@ def load_authority_certificate(pem: bytes) -> x509.Certificate:
         TrustError: it is malformed, or not an authority's.
     """
     certificate = _load_certificate(pem)
-    _public_bytes(certificate.public_key())
-    try:
+    with _malformed(TrustError, "the fleet authority's certificate"):
+        _public_bytes(certificate.public_key())
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
-        constraints = None
-    if constraints is None or not constraints.ca:
+    if not constraints.ca:
         raise TrustError("a certificate that should be the fleet authority's is not an authority's")
     return certificate
 
@@ -290,12 +296,19 @@ def load_authority_certificate(pem: bytes) -> x509.Certificate:
 def _load_certificate(data: bytes) -> x509.Certificate:
     if len(data) > limits.ENROL_BYTES_MAX:
         raise TrustError(f"a certificate of {len(data)} bytes is too large")
-    try:
+    with _malformed(TrustError, "a certificate"):
         if data.lstrip().startswith(b"-----BEGIN"):
             return x509.load_pem_x509_certificate(data)
         return x509.load_der_x509_certificate(data)
-    except (ValueError, TypeError) as error:
-        raise TrustError(f"a certificate is not valid ({error})") from None
+
+
+@contextmanager
+def _malformed(kind: type[TrustError] | type[PeerError], what: str) -> Generator[None, None, None]:
+    """Turn what ``cryptography`` raises for malformed input into ours."""
+    try:
+        yield
+    except _MALFORMED as error:
+        raise kind(f"{what} is not valid ({error})") from None
 
 
 def _public_bytes(key: object) -> bytes:
@@ -305,10 +318,7 @@ def _public_bytes(key: object) -> bytes:
 
 
 def _common_name(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -> str:
-    try:
-        names = certificate.subject.get_attributes_for_oid(oid)
-    except ValueError:
-        names = []
+    names = certificate.subject.get_attributes_for_oid(oid)
     return str(names[0].value) if len(names) == 1 else ""
 
 
