@@ -1,0 +1,7 @@
+"""The agent: what runs on every managed device.
+
+journal   what the device must remember of its deployments, in one small SQLite file
+deployer  carries out what the deployment machine decides: fetch, verify, install, report
+agent     a fleet member with a deployer, wired
+main      the program ``p2pdist-agent``
+"""

@@ -1,0 +1,51 @@
+"""``p2pdist-agent``: the program on a managed device."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+import p2pdist
+from p2pdist.agent.agent import run_agent
+from p2pdist.config import load_config
+from p2pdist.errors import P2PDistError
+from p2pdist.logs import configure_logging
+from p2pdist.node.config import AgentConfig
+from p2pdist.node.program import complain, enrol, run_program
+
+app = App(
+    name="p2pdist-agent",
+    version=p2pdist.__version__,
+    help=(
+        "The p2pdist agent: fetches, verifies and installs what the fleet's operator deploys to this device."
+        "\n\nEnrol once, then run it as a service:\n\n"
+        "    p2pdist-agent enrol --bundle fleet.enrolment --token-file token\n\n"
+        "    p2pdist-agent run --config /etc/p2pdist/agent.toml"
+    ),
+)
+
+
+app.command(enrol)
+
+
+@app.command
+def run(*, config: Annotated[Path | None, Parameter(help="The configuration file (TOML).")] = None) -> int:
+    """Run the agent until it is told to stop (SIGTERM).
+
+    Every key of the configuration has a default, and P2PDIST_TABLE_KEY in the environment overrides it.
+    """
+    try:
+        settings = load_config(config, AgentConfig, os.environ)
+    except P2PDistError as error:
+        return complain(error)
+    configure_logging("p2pdist-agent", settings.log.level, settings.log.json)
+    return run_program(lambda: run_agent(settings))
+
+
+def main() -> None:
+    """Run the program."""
+    sys.exit(app())
