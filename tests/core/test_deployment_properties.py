@@ -97,7 +97,7 @@ class World:
     def step(self) -> None:
         events = [self.desire, self.learn, self.tick, self.admit, self.link, self.confirm, self.crash]
         if self.running:
-            events += [self.finish_fetch] * 6 + [self.refuse_bytes, self.fill_disk]
+            events += [self.finish_fetch] * 10 + [self.refuse_bytes, self.fill_disk]
         if self.verifying is not None:
             events += [self.verify] * 8
         if self.installing is not None:
@@ -108,7 +108,7 @@ class World:
     def desire(self) -> None:
         self.revision += 1
         for name in list(self.wanted):
-            if self.rng.random() < 0.3:
+            if self.rng.random() < 0.1:
                 del self.wanted[name]
         for _ in range(self.rng.randrange(3)):
             self.number += 1
@@ -124,10 +124,10 @@ class World:
         )
         releases = {RELEASES[i].target: RELEASES[i] for i in self.catalog}
         catalog = Catalog(releases=releases, grants={}, channels=(), versions={}, expires=0)
-        self.machine.handle_catalog(self.rng.choice([catalog, catalog, catalog, None]), self.now)
+        self.machine.handle_catalog(self.rng.choice([catalog] * 7 + [None]), self.now)
 
     def admit(self) -> None:
-        self.machine.handle_certificate(self.rng.choice([[STABLE], [STABLE], []]), self.now)
+        self.machine.handle_certificate(self.rng.choice([[STABLE]] * 5 + [[]]), self.now)
 
     def tick(self) -> None:
         seconds = self.rng.choice([0.0, 1.0, 20.0, 2_000.0])

@@ -1,0 +1,128 @@
+"""What an agent remembers across ``kill -9`` and power loss: records by key, changed all or nothing.
+
+A SQLite database in WAL mode with full synchronisation: once :meth:`Journal.apply` returns, its
+changes are on the disk. The database is this process's alone, its caches are small, and the number
+and size of its records are capped.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+
+from p2pdist import limits
+from p2pdist.errors import P2PDistError, Unavailable, UsageError
+
+_FORMAT = 1
+_CACHE_KIB = 256
+_WAL_PAGES = 64  # of 4 KiB, until they move into the database
+_BUSY_S = 2.0
+
+
+class Journal:
+    """The records of one agent. Blocking: call it in a worker thread, one call at a time."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the journal, or make it.
+
+        Raises:
+            UsageError: the file is damaged, or of a newer program.
+            Unavailable: another process has it, or the disk fails.
+        """
+        self._path = path
+        try:
+            self._database = sqlite3.connect(
+                path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+            )
+            try:
+                self._prepare()
+            except BaseException:
+                self._database.close()
+                raise
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
+
+    def records(self) -> dict[str, bytes]:
+        """Return everything, by key."""
+        try:
+            return dict(self._database.execute("SELECT key, value FROM record ORDER BY key"))
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
+
+    def apply(self, changes: Mapping[str, bytes | None]) -> None:
+        """Set or remove (None) records, all of them or none.
+
+        Raises:
+            UsageError: a record is too large, or there are too many; nothing was changed.
+            Unavailable: the disk is full or fails; nothing was changed.
+        """
+        for key, value in changes.items():
+            if value is not None and len(value) > limits.JOURNAL_RECORD_BYTES_MAX:
+                raise UsageError(f"the record {key} of {len(value)} bytes is too large for {self._path}")
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                self._write(changes)
+                self._database.execute("COMMIT")
+            except BaseException:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
+
+    def close(self) -> None:
+        """Close the database. Calling it again does nothing."""
+        self._database.close()
+
+    def _write(self, changes: Mapping[str, bytes | None]) -> None:
+        self._database.executemany(
+            "DELETE FROM record WHERE key = ?", [(key,) for key, value in changes.items() if value is None]
+        )
+        self._database.executemany(
+            "INSERT OR REPLACE INTO record (key, value) VALUES (?, ?)",
+            [(key, value) for key, value in changes.items() if value is not None],
+        )
+        (count,) = self._database.execute("SELECT count(*) FROM record").fetchone()
+        if count > limits.JOURNAL_RECORDS_MAX:
+            raise UsageError(f"{self._path} would hold more than {limits.JOURNAL_RECORDS_MAX} records")
+
+    def _prepare(self) -> None:
+        database = self._database
+        database.execute("PRAGMA locking_mode = EXCLUSIVE")
+        database.execute("PRAGMA auto_vacuum = FULL")
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = FULL")
+        database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        database.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
+        database.execute(f"PRAGMA journal_size_limit = {_WAL_PAGES * 4 * limits.KIB}")
+        (found,) = database.execute("PRAGMA user_version").fetchone()
+        if found not in (0, _FORMAT):
+            raise UsageError(
+                f"{self._path} has format {found}, this program knows {_FORMAT}",
+                hint="install the newer program again",
+            )
+        (state,) = database.execute("PRAGMA quick_check(1)").fetchone()
+        if state != "ok":
+            raise self._damaged(str(state))
+        database.execute("BEGIN IMMEDIATE")
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS record (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
+        )
+        database.execute(f"PRAGMA user_version = {_FORMAT}")
+        database.execute("COMMIT")
+
+    def _translated(self, error: sqlite3.Error) -> P2PDistError:
+        name = getattr(error, "sqlite_errorname", "")
+        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            return self._damaged(str(error))
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            return Unavailable(f"{self._path} is in use by another process", hint="end that one first")
+        return Unavailable(f"{self._path} could not be used ({error})", hint="check the disk")
+
+    def _damaged(self, detail: str) -> UsageError:
+        return UsageError(
+            f"{self._path} is damaged ({detail.splitlines()[0][:200]})",
+            hint="move it away: the device then starts over, and forgets which older releases to refuse",
+        )
