@@ -1,0 +1,52 @@
+"""A node's directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from p2pdist.errors import UsageError
+from p2pdist.ids import GroupPath
+from p2pdist.node.home import Home, load_desired, save_desired
+from p2pdist.trust.keys import IdentityKey
+from p2pdist.wire.messages import DesiredState
+from tests.node.nodes import Nodes
+
+DESIRED = DesiredState(revision=3, group="/emea", swarms=[], deployments=[])
+
+
+def test_a_directory_without_an_enrolment_says_how_to_enrol(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="enrol it first"):
+        Home.open(tmp_path)
+
+
+def test_a_renewed_certificate_survives_a_restart(nodes: Nodes, tmp_path: Path) -> None:
+    home = nodes.home(tmp_path)
+    home.key.save(tmp_path / "identity.key")
+    home.replace_certificate(nodes.certificate(home.key, "/apac"))
+    assert home.certificate.group == GroupPath("/apac")
+    assert (tmp_path / "certificate.pem").read_bytes() == home.certificate_pem
+
+
+def test_a_certificate_for_another_node_is_not_taken(nodes: Nodes, tmp_path: Path) -> None:
+    home = nodes.home(tmp_path)
+    before = home.certificate_pem
+    with pytest.raises(UsageError, match="was offered to"):
+        home.replace_certificate(nodes.certificate(IdentityKey.generate()))
+    assert home.certificate_pem == before
+
+
+def test_the_desired_state_survives_a_restart(nodes: Nodes, tmp_path: Path) -> None:
+    home = nodes.home(tmp_path)
+    assert load_desired(home) is None
+    save_desired(home, DESIRED)
+    assert load_desired(home) == DESIRED
+
+
+def test_a_damaged_desired_state_counts_as_none(nodes: Nodes, tmp_path: Path) -> None:
+    home = nodes.home(tmp_path)
+    save_desired(home, DESIRED)
+    path = home.state / "desired"
+    path.write_bytes(path.read_bytes()[:-3])
+    assert load_desired(home) is None

@@ -1,0 +1,71 @@
+"""Sealed messages between a node and the admin server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nacl.utils
+import pytest
+
+from p2pdist.errors import TrustError, UsageError
+from p2pdist.node.mail import Counter, Mail
+from p2pdist.trust.keys import IdentityKey
+from p2pdist.trust.sealing import open_envelope, seal
+from p2pdist.wire import codec
+from p2pdist.wire.envelope import Envelope
+from p2pdist.wire.messages import Received, RenewalRequest
+from tests.node.nodes import Nodes
+
+NOW = 1_800_000_000
+
+
+async def test_counters_grow_and_never_repeat_after_a_crash(tmp_path: Path) -> None:
+    before = [await counter.take() for counter in [Counter(tmp_path / "c")] for _ in range(3)]
+    after = [await counter.take() for counter in [Counter(tmp_path / "c")] for _ in range(3)]
+    assert before == sorted(set(before))
+    assert min(after) > max(before)
+
+
+async def test_a_damaged_counter_is_refused_instead_of_begun_anew(tmp_path: Path) -> None:
+    (tmp_path / "c").write_bytes(b"garbage")
+    with pytest.raises(UsageError, match="damaged"):
+        Counter(tmp_path / "c")
+
+
+async def test_what_a_node_seals_only_the_admin_server_opens(nodes: Nodes, tmp_path: Path) -> None:
+    home = nodes.home(tmp_path)
+    envelope = await Mail(home).seal(RenewalRequest(request=b"pem"), now=NOW)
+    data = open_envelope(envelope, key=nodes.server, sender_public=home.key.public, now=NOW)
+    assert codec.decode(data, RenewalRequest) == RenewalRequest(request=b"pem")
+    with pytest.raises(TrustError):
+        open_envelope(envelope, key=IdentityKey.generate(), sender_public=home.key.public, now=NOW)
+
+
+def sealed(nodes: Nodes, recipient: IdentityKey, counter: int, sender: IdentityKey | None = None) -> Envelope:
+    return seal(
+        codec.encode(Received(ids=["a"])),
+        key=sender or nodes.server,
+        recipient_public=recipient.public,
+        counter=counter,
+        expires=NOW + 60,
+        nonce=nacl.utils.random(24),
+    )
+
+
+def test_an_envelope_that_comes_twice_is_opened_once(nodes: Nodes, tmp_path: Path) -> None:
+    home = nodes.home(tmp_path)
+    mail, envelope = Mail(home), sealed(nodes, home.key, 7)
+    assert mail.open(envelope, now=NOW) == Received(ids=["a"])
+    assert mail.open(envelope, now=NOW) is None
+
+
+def test_an_envelope_from_anybody_but_the_admin_server_is_refused(nodes: Nodes, tmp_path: Path) -> None:
+    home = nodes.home(tmp_path)
+    with pytest.raises(TrustError):
+        Mail(home).open(sealed(nodes, home.key, 7, sender=IdentityKey.generate()), now=NOW)
+
+
+def test_a_late_envelope_is_refused(nodes: Nodes, tmp_path: Path) -> None:
+    home = nodes.home(tmp_path)
+    with pytest.raises(TrustError):
+        Mail(home).open(sealed(nodes, home.key, 7), now=NOW + 3600)

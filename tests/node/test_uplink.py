@@ -1,0 +1,138 @@
+"""The link to the neighbour that carries a node, with real links on loopback."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import trio
+
+from p2pdist.core.upstream import Upstream
+from p2pdist.net.link import Link, serve_links
+from p2pdist.node.uplink import Uplink
+from p2pdist.trust.keys import IdentityKey
+from p2pdist.wire.frames import AnyFrame, MetadataVersions
+from tests.node.nodes import Nodes
+
+
+class Neighbour:
+    """Accepts links, greets each with one frame, and can be switched off."""
+
+    def __init__(self, nodes: Nodes, number: int) -> None:
+        self.key = IdentityKey.generate()
+        self._nodes = nodes
+        self._number = number
+        self.port = 0
+        self.scope = trio.CancelScope()
+
+    async def serve(self, *, task_status: trio.TaskStatus[None]) -> None:
+        identity = self._nodes.identity(self.key)
+        with trio.CancelScope() as self.scope:
+            async with trio.open_nursery() as nursery:
+                address = await nursery.start(
+                    partial(
+                        serve_links,
+                        host="127.0.0.1",
+                        port=self.port,
+                        identity=lambda: identity,
+                        requests={},
+                        on_link=self._greet,
+                        revoked=lambda node: False,
+                    )
+                )
+                self.port = address[1]
+                task_status.started()
+
+    def upstream(self, kind: str) -> Upstream:
+        return Upstream(
+            node=self.key.node,
+            host="127.0.0.1",
+            port=self.port,
+            kind="point" if kind == "point" else "server",
+        )
+
+    async def _greet(self, link: Link) -> None:
+        await link.send(MetadataVersions(versions={"root": self._number}))
+        async for _ in link.frames():
+            pass
+
+
+class Carried:
+    """An uplink and what it has seen."""
+
+    def __init__(self, nodes: Nodes) -> None:
+        identity = nodes.identity(IdentityKey.generate())
+        self.greetings, self._seen = trio.open_memory_channel[int](100)
+        self.uplink = Uplink(
+            identity=lambda: identity,
+            spread=0.0,
+            local_host=None,
+            on_up=self._up,
+            on_frame=self._frame,
+            on_down=lambda: None,
+        )
+
+    async def greeted_by(self) -> int:
+        with trio.fail_after(20):
+            return await self._seen.receive()
+
+    async def _up(self, upstream: Upstream, link: Link) -> None:
+        assert self.uplink.upstream == upstream
+
+    async def _frame(self, frame: AnyFrame) -> None:
+        assert isinstance(frame, MetadataVersions)
+        await self.greetings.send(frame.versions["root"])
+
+
+@asynccontextmanager
+async def running(nodes: Nodes, *neighbours: Neighbour) -> AsyncIterator[tuple[Carried, trio.Nursery]]:
+    carried = Carried(nodes)
+    async with trio.open_nursery() as nursery:
+        for neighbour in neighbours:
+            await nursery.start(neighbour.serve)
+        nursery.start_soon(carried.uplink.run)
+        yield carried, nursery
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_node_links_to_its_best_neighbour(nodes: Nodes) -> None:
+    point, server = Neighbour(nodes, 1), Neighbour(nodes, 2)
+    async with running(nodes, point, server) as (carried, _):
+        carried.uplink.set_candidates([point.upstream("point"), server.upstream("server")])
+        assert await carried.greeted_by() == 1
+
+
+async def test_when_its_point_dies_a_node_moves_to_the_alternative(nodes: Nodes) -> None:
+    point, spare = Neighbour(nodes, 1), Neighbour(nodes, 2)
+    async with running(nodes, point, spare) as (carried, _):
+        carried.uplink.set_candidates([point.upstream("point"), spare.upstream("point")])
+        assert await carried.greeted_by() == 1
+        point.scope.cancel()
+        assert await carried.greeted_by() == 2
+
+
+async def test_a_node_without_points_falls_back_to_the_server_and_returns_to_a_point(nodes: Nodes) -> None:
+    point, server = Neighbour(nodes, 1), Neighbour(nodes, 2)
+    async with running(nodes, point, server) as (carried, nursery):
+        candidates = [point.upstream("point"), server.upstream("server")]
+        point.scope.cancel()
+        carried.uplink.set_candidates(candidates)
+        assert await carried.greeted_by() == 2
+        await nursery.start(point.serve)
+        carried.uplink.set_candidates(candidates)
+        assert await carried.greeted_by() in (1, 2)
+
+
+async def test_between_links_sending_says_so(nodes: Nodes) -> None:
+    carried = Carried(nodes)
+    assert carried.uplink.link is None
+    assert carried.uplink.upstream is None
+
+
+async def test_a_neighbour_that_is_not_who_was_expected_is_not_believed(nodes: Nodes) -> None:
+    liar, honest = Neighbour(nodes, 1), Neighbour(nodes, 2)
+    async with running(nodes, liar, honest) as (carried, _):
+        expected = Upstream(node=IdentityKey.generate().node, host="127.0.0.1", port=liar.port, kind="point")
+        carried.uplink.set_candidates([expected, honest.upstream("point")])
+        assert await carried.greeted_by() == 2
