@@ -14,6 +14,7 @@ from typing import Protocol
 import msgspec
 import trio
 
+from p2pdist.core.deployment_model import RefusalKind
 from p2pdist.core.rates import rates_at
 from p2pdist.core.scope import grant_valid, points_for, preferred_points
 from p2pdist.core.upstream import Upstream
@@ -80,7 +81,7 @@ class Hooks(Protocol):
     def installed(self) -> Mapping[str, int]:
         """``channel/product`` to the sequence number that is installed."""
 
-    async def refuse(self, kind: str, subject: str, reason: str) -> None:
+    async def refuse(self, kind: RefusalKind, subject: str, reason: str) -> None:
         """Something was refused for want of trust; report it until the admin server has it."""
 
 

@@ -31,14 +31,19 @@ class Stock:
         self._content = content
         self._quota_bytes = quota_bytes
         self._used: dict[InfoHash, int] = {}
+        self._needed: frozenset[InfoHash] = frozenset()
         self.refused: dict[InfoHash, str] = {}
+
+    def needs(self, info_hash: InfoHash) -> bool:
+        """Whether the scope needs this artifact from here."""
+        return info_hash in self._needed
 
     def used(self, info_hash: InfoHash) -> None:
         """A device asked for this artifact just now."""
         self._used[info_hash] = int(time.time())
 
     async def follow(
-        self, desired: DesiredState, catalog: Catalog, grant: SeedGrant | None, own: set[InfoHash]
+        self, desired: DesiredState, catalog: Catalog, grant: SeedGrant | None, own: frozenset[InfoHash]
     ) -> None:
         """Bring the disk to what is wanted now.
 
@@ -59,6 +64,7 @@ class Stock:
             quota_bytes=min(quotas, default=0),
         )
         self.refused = dict(plan.refused)
+        self._needed = frozenset(r.info_hash for r in (*needed, *keep)) - frozenset(plan.refused)
         for info_hash, reason in plan.refused.items():
             _log.warning("stock.no_room", target=releases[info_hash].target, reason=reason)
         for info_hash in plan.evict:
@@ -77,7 +83,7 @@ class Stock:
         found = (catalog.releases.get(TargetPath(target)) for target in targets)
         return [release for release in found if release is not None]
 
-    def _held(self, releases: dict[InfoHash, Release], own: set[InfoHash]) -> list[Held]:
+    def _held(self, releases: dict[InfoHash, Release], own: frozenset[InfoHash]) -> list[Held]:
         held = []
         for path in sorted(self._home.artifacts.iterdir()):
             info_hash = InfoHash(path.name)

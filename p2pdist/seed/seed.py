@@ -1,0 +1,115 @@
+"""A seed node: an agent that also carries and serves the devices of its scope."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import trio
+
+from p2pdist.agent.agent import Agent, open_agent
+from p2pdist.ids import InfoHash
+from p2pdist.logs import get_logger
+from p2pdist.node.config import SeedConfig
+from p2pdist.node.home import Home
+from p2pdist.node.program import notify_ready
+from p2pdist.seed.members import Members
+from p2pdist.seed.stock import Stock
+from p2pdist.swarm.session import ArtifactFinished, SwarmEvent
+from p2pdist.trust.catalog import Catalog
+from p2pdist.wire.frames import AnyFrame, ContentRefused
+from p2pdist.wire.messages import DesiredState
+
+_log = get_logger()
+
+
+class Seed(Agent):
+    """An agent's hooks, and what a distribution point adds to them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.members: Members
+        self.stock: Stock
+
+    async def linked(self) -> None:
+        """A new uplink stands: tell it whom we carry."""
+        await super().linked()
+        await self.members.attach_all()
+
+    async def state_changed(self, desired: DesiredState, catalog: Catalog | None) -> None:
+        """Bring the stock to what the scope needs now."""
+        await super().state_changed(desired, catalog)
+        if catalog is not None:
+            await self.stock.follow(desired, catalog, self.members.grant(), self.deployer.needed())
+
+    async def content_event(self, event: SwarmEvent) -> None:
+        """An artifact that is complete here is good, whatever was said against its sources."""
+        await super().content_event(event)
+        if isinstance(event, ArtifactFinished):
+            self.members.accepted(event.info_hash)
+
+    async def content_refused(self, frame: ContentRefused) -> None:
+        """A source of ours serves bad bytes: the devices that wait for them should know why."""
+        await super().content_refused(frame)
+        self.members.refused(frame)
+
+    async def passing_frame(self, frame: AnyFrame) -> None:
+        """Pass on what is for the devices that this point carries."""
+        await self.members.passing(frame)
+
+    def keeps(self, info_hash: InfoHash) -> bool:
+        """Whether the stock needs an artifact that the point itself no longer does."""
+        return self.stock.needs(info_hash)
+
+    async def _piece_refused(self, info_hash: InfoHash, piece: int, source: str) -> None:
+        await super()._piece_refused(info_hash, piece, source)
+        reason = f"piece {piece} from {source} does not match its signed hash"
+        known = source if len(source) == len(self.member.node) else self.member.node
+        self.members.refused(
+            ContentRefused(info_hash=info_hash, source=known, by=self.member.node, reason=reason)
+        )
+
+
+@asynccontextmanager
+async def open_seed(home: Home, config: SeedConfig) -> AsyncIterator[Seed]:
+    """Open a seed node; the caller runs :func:`serve_seed` in its nursery.
+
+    Raises:
+        UsageError, Unavailable: see :func:`~p2pdist.agent.agent.open_agent`.
+    """
+    seed = Seed()
+    async with open_agent(seed, home, config, role="point", keeps=seed.keeps):
+        seed.stock = Stock(home, seed.member.content, quota_bytes=config.point.quota_bytes)
+        seed.members = Members(seed.member, on_wanted=seed.stock.used)
+        yield seed
+
+
+async def serve_seed(
+    seed: Seed,
+    config: SeedConfig,
+    *,
+    task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run everything of a seed node until cancelled; reports the address at which devices reach it."""
+    async with trio.open_nursery() as nursery:
+        address = await nursery.start(
+            partial(seed.members.serve, host=config.point.host, port=config.point.port)
+        )
+        nursery.start_soon(seed.deployer.run)
+        nursery.start_soon(seed.member.run)
+        task_status.started(address)
+
+
+async def run_seed(config: SeedConfig) -> None:
+    """Run the seed node in the directory that *config* names, until cancelled.
+
+    Raises:
+        UsageError: nothing is enrolled there, or an address cannot be listened on.
+        TrustError: the admin server has revoked this node.
+    """
+    home = await trio.to_thread.run_sync(Home.open, config.node.data)
+    async with open_seed(home, config) as seed, trio.open_nursery() as nursery:
+        address = await nursery.start(serve_seed, seed, config)
+        _log.info("seed.running", node=home.node, host=address[0], port=address[1])
+        notify_ready(f"node {home.node}, devices at {address[0]}:{address[1]}")
