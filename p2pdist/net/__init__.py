@@ -2,14 +2,19 @@
 
 A link is one TCP connection with TLS 1.3, on which both sides have shown a certificate of the fleet's
 CA, multiplexed by HTTP/2 (RFC 9113). The dialler is the HTTP/2 client. One long-lived stream,
-``/control``, carries frames both ways; every other stream is a request with one answer.
+``/control``, carries frames both ways; every other stream is a request with one answer. Use it through
+:mod:`~p2pdist.net.link`.
 
-tls        what a node shows, and the contexts made from it
-endpoints  ``host:port`` in words people write
-http2      HTTP/2 without I/O: streams, flow control, limits
-link       the trio adapter: dialling, accepting, frames, requests, keepalive
+endpoints                 ``host:port`` in words people write
+tls, secure               what a node shows and demands; a TLS connection as a trio stream
+events, http2, framing    HTTP/2 and frames without I/O: streams, flow control, limits
+control, asking,          what flows on a link: frames, requests that we make, requests that we answer
+  answering
+carrier, established      the trio adapter: reading, writing, keepalive, the end; and the link itself
+dialling, accepting       how links come to be
+memory                    two ends of a link without a network, for tests
 
-Invariants: nothing is read from a peer that was not verified, except one request for which the handler
-admits strangers; every buffer is bounded by flow control; whoever does not answer for
-:data:`p2pdist.limits.LINK_DEAD_AFTER_S` is gone.
+Invariants: nothing is acted on that comes from a peer without a certificate, except requests whose
+handler admits strangers; every buffer is bounded by flow control; whoever shows no sign of life for
+:data:`p2pdist.limits.LINK_DEAD_AFTER_S` is gone; what one connection does never reaches another.
 """

@@ -9,7 +9,9 @@ import trio
 
 from p2pdist import limits
 from p2pdist.errors import P2PDistError, PeerError, TrustError, Unavailable, UsageError
-from p2pdist.net.http2 import AnswerStarted, BodyEnded, BodyReceived, Session, StreamReset
+from p2pdist.net.events import AnswerStarted, BodyEnded, BodyReceived, StreamEvent, StreamReset
+from p2pdist.net.http2 import Session
+from p2pdist.net.pulse import Pulse
 from p2pdist.wire import codec
 from p2pdist.wire.requests import Problem
 
@@ -38,6 +40,11 @@ def error_of(problem: Problem) -> P2PDistError:
     return _FAMILIES[problem.family](problem.what, hint=problem.hint)
 
 
+def again(error: P2PDistError) -> P2PDistError:
+    """Return an equal error, for one more place where it is raised."""
+    return type(error)(error.what, hint=error.hint)
+
+
 def problem_of(error: P2PDistError) -> Problem:
     """Turn an error into what travels to the asker."""
     family = next((name for name, kind in _FAMILIES.items() if isinstance(error, kind)), "unavailable")
@@ -51,17 +58,15 @@ def problem_of(error: P2PDistError) -> Problem:
 class _Question:
     """One request that waits for its answer."""
 
-    __slots__ = ("body", "body_max", "error", "progress", "status")
+    __slots__ = ("body", "body_max", "error", "over", "progress", "status")
 
     def __init__(self, body_max: int) -> None:
         self.body = bytearray()
         self.body_max = body_max
         self.status = 0
+        self.over = False
         self.error: P2PDistError | None = None
-        self.progress = trio.Event()  # replaced on each byte; set for good when it is over
-
-    def moved(self) -> None:
-        self.progress.set()
+        self.progress = Pulse()
 
 
 class Asker:
@@ -78,7 +83,7 @@ class Asker:
         self._wake = wake
         self._peer = peer
         self._questions: dict[int, _Question] = {}
-        self._over: set[int] = set()
+        self.asked = 0
         self._slots = trio.Semaphore(limits.LINK_STREAMS_MAX - 1)  # the control stream is one
         self._ended: P2PDistError | None = None
 
@@ -87,22 +92,22 @@ class Asker:
         data = codec.encode(body, bytes_max=limits.REQUEST_BYTES_MAX)
         async with self._slots:
             if self._ended is not None:
-                raise self._ended
+                raise again(self._ended)
             stream = self._session.open(path)
             question = self._questions[stream] = _Question(answer_bytes_max(path))
             try:
+                self.asked += 1
                 self._session.send(stream, data, end=True)
                 self._wake()
-                await self._wait(stream, question, path, timeout_s)
+                await self._wait(question, path, timeout_s)
             finally:
                 del self._questions[stream]
-                if stream not in self._over or self._session.unfinished(stream):
+                if not question.over or self._session.unfinished(stream):
                     self._session.reset(stream)
                     self._wake()
-                self._over.discard(stream)
         return await self._decoded(question, path, answer_type)
 
-    def handle(self, event: AnswerStarted | BodyReceived | BodyEnded | StreamReset) -> None:
+    def handle(self, event: StreamEvent) -> None:
         """Take in what happened on one of this side's streams."""
         question = self._questions.get(event.stream)
         if isinstance(event, BodyReceived):
@@ -116,24 +121,30 @@ class Asker:
                 question.body += data
                 if len(question.body) > question.body_max:
                     question.error = PeerError(f"{self._peer} answers with more than is allowed")
-            case BodyEnded(stream=stream):
-                self._over.add(stream)
-            case StreamReset(stream=stream):
-                self._over.add(stream)
+            case BodyEnded():
+                question.over = True
+            case StreamReset() if not question.over:
+                question.over = True
                 question.error = Unavailable(f"{self._peer} gave the request up", hint="try again")
-        question.moved()
+        question.progress.fire()
 
     def end(self, error: P2PDistError) -> None:
         """The link has ended: every request under way, and every later one, fails with *error*."""
         self._ended = error
         for question in self._questions.values():
-            question.error = question.error or error
-            question.moved()
+            if not question.over:
+                question.error = question.error or error
+            question.progress.fire()
 
-    async def _wait(self, stream: int, question: _Question, path: str, timeout_s: float) -> None:
+    @property
+    def under_way(self) -> int:
+        """How many requests wait for their answers."""
+        return len(self._questions)
+
+    async def _wait(self, question: _Question, path: str, timeout_s: float) -> None:
         """Wait until the answer is complete, as long as it makes progress."""
         started = trio.current_time()
-        while stream not in self._over and question.error is None:
+        while not question.over and question.error is None:
             slowest = started + timeout_s + len(question.body) / limits.LINK_RATE_MIN_BYTES_PER_S
             deadline = min(trio.current_time() + timeout_s, slowest)
             with trio.move_on_at(deadline) as scope:
@@ -142,10 +153,8 @@ class Asker:
                 raise Unavailable(
                     f"{self._peer} did not answer {path} within {timeout_s:g} s", hint="try again later"
                 )
-            if stream not in self._over and question.error is None:
-                question.progress = trio.Event()
         if question.error is not None:
-            raise question.error
+            raise again(question.error)
 
     async def _decoded(self, question: _Question, path: str, answer_type: type[T]) -> T:
         data = bytes(question.body)

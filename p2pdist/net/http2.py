@@ -1,14 +1,24 @@
-"""HTTP/2 for one link, without I/O: bytes in, events out, bytes to send.
+"""One HTTP/2 connection (RFC 9113) between two nodes, over ``h2``. No I/O and no clock.
 
-A thin layer over ``h2`` (RFC 9113) that knows what a link needs: which streams are requests and which
-is the control stream, how much of each may be buffered, and what a peer may not do. The adapter feeds
-:meth:`Session.receive` and sends whatever :meth:`Session.pending` returns.
+The dialler opens streams, the acceptor answers them. Bytes from the other side go into
+:meth:`Session.receive`, which returns what happened; bytes for the other side come out of
+:meth:`Session.output`, for as long as the other side's windows and our appetite allow.
+
+Invariants:
+
+- What is received and not yet :meth:`consumed <Session.consumed>` is at most
+  :data:`~p2pdist.limits.LINK_WINDOW_BYTES` for each stream. Space on the whole connection is given
+  back on receipt, so that one slow stream never holds up another.
+- Control traffic (resets, pings, settings, headers, empty data) fills a bucket of
+  :data:`~p2pdist.limits.LINK_OVERHEAD_BYTES`, which content in either direction and time
+  (:meth:`Session.forgive`) empty again. When it overflows, the other side is flooding us.
+- Whatever the other side sends, :meth:`Session.receive` raises nothing but PeerError.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from collections import deque
+from typing import Final
 
 import h2.config
 import h2.connection
@@ -19,218 +29,326 @@ import h2.settings
 
 from p2pdist import limits
 from p2pdist.errors import PeerError, Unavailable
-
-_STREAM_WINDOW_BYTES = 2 * limits.MIB  # twice the largest frame, so that a whole one always fits
-_LINK_WINDOW_BYTES = 4 * limits.MIB
-_DISTURBANCES_MAX = 1_000  # resets and pings without content, before a peer counts as hostile
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamOpened:
-    """The peer opened a stream for *path*."""
-
-    stream: int
-    path: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeadReceived:
-    """The answer to our request begins."""
-
-    stream: int
-    status: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataReceived:
-    """Content of a stream. ``credit`` is what to acknowledge once it was used."""
-
-    stream: int
-    data: bytes
-    credit: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamEnded:
-    """The peer has sent everything on this stream."""
-
-    stream: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamReset:
-    """The stream is gone without an end."""
-
-    stream: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WindowOpened:
-    """More may be sent, on some stream."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkEnded:
-    """The peer says that it will not go on, and why."""
-
-    reason: str
-
-
-SessionEvent: TypeAlias = (
-    StreamOpened | HeadReceived | DataReceived | StreamEnded | StreamReset | WindowOpened | LinkEnded
+from p2pdist.net.events import (
+    AnswerStarted,
+    BodyEnded,
+    BodyReceived,
+    PingAnswered,
+    RequestStarted,
+    SessionEnded,
+    SessionEvent,
+    SessionReady,
+    StreamReset,
 )
 
+CHUNK_BYTES: Final = 16 * limits.KIB - 9
+"""Body bytes in one DATA frame, so that the frame with its header fills one TLS record."""
 
-@dataclass(slots=True)
+_OUTBOX_BYTES_MAX: Final = 128 * limits.KIB  # answers to control traffic that the other side does not read
+_CREDIT_BYTES: Final = 64 * limits.KIB  # window space is given back in portions of this size
+_WINDOW_INITIAL: Final = 65_535  # of every connection (RFC 9113, 6.9.2)
+_PATH_CHARS_MAX: Final = 128
+_REASON_BYTES_MAX: Final = 200
+
+
+class _Connection(h2.connection.H2Connection):
+    """``h2`` with bounds for many long-lived connections."""
+
+    MAX_CLOSED_STREAMS = 256
+    DEFAULT_MAX_HEADER_LIST_SIZE = limits.LINK_HEADER_BYTES_MAX
+
+
+class _Outgoing:
+    """What waits to be sent on one stream."""
+
+    __slots__ = ("bytes", "ended", "parts")
+
+    def __init__(self) -> None:
+        self.parts: deque[memoryview] = deque()
+        self.bytes = 0
+        self.ended = False
+
+    def take(self, count: int) -> bytes:
+        taken = []
+        while count and self.parts:
+            part = self.parts[0]
+            taken.append(part[:count])
+            if len(part) <= count:
+                self.parts.popleft()
+            else:
+                self.parts[0] = part[count:]
+            count -= len(taken[-1])
+        data = b"".join(taken)
+        self.bytes -= len(data)
+        return data
+
+
 class Session:
-    """One side of a link's HTTP/2 connection."""
+    """One side of a connection.
 
-    dialler: bool
-    _h2: h2.connection.H2Connection = field(init=False)
-    _disturbances: int = 0
+    Args:
+        dialler: Whether this side opened the connection, and so opens the streams.
 
-    def __post_init__(self) -> None:
-        config = h2.config.H2Configuration(client_side=self.dialler, header_encoding="utf-8")
-        self._h2 = h2.connection.H2Connection(config)
-        codes = h2.settings.SettingCodes
+    Attributes:
+        urgent: The stream whose bytes are sent before those of the others, which take turns.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_content",
+        "_counted",
+        "_h2",
+        "_outbox",
+        "_outgoing",
+        "_overhead",
+        "_owed",
+        "_ready",
+        "_resets",
+        "urgent",
+    )
+
+    def __init__(self, *, dialler: bool) -> None:
+        self.urgent = 0
+        self._h2 = _Connection(h2.config.H2Configuration(client_side=dialler, header_encoding=None))
         self._h2.local_settings = h2.settings.Settings(
-            client=self.dialler,
+            client=dialler,
             initial_values={
-                codes.ENABLE_PUSH: 0,
-                codes.INITIAL_WINDOW_SIZE: _STREAM_WINDOW_BYTES,
-                codes.MAX_CONCURRENT_STREAMS: limits.LINK_STREAMS_MAX,
-                codes.MAX_HEADER_LIST_SIZE: 4 * limits.KIB,
-                codes.HEADER_TABLE_SIZE: 0,
+                h2.settings.SettingCodes.ENABLE_PUSH: 0,
+                h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: limits.LINK_WINDOW_BYTES,
+                h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: limits.LINK_STREAMS_MAX,
+                h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE: limits.LINK_HEADER_BYTES_MAX,
             },
         )
         self._h2.initiate_connection()
-        self._h2.increment_flow_control_window(_LINK_WINDOW_BYTES - 65_535)
+        self._h2.increment_flow_control_window(limits.LINK_TRANSIT_BYTES - _WINDOW_INITIAL)
+        self._outbox = bytearray()
+        self._outgoing: dict[int, _Outgoing] = {}
+        self._owed: dict[int, int] = {0: 0}  # consumed and not given back, by stream that still receives
+        self._ready = False
+        self._closed = False
+        self._content = 0  # body bytes in both directions
+        self._counted = 0  # of them, those that have emptied the bucket
+        self._overhead = 0  # the bucket
+        self._resets = 0
 
-    def receive(self, data: bytes) -> list[SessionEvent]:
-        """Take in bytes from the peer.
-
-        Raises:
-            PeerError: they break the protocol, or flood it. The link must end.
-        """
-        try:
-            events = self._h2.receive_data(data)
-        except (h2.exceptions.ProtocolError, ValueError, KeyError) as error:
-            raise PeerError(f"the peer broke HTTP/2 ({error or type(error).__name__})") from error
-        result: list[SessionEvent] = []
-        for event in events:
-            translated = self._translate(event)
-            if translated is not None:
-                result.append(translated)
-        return result
-
-    def pending(self) -> bytes:
-        """Return what is to be sent now, and forget it."""
-        return bytes(self._h2.data_to_send())
+    # Towards the other side --------------------------------------------------------------------
 
     def open(self, path: str) -> int:
-        """Open a stream; its content follows by :meth:`send`.
+        """Open a stream (dialler only) and return its number.
 
         Raises:
-            Unavailable: too many are open.
+            Unavailable: the other side allows no more streams now, or the session is over.
         """
-        headers = [(":method", "POST"), (":path", path), (":scheme", "https"), (":authority", "p2pdist")]
         try:
             stream: int = self._h2.get_next_available_stream_id()
-            self._h2.send_headers(stream, headers)
-        except (h2.exceptions.TooManyStreamsError, h2.exceptions.NoAvailableStreamIDError) as error:
-            raise Unavailable("too many requests are under way on this link", hint="try again") from error
-        except h2.exceptions.ProtocolError as error:
-            raise Unavailable("the link has ended") from error
+            self._h2.send_headers(
+                stream,
+                [(":method", "POST"), (":scheme", "https"), (":authority", "p2pdist"), (":path", path)],
+            )
+        except h2.exceptions.H2Error as error:
+            raise Unavailable(f"no stream for {path} can be opened ({error})") from None
+        self._owed[stream] = 0
         return stream
 
     def answer(self, stream: int, status: int) -> None:
-        """Begin to answer a stream that the peer opened."""
-        self._attempt(lambda: self._h2.send_headers(stream, [(":status", str(status))]))
-
-    def room(self, stream: int) -> int:
-        """Return how many bytes may be sent on *stream* now."""
+        """Begin the answer on *stream* (acceptor only). Nothing happens if the stream is gone."""
         try:
-            window: int = self._h2.local_flow_control_window(stream)
-            chunk: int = self._h2.max_outbound_frame_size
-        except h2.exceptions.ProtocolError as error:
-            raise Unavailable("the stream has ended") from error
-        return max(0, min(window, chunk))
+            self._h2.send_headers(stream, [(":status", str(status))])
+        except h2.exceptions.H2Error:
+            self._outgoing.pop(stream, None)
 
     def send(self, stream: int, data: bytes, *, end: bool = False) -> None:
-        """Send at most :meth:`room` bytes. Raises Unavailable when the stream or link has ended."""
-        self._attempt(lambda: self._h2.send_data(stream, data, end_stream=end))
+        """Queue body bytes. The caller watches :meth:`waiting`; nothing here limits it."""
+        if not data and not end:
+            return
+        outgoing = self._outgoing.setdefault(stream, _Outgoing())
+        if data:
+            outgoing.parts.append(memoryview(data))
+            outgoing.bytes += len(data)
+        outgoing.ended = outgoing.ended or end
 
-    def credit(self, stream: int, count: int) -> None:
-        """Tell the peer that *count* received bytes were used."""
-        if count:
-            self._attempt(lambda: self._h2.acknowledge_received_data(count, stream))
+    def waiting(self, stream: int) -> tuple[int, int]:
+        """Return how many parts and bytes wait to be sent on *stream*."""
+        outgoing = self._outgoing.get(stream)
+        return (len(outgoing.parts), outgoing.bytes) if outgoing is not None else (0, 0)
+
+    def unfinished(self, stream: int) -> bool:
+        """Whether something, if only the end, waits to be sent on *stream*."""
+        return stream in self._outgoing
 
     def reset(self, stream: int) -> None:
-        """Give a stream up; harmless if it is gone already."""
+        """Give a stream up; what waits on it is dropped. Nothing happens if it is gone."""
+        self._forget(stream)
         try:
             self._h2.reset_stream(stream, h2.errors.ErrorCodes.CANCEL)
-        except h2.exceptions.ProtocolError:
+        except h2.exceptions.H2Error:
             return
+
+    def consumed(self, stream: int, count: int) -> None:
+        """Say that *count* received bytes of *stream* are out of the way, so that more may come."""
+        if stream in self._owed:
+            self._give_back(stream, count, portion=_CREDIT_BYTES)
 
     def ping(self) -> None:
-        """Ask for a sign of life; any byte that arrives is one."""
-        self._attempt(lambda: self._h2.ping(b"p2pdist\0"))
-
-    def close(self, reason: str) -> None:
-        """Say that we will not go on, and why."""
-        code = h2.errors.ErrorCodes.NO_ERROR
+        """Ask for a sign of life, which comes as PingAnswered. Nothing happens when the session is over."""
         try:
-            self._h2.close_connection(code, additional_data=reason.encode()[:1_000])
-        except h2.exceptions.ProtocolError:
+            self._h2.ping(b"p2pdist?")
+        except h2.exceptions.H2Error:
             return
 
-    def _attempt(self, action: object) -> None:
+    def forgive(self) -> None:
+        """Some seconds have passed: forget some of the other side's control traffic."""
+        self._overhead = max(0, self._overhead - limits.LINK_OVERHEAD_FORGIVEN_BYTES)
+        self._resets = max(0, self._resets - 1)
+
+    def close(self, reason: str = "") -> None:
+        """Say goodbye (GOAWAY), once. What waits on streams is dropped; nothing can be sent afterwards.
+
+        Args:
+            reason: What the other side did wrong; empty if nothing.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._outgoing.clear()
         try:
-            action()  # type: ignore[operator]  # a lambda without arguments, always
-        except (h2.exceptions.ProtocolError, KeyError) as error:
-            raise Unavailable("the stream or the link has ended") from error
+            code = h2.errors.ErrorCodes.PROTOCOL_ERROR if reason else h2.errors.ErrorCodes.NO_ERROR
+            said = reason.encode()[:_REASON_BYTES_MAX] or None
+            self._h2.close_connection(code, additional_data=said)
+        except h2.exceptions.H2Error:
+            return  # it was said by h2, which found the fault
+        self._outbox += self._h2.data_to_send()
 
-    def _translate(self, event: h2.events.Event) -> SessionEvent | None:
+    def output(self) -> bytes:
+        """Return the next bytes to send, about one chunk; empty when there is nothing to do."""
+        self._outbox += self._h2.data_to_send()
+        while len(self._outbox) < CHUNK_BYTES and self._pump():
+            self._outbox += self._h2.data_to_send()
+        data = bytes(self._outbox)
+        self._outbox.clear()
+        return data
+
+    # From the other side -----------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> list[SessionEvent]:
+        """Take in bytes, and return what they say.
+
+        Raises:
+            PeerError: they are not HTTP/2 as it was agreed, or a flood. The session is over;
+                :meth:`output` returns the goodbye.
+        """
+        self._overhead += len(data)
+        self._outbox += self._h2.data_to_send()  # a goodbye from the other side would clear it there
+        try:
+            happened = self._h2.receive_data(data)
+        except h2.exceptions.H2Error as error:
+            raise PeerError(f"broke HTTP/2 ({str(error) or type(error).__name__})") from error
+        events: list[SessionEvent] = []
+        for event in happened:
+            self._translate(event, events)
+        self._outbox += self._h2.data_to_send()
+        self._check_flood()
+        return events
+
+    def _translate(self, event: h2.events.Event, events: list[SessionEvent]) -> None:
         match event:
-            case h2.events.RequestReceived():
-                return StreamOpened(stream=event.stream_id, path=_header(event.headers, ":path"))
-            case h2.events.ResponseReceived():
-                status = _header(event.headers, ":status")
-                return HeadReceived(stream=event.stream_id, status=int(status) if status.isdigit() else 0)
             case h2.events.DataReceived():
-                if not event.data:
-                    self._disturbed()
-                return DataReceived(
-                    stream=event.stream_id, data=event.data, credit=event.flow_controlled_length
-                )
+                self._take_data(event, events)
+            case h2.events.RequestReceived():
+                self._owed[event.stream_id] = 0
+                events.append(RequestStarted(stream=event.stream_id, path=_path_of(event.headers)))
+            case h2.events.ResponseReceived():
+                events.append(AnswerStarted(stream=event.stream_id, status=_status_of(event.headers)))
             case h2.events.StreamEnded():
-                return StreamEnded(stream=event.stream_id)
+                self._owed.pop(event.stream_id, None)
+                self._resets = max(0, self._resets - 1)
+                events.append(BodyEnded(stream=event.stream_id))
             case h2.events.StreamReset():
-                self._disturbed()
-                return StreamReset(stream=event.stream_id)
-            case h2.events.WindowUpdated() | h2.events.RemoteSettingsChanged():
-                return WindowOpened()
+                self._resets += 1
+                self._forget(event.stream_id)
+                events.append(StreamReset(stream=event.stream_id, code=int(event.error_code or 0)))
+            case h2.events.RemoteSettingsChanged() if not self._ready:
+                self._ready = True
+                events.append(SessionReady())
             case h2.events.ConnectionTerminated():
-                reason = (event.additional_data or b"").decode(errors="replace")
-                return LinkEnded(reason=reason or "the peer closed the link")
-            case h2.events.PingReceived():
-                self._disturbed()
-                return None
-            case _:
-                return None
+                reason = (event.additional_data or b"")[:_REASON_BYTES_MAX].decode(errors="replace")
+                events.append(SessionEnded(code=int(event.error_code or 0), reason=reason))
+            case h2.events.PingAckReceived():
+                events.append(PingAnswered())
+            case _:  # windows, pings, priorities, trailers: h2 has dealt with them
+                pass
 
-    def _disturbed(self) -> None:
-        self._disturbances += 1
-        if self._disturbances > _DISTURBANCES_MAX:
-            raise PeerError("the peer floods the link with resets, pings or empty frames")
+    def _take_data(self, event: h2.events.DataReceived, events: list[SessionEvent]) -> None:
+        stream, length, data = event.stream_id, event.flow_controlled_length, bytes(event.data)
+        self._give_back(0, length, portion=limits.LINK_TRANSIT_BYTES // 4)
+        self.consumed(stream, length - len(data))  # padding
+        self._content += len(data)
+        self._overhead -= len(data)
+        if data:
+            events.append(BodyReceived(stream=stream, data=data))
 
-    def calm(self) -> None:
-        """Forget past disturbances: the link has been in good use for a while."""
-        self._disturbances = 0
+    def _give_back(self, stream: int, count: int, *, portion: int) -> None:
+        """Open the window of *stream* (0: of the connection) again, in portions."""
+        self._owed[stream] += count
+        if self._owed[stream] < portion:
+            return
+        try:
+            self._h2.increment_flow_control_window(self._owed[stream], stream or None)
+        except h2.exceptions.H2Error:
+            return  # it is over
+        self._owed[stream] = 0
+
+    def _check_flood(self) -> None:
+        earned = limits.LINK_OVERHEAD_RATIO * (self._content - self._counted)
+        self._counted = self._content
+        self._overhead = max(0, self._overhead - earned)
+        if self._overhead > limits.LINK_OVERHEAD_BYTES:
+            raise PeerError("floods the link with control traffic")
+        if self._resets > limits.LINK_RESETS_MAX:
+            raise PeerError("opens requests only to give them up")
+        if len(self._outbox) > _OUTBOX_BYTES_MAX:
+            raise PeerError("does not read the answers to what it sends")
+
+    def _pump(self) -> bool:
+        """Move one chunk of one stream into ``h2``. Returns False when all wait for windows."""
+        urgent = (self.urgent,) if self.urgent in self._outgoing else ()
+        for stream in (*urgent, *self._outgoing):
+            outgoing = self._outgoing[stream]
+            count = min(self._window(stream), CHUNK_BYTES, outgoing.bytes)
+            if count <= 0 and outgoing.bytes:
+                continue
+            data = outgoing.take(count)
+            del self._outgoing[stream]
+            if outgoing.bytes:
+                self._outgoing[stream] = outgoing  # behind the others
+            self._content += len(data)
+            try:
+                self._h2.send_data(stream, data, end_stream=outgoing.ended and not outgoing.bytes)
+            except h2.exceptions.H2Error:
+                self._outgoing.pop(stream, None)  # the stream is over: nobody waits for this any more
+            return True
+        return False
+
+    def _window(self, stream: int) -> int:
+        try:
+            window: int = self._h2.local_flow_control_window(stream)
+        except h2.exceptions.H2Error:
+            return CHUNK_BYTES  # the stream is over: what waits is taken, and refused on sending
+        return window
+
+    def _forget(self, stream: int) -> None:
+        self._outgoing.pop(stream, None)
+        self._owed.pop(stream, None)
 
 
-def _header(headers: object, name: str) -> str:
-    for key, value in headers:  # type: ignore[attr-defined]  # h2 hands out a list of pairs
-        if key == name:
-            return str(value)
-    return ""
+def _path_of(headers: list[tuple[bytes, bytes]]) -> str:
+    fields = dict(headers)
+    path = fields.get(b":path", b"")
+    if fields.get(b":method") != b"POST" or len(path) > _PATH_CHARS_MAX or not path.isascii():
+        return ""
+    return path.decode()
+
+
+def _status_of(headers: list[tuple[bytes, bytes]]) -> int:
+    status = dict(headers).get(b":status", b"")
+    return int(status) if status.isdigit() and len(status) == 3 else 0

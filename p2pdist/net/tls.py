@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import os
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
-from p2pdist.errors import UsageError
+from p2pdist.errors import P2PDistError, PeerError, TrustError, Unavailable, UsageError
+
+PROTOCOL: Final = "p2pdist/1"
+"""What both sides must name by ALPN (RFC 7301); another number would be another protocol."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,44 +23,63 @@ class TlsIdentity:
     """What a node shows, and whom it believes. All PEM; the key never reaches a named file."""
 
     certificate_pem: bytes
-    key_pem: bytes
-    ca_pem: bytes
-
-    def __repr__(self) -> str:
-        return "TlsIdentity(…)"
+    key_pem: bytes = field(repr=False)
+    ca_pem: bytes = field(repr=False)
 
 
 def client_context(identity: TlsIdentity) -> ssl.SSLContext:
-    """Make the context of a member that dials."""
-    context = _context(ssl.PROTOCOL_TLS_CLIENT, identity.ca_pem)
+    """Make the context of a member that dials. Raises UsageError if *identity* is damaged."""
+    context = stranger_context(identity.ca_pem)
     _load(context, identity)
     return context
 
 
 def stranger_context(ca_pem: bytes) -> ssl.SSLContext:
     """Make the context of a node that has no certificate yet, or none any more."""
-    return _context(ssl.PROTOCOL_TLS_CLIENT, ca_pem)
+    context = _context(ssl.PROTOCOL_TLS_CLIENT, ca_pem)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
 
 
 def server_context(identity: TlsIdentity) -> ssl.SSLContext:
-    """Make the context of a member that accepts. Who shows no certificate is a stranger, not an error."""
+    """Make the context of a member that accepts.
+
+    Who shows no certificate is a stranger, not an error; one that does not verify fails the handshake.
+    """
     context = _context(ssl.PROTOCOL_TLS_SERVER, identity.ca_pem)
     context.verify_mode = ssl.CERT_OPTIONAL
-    context.num_tickets = 0  # links live long; tickets would only cost memory
+    context.num_tickets = 0  # links live long; and a ticket would let a revoked certificate in again
     _load(context, identity)
     return context
+
+
+def failure(peer: str, error: BaseException | None) -> P2PDistError:
+    """Say what the end of a connection with *peer* means, from the exception behind it."""
+    cause = error.__cause__ if error is not None else None
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return TrustError(
+            f"{peer} shows no valid certificate of this fleet ({cause.verify_message})",
+            hint="check the address, and both clocks",
+        )
+    if isinstance(cause, ssl.SSLError):
+        reason = (cause.reason or str(cause)).replace("_", " ").lower()
+        if "alert" in reason and ("certificate" in reason or "unknown ca" in reason):
+            return TrustError(
+                f"{peer} refuses our certificate ({reason})", hint="check both clocks, then enrol again"
+            )
+        return PeerError(f"{peer} does not speak TLS as agreed ({reason})", hint="check address and port")
+    detail = f" ({cause.strerror or cause})" if isinstance(cause, OSError) else ""
+    return Unavailable(f"the connection with {peer} was lost{detail}")
 
 
 def _context(protocol: int, ca_pem: bytes) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False
-    context.set_alpn_protocols(["h2"])
-    if protocol == ssl.PROTOCOL_TLS_CLIENT:
-        context.verify_mode = ssl.CERT_REQUIRED
+    context.set_alpn_protocols([PROTOCOL])
     try:
         context.load_verify_locations(cadata=ca_pem.decode("ascii"))
-    except (ssl.SSLError, UnicodeDecodeError) as error:
+    except (ssl.SSLError, ValueError) as error:
         raise UsageError("the fleet's CA certificate is damaged", hint="enrol the node again") from error
     return context
 
@@ -65,11 +88,12 @@ def _load(context: ssl.SSLContext, identity: TlsIdentity) -> None:
     """Load certificate and key from an anonymous file in memory: ``ssl`` takes nothing but paths."""
     descriptor = os.memfd_create("p2pdist-tls", os.MFD_CLOEXEC)
     try:
-        os.write(descriptor, identity.certificate_pem + b"\n" + identity.key_pem)
+        with os.fdopen(descriptor, "wb", closefd=False) as file:
+            file.write(identity.certificate_pem + b"\n" + identity.key_pem)
         context.load_cert_chain(f"/proc/self/fd/{descriptor}")
     except ssl.SSLError as error:
         raise UsageError(
-            f"the node's certificate and key do not fit together ({error.reason})",
+            f"the node's certificate and key do not fit together ({error.reason or error})",
             hint="enrol the node again",
         ) from error
     finally:

@@ -96,16 +96,4 @@ class Routed(Frame, frozen=True, kw_only=True, tag="routed"):
     envelope: Envelope
 
 
-class Ping(Frame, frozen=True, kw_only=True, tag="ping"):
-    """Either way: keepalive; the answer is a :class:`Pong` with the same number."""
-
-    number: Count
-
-
-class Pong(Frame, frozen=True, kw_only=True, tag="pong"):
-    """The answer to a :class:`Ping`."""
-
-    number: Count
-
-
-AnyFrame: TypeAlias = Announce | Sources | ContentRefused | MetadataVersions | Attached | Routed | Ping | Pong
+AnyFrame: TypeAlias = Announce | Sources | ContentRefused | MetadataVersions | Attached | Routed

@@ -1,0 +1,247 @@
+"""Accepting: from a listening socket to links, whatever knocks on it."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable, Iterator
+
+import structlog
+import trio
+
+from p2pdist import limits
+from p2pdist.errors import P2PDistError, PeerError, TrustError, UsageError
+from p2pdist.ids import NodeId
+from p2pdist.net.answering import RequestTable
+from p2pdist.net.endpoints import format_endpoint
+from p2pdist.net.established import Link
+from p2pdist.net.secure import SecureStream
+from p2pdist.net.tls import PROTOCOL, TlsIdentity, failure, server_context
+from p2pdist.trust.certificates import parse_certificate
+
+_log = structlog.get_logger()
+
+_WATCHED_AT_ONCE = 500  # links between two checkpoints
+
+
+class OpenLinks:
+    """The members' links that stand on one listener; the owner may end those of one node at once."""
+
+    def __init__(self) -> None:
+        self._links: dict[Link, NodeId] = {}
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    def __iter__(self) -> Iterator[Link]:
+        return iter(tuple(self._links))
+
+    def of(self, node: NodeId) -> tuple[Link, ...]:
+        """Return the links with *node*."""
+        return tuple(link for link, remote in self._links.items() if remote == node)
+
+    def cut(self, node: NodeId, reason: str) -> int:
+        """End every link with *node* at once, such as when it is revoked. Returns how many there were."""
+        links = self.of(node)
+        for link in links:
+            link.abort(reason)
+        return len(links)
+
+    def _add(self, link: Link, node: NodeId) -> None:
+        self._links[link] = node
+
+    def _discard(self, link: Link) -> None:
+        self._links.pop(link, None)
+
+    async def _watch(self) -> None:
+        while True:
+            await trio.sleep(limits.LINK_WATCH_S)
+            for number, link in enumerate(self):
+                if number % _WATCHED_AT_ONCE == 0:
+                    await trio.lowlevel.checkpoint()
+                link.watch(trio.current_time())
+
+
+async def serve_links(
+    *,
+    host: str,
+    port: int,
+    identity: Callable[[], TlsIdentity],
+    requests: RequestTable,
+    on_link: Callable[[Link], Awaitable[None]],
+    revoked: Callable[[NodeId], bool],
+    open_links: OpenLinks | None = None,
+    task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Accept links until cancelled; cancellation closes them all.
+
+    Args:
+        host: The address to listen on.
+        port: The TCP port; 0 takes any free one.
+        identity: Returns what we show; asked for each connection.
+        requests: What may be asked of us, also by strangers where their handler says so.
+        on_link: Has a member's link for as long as it runs; the link is closed when it returns. When
+            the link ends earlier, its iterator of frames ends. What it raises is logged; the reason of
+            a :class:`~p2pdist.errors.P2PDistError` is told to the neighbour. Never called for
+            strangers and revoked nodes.
+        revoked: Whether a node is not welcome any more; asked once for each connection.
+        open_links: Where the links that stand are kept, so that the owner can end some.
+        task_status: Gets the bound ``(host, port)`` once connections are accepted.
+
+    Raises:
+        UsageError: the address cannot be listened on.
+    """
+    try:
+        listeners = await trio.open_tcp_listeners(port, host=host)
+    except OSError as error:
+        raise UsageError(
+            f"{format_endpoint(host, port)} cannot be listened on ({error.strerror or error})",
+            hint="choose another address or port, or end what uses it",
+        ) from error
+    links = open_links if open_links is not None else OpenLinks()
+    acceptor = _Acceptor(identity, requests, on_link, revoked, links)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(links._watch)
+        bound_host, bound_port = listeners[0].socket.getsockname()[:2]
+        task_status.started((bound_host, bound_port))
+        await trio.serve_listeners(acceptor.connection, listeners)
+
+
+class _Acceptor:
+    """Takes connections through the handshake, and gives those of members to their owner."""
+
+    def __init__(
+        self,
+        identity: Callable[[], TlsIdentity],
+        requests: RequestTable,
+        on_link: Callable[[Link], Awaitable[None]],
+        revoked: Callable[[NodeId], bool],
+        links: OpenLinks,
+    ) -> None:
+        self._identity = identity
+        self._requests = requests
+        self._on_link = on_link
+        self._revoked = revoked
+        self._links = links
+        self._pending = 0
+        self._strangers = 0
+        self._context: tuple[TlsIdentity, ssl.SSLContext] | None = None
+
+    async def connection(self, tcp: trio.SocketStream) -> None:
+        """Serve one connection. Nothing that comes of it reaches the others."""
+        if self._pending >= limits.LINKS_PENDING_MAX:
+            await trio.aclose_forcefully(tcp)
+            return
+        stream: SecureStream | None = None
+        try:
+            deadline = trio.current_time() + limits.LINK_HANDSHAKE_S
+            self._pending += 1
+            try:
+                stream = SecureStream(tcp, self._tls(), server_side=True)
+                link = await self._shake_hands(stream, deadline)
+            finally:
+                self._pending -= 1
+            if link is not None:
+                await self._carry(link, deadline)
+        except (P2PDistError, OSError) as error:
+            _log.info("link.refused", reason=str(error))
+        except Exception:  # noqa: BLE001  # one connection's handler: the server goes on
+            _log.exception("link.failed")
+        finally:
+            if stream is not None:
+                stream.sever()
+
+    async def _shake_hands(self, stream: SecureStream, deadline: float) -> Link | None:
+        local_host, remote_host = stream.addresses()
+        with trio.move_on_at(deadline) as scope:
+            try:
+                await stream.do_handshake()
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                raise failure(remote_host, error) from error
+        if scope.cancelled_caught:
+            _log.info("link.handshake_slow", host=remote_host)
+            return None
+        if stream.protocol() != PROTOCOL:
+            raise PeerError(f"{remote_host} does not speak {PROTOCOL}")
+        shown = stream.certificate()
+        remote = parse_certificate(shown) if shown else None
+        refusal = None
+        if remote is not None and self._revoked(remote.node):
+            refusal = TrustError(f"{remote.node} is not a member of this fleet any more")
+        return Link(
+            stream,
+            dialler=False,
+            remote=remote,
+            remote_host=remote_host,
+            local_host=local_host,
+            requests=self._requests,
+            member=remote is not None,
+            refusal=refusal,
+            sever=stream.sever,
+        )
+
+    async def _carry(self, link: Link, deadline: float) -> None:
+        if link.remote is None or link.refused:
+            await self._carry_stranger(link, deadline)
+            return
+        self._links._add(link, link.remote.node)
+        try:
+            async with link.running(watched=True):
+                if await self._established(link, deadline):
+                    await self._have(link)
+        finally:
+            self._links._discard(link)
+
+    async def _established(self, link: Link, deadline: float) -> bool:
+        self._pending += 1
+        try:
+            with trio.move_on_at(deadline) as scope:
+                await link.wait_established()
+        finally:
+            self._pending -= 1
+        if scope.cancelled_caught:
+            _log.info("link.handshake_slow", peer=link.peer)
+        return not scope.cancelled_caught
+
+    async def _have(self, link: Link) -> None:
+        try:
+            await self._on_link(link)
+        except P2PDistError as error:
+            _log.warning("link.ended", peer=link.peer, reason=str(error))
+            await link.aclose(error.what)
+        except ExceptionGroup as group:
+            ours, others = group.split(P2PDistError)
+            if others is not None:
+                raise
+            assert ours is not None
+            reason = "; ".join(str(error) for error in _leaves(ours))
+            _log.warning("link.ended", peer=link.peer, reason=reason)
+            await link.aclose(reason)
+
+    async def _carry_stranger(self, link: Link, deadline: float) -> None:
+        """Answer what a stranger may ask, for a while. A refused node hears why, and no more."""
+        if self._strangers >= limits.LINK_STRANGERS_MAX:
+            link.abort("too many strangers at once")
+            return
+        if link.remote is None:
+            deadline += limits.LINK_STRANGER_S - limits.LINK_HANDSHAKE_S
+        self._strangers += 1
+        try:
+            async with link.running():
+                with trio.move_on_at(deadline):
+                    await link.wait_ended()
+        finally:
+            self._strangers -= 1
+
+    def _tls(self) -> ssl.SSLContext:
+        identity = self._identity()
+        if self._context is None or self._context[0] != identity:
+            self._context = (identity, server_context(identity))
+        return self._context[1]
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    else:
+        yield error

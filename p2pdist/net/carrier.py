@@ -1,0 +1,239 @@
+"""Moves a session's bytes over a trio stream, notices when the other side is gone, and says goodbye.
+
+Two tasks do it: one reads, one writes. The reader waits for nobody but the network: what consumers do
+not take is held back by flow control. The writer alone sends; everybody else queues in the session and
+wakes it. The end comes once, for one reason: closed here, closed by the other side, lost, or broken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Final, Protocol
+
+import trio
+
+from p2pdist import limits
+from p2pdist.errors import P2PDistError, PeerError, Unavailable
+from p2pdist.net.events import PingAnswered, SessionEnded, SessionEvent
+from p2pdist.net.http2 import Session
+from p2pdist.net.pulse import Pulse
+from p2pdist.net.tls import failure
+
+_READ_BYTES: Final = 64 * limits.KIB
+_ACCEPTOR_KEEPALIVE_S: Final = 1.5 * limits.LINK_KEEPALIVE_S  # so that one side's pings do for both
+_GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
+
+
+class Owner(Protocol):
+    """Who hears what the carrier finds out. None of these may wait."""
+
+    def happened(self, event: SessionEvent, nursery: trio.Nursery) -> None:
+        """Something arrived; tasks for it may be started in *nursery*. May raise PeerError."""
+
+    def output(self) -> bytes:
+        """Return the session's next bytes to send."""
+
+    def sent(self) -> None:
+        """The bytes have left."""
+
+    def ended(self) -> None:
+        """The end has come; :attr:`Carrier.end` says why."""
+
+
+class Carrier:
+    """See the module.
+
+    Args:
+        stream: A connection on which everything is secured already.
+        session: What is carried.
+        owner: Who hears of it.
+        dialler: Whether this side opened the connection.
+        peer: How errors name the other side.
+        sever: Cuts the connection at once, without waiting.
+
+    Attributes:
+        end: Why the link has ended; None while it lives.
+        loud: Whether the end is an error for whoever reads, not just an end.
+        bytes_sent, bytes_received: Of HTTP/2, before encryption.
+        round_trip_s: From the last keepalive; None before the first.
+    """
+
+    __slots__ = (
+        "_dialler",
+        "_done",
+        "_farewell",
+        "_heard_at",
+        "_outgoing",
+        "_owner",
+        "_peer",
+        "_pinged_at",
+        "_running",
+        "_session",
+        "_sever",
+        "_stream",
+        "bytes_received",
+        "bytes_sent",
+        "end",
+        "loud",
+        "round_trip_s",
+    )
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        session: Session,
+        owner: Owner,
+        *,
+        dialler: bool,
+        peer: str,
+        sever: Callable[[], object],
+    ) -> None:
+        self._stream = stream
+        self._session = session
+        self._owner = owner
+        self._dialler = dialler
+        self._peer = peer
+        self._sever = sever
+        self._outgoing = Pulse()
+        self._done = Pulse()
+        self._running = 2  # the reader and the writer
+        self._farewell = ""
+        self._heard_at = trio.current_time()
+        self._pinged_at: float | None = None
+        self.end: P2PDistError | None = None
+        self.loud = False
+        self.bytes_sent = self.bytes_received = 0
+        self.round_trip_s: float | None = None
+
+    def wake(self) -> None:
+        """The session has something to send."""
+        self._outgoing.fire()
+
+    def finish(self, error: P2PDistError, *, loud: bool = False, farewell: str = "") -> None:
+        """End the link because of *error*; the first reason counts. What is queued is still sent.
+
+        Args:
+            error: What everybody who uses the link from now on is told.
+            loud: Whether it is raised to who reads frames, too.
+            farewell: What the other side is told that it did wrong.
+        """
+        if self.end is not None:
+            return
+        self.end = error
+        self.loud = loud
+        self._farewell = farewell
+        self._owner.ended()
+        self._outgoing.fire()
+
+    def abort(self, error: P2PDistError) -> None:
+        """End the link because of *error*, at once, with nothing more sent."""
+        self.finish(error)
+        self._sever()
+
+    async def aclose(self, reason: str = "") -> None:
+        """Say goodbye, wait for the other side's, and close. See :meth:`.established.Link.aclose`."""
+        self.finish(Unavailable(f"the link with {self._peer} was closed here"), farewell=reason)
+        try:
+            with trio.move_on_after(limits.LINK_CLOSE_S):
+                while self._running:
+                    await self._done.wait()
+        finally:
+            self._sever()
+
+    def keep_alive(self, now: float) -> None:
+        """Ask for a sign of life when none has come for a while; give the other side up after longer."""
+        silent = now - self._heard_at
+        if silent >= limits.LINK_DEAD_AFTER_S:
+            self.abort(Unavailable(f"nothing was heard from {self._peer} for {silent:.0f} s"))
+            return
+        self._session.forgive()
+        keepalive_s = limits.LINK_KEEPALIVE_S if self._dialler else _ACCEPTOR_KEEPALIVE_S
+        if silent >= keepalive_s and (self._pinged_at is None or now - self._pinged_at >= keepalive_s):
+            self._pinged_at = now
+            self._session.ping()
+            self._outgoing.fire()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[trio.Nursery]:
+        """Carry for as long as the block runs, then close. See :meth:`.established.Link.running`."""
+        failed: Exception | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._read, nursery)
+                nursery.start_soon(self._write)
+                try:
+                    yield nursery
+                except Exception as error:  # noqa: BLE001  # carried past the nursery, which would wrap it
+                    failed = error
+                await self.aclose()
+                nursery.cancel_scope.cancel()
+        finally:
+            await self._cut()
+        if failed is not None:
+            raise failed
+
+    async def _read(self, nursery: trio.Nursery) -> None:
+        try:
+            while data := await self._stream.receive_some(_READ_BYTES):
+                self._heard_at = trio.current_time()
+                self.bytes_received += len(data)
+                for event in self._session.receive(bytes(data)):
+                    self._handle(event, nursery)
+                    if isinstance(event, SessionEnded):
+                        return
+                self._outgoing.fire()
+        except PeerError as error:
+            named = PeerError(f"{self._peer} {error.what}", hint=error.hint)
+            self.finish(named, loud=True, farewell=error.what)
+        except _GONE as error:
+            self.finish(failure(self._peer, error))
+        finally:
+            self.finish(failure(self._peer, None))
+            self._over()
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                data = self._owner.output()
+                if data:
+                    await self._stream.send_all(data)
+                    self.bytes_sent += len(data)
+                    self._owner.sent()
+                elif self.end is None:
+                    await self._outgoing.wait()
+                else:
+                    break
+            self._session.close(self._farewell)
+            await self._stream.send_all(self._session.output())
+        except _GONE:
+            pass  # the reader learns why
+        finally:
+            self._over()
+
+    def _handle(self, event: SessionEvent, nursery: trio.Nursery) -> None:
+        if self.end is not None:
+            return  # only the other side's goodbye is awaited
+        match event:
+            case PingAnswered():
+                if self._pinged_at is not None:
+                    self.round_trip_s = trio.current_time() - self._pinged_at
+            case SessionEnded(reason=reason):
+                said = f": {reason}" if reason else ""
+                self.finish(Unavailable(f"{self._peer} closed the link{said}"), loud=bool(reason))
+            case _:
+                self._owner.happened(event, nursery)
+
+    def _over(self) -> None:
+        self._running -= 1
+        self._done.fire()
+
+    async def _cut(self) -> None:
+        """Close the connection, with a goodbye if none was said and it can still be said."""
+        self.finish(Unavailable(f"the link with {self._peer} was closed here"))
+        with trio.move_on_after(limits.LINK_CLOSE_S) as scope, suppress(*_GONE, trio.BusyResourceError):
+            scope.shield = True
+            self._session.close(self._farewell)
+            await self._stream.send_all(self._session.output())
+            await self._stream.aclose()
+        self._sever()

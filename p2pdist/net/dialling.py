@@ -1,0 +1,164 @@
+"""Dialling: from an address to a link."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+from p2pdist import limits
+from p2pdist.errors import PeerError, TrustError, Unavailable
+from p2pdist.ids import NodeId
+from p2pdist.net.answering import RequestTable
+from p2pdist.net.endpoints import format_endpoint
+from p2pdist.net.established import Link
+from p2pdist.net.secure import SecureStream
+from p2pdist.net.tls import PROTOCOL, TlsIdentity, client_context, failure, stranger_context
+from p2pdist.trust.certificates import NodeCertificate, parse_certificate
+
+
+@asynccontextmanager
+async def open_link(
+    host: str,
+    port: int,
+    *,
+    identity: TlsIdentity,
+    expect: NodeId | None,
+    requests: RequestTable | None = None,
+    local_host: str | None = None,
+) -> AsyncIterator[Link]:
+    """Dial a neighbour; the block has the link, and leaving the block or cancelling it closes it.
+
+    The neighbour has accepted the link when the block begins. An exception of the block comes out as
+    it is. The whole handshake takes at most :data:`~p2pdist.limits.LINK_HANDSHAKE_S`.
+
+    Args:
+        host: A name or an address; all addresses of a name are tried.
+        port: A TCP port.
+        identity: What we show, and whom we believe.
+        expect: The node that has to answer; None takes any member of the fleet.
+        requests: What the neighbour may ask of us. (Only diallers ask at present.)
+        local_host: The address to dial from; None leaves it to the system.
+
+    Raises:
+        Unavailable: nobody answers there in time, or the neighbour has no room.
+        TrustError: who answers is not a member or not the expected one, or refuses us.
+        PeerError: something else answers there.
+    """
+    async with _open(
+        host,
+        port,
+        client_context(identity),
+        expect=expect,
+        requests=requests or {},
+        member=True,
+        local_host=local_host,
+    ) as link:
+        yield link
+
+
+@asynccontextmanager
+async def open_stranger_link(
+    host: str, port: int, *, ca_pem: bytes, expect: NodeId | None, local_host: str | None = None
+) -> AsyncIterator[Link]:
+    """Dial without a certificate of our own, for the requests that admit strangers.
+
+    Otherwise like :func:`open_link`. Such a link carries no frames, and the neighbour ends it after
+    :data:`~p2pdist.limits.LINK_STRANGER_S`.
+    """
+    context = stranger_context(ca_pem)
+    async with _open(
+        host, port, context, expect=expect, requests={}, member=False, local_host=local_host
+    ) as link:
+        yield link
+
+
+@asynccontextmanager
+async def _open(
+    host: str,
+    port: int,
+    context: ssl.SSLContext,
+    *,
+    expect: NodeId | None,
+    requests: RequestTable,
+    member: bool,
+    local_host: str | None,
+) -> AsyncIterator[Link]:
+    where = format_endpoint(host, port)
+    deadline = trio.current_time() + limits.LINK_HANDSHAKE_S
+    stream = await _connect(host, port, where, context, local_host, deadline)
+    try:
+        remote = _checked(stream, where, expect)
+        local_address, remote_address = stream.addresses()
+        link = Link(
+            stream,
+            dialler=True,
+            remote=remote,
+            remote_host=remote_address,
+            local_host=local_address,
+            requests=requests,
+            member=member,
+            sever=stream.sever,
+        )
+    except OSError as error:
+        stream.sever()
+        raise Unavailable(f"the connection with {where} was lost ({error.strerror})") from error
+    except BaseException:
+        stream.sever()
+        raise
+    async with link.running():
+        with trio.move_on_at(deadline) as scope:
+            await link.wait_established()
+        if scope.cancelled_caught:
+            raise _too_slow(where)
+        yield link
+
+
+async def _connect(
+    host: str, port: int, where: str, context: ssl.SSLContext, local_host: str | None, deadline: float
+) -> SecureStream:
+    try:
+        with trio.fail_at(deadline):
+            tcp = await trio.open_tcp_stream(host, port, local_address=local_host)
+            stream = SecureStream(tcp, context, server_side=False)
+            try:
+                await stream.do_handshake()
+            except BaseException:
+                stream.sever()
+                raise
+    except trio.TooSlowError:
+        raise _too_slow(where) from None
+    except trio.BrokenResourceError as error:
+        raise failure(where, error) from error
+    except OSError as error:
+        raise Unavailable(
+            f"{where} cannot be reached ({_reason(error)})", hint="check the address and the network"
+        ) from error
+    return stream
+
+
+def _checked(stream: SecureStream, where: str, expect: NodeId | None) -> NodeCertificate:
+    """Return what the other side's certificate says. TLS has verified it."""
+    if stream.protocol() != PROTOCOL:
+        raise PeerError(f"what answers at {where} is not a p2pdist node of this version")
+    remote = parse_certificate(stream.certificate() or b"")
+    if expect is not None and remote.node != expect:
+        raise TrustError(
+            f"{remote.node} answers at {where}, where {expect} was expected", hint="check the address"
+        )
+    return remote
+
+
+def _too_slow(where: str) -> Unavailable:
+    return Unavailable(f"{where} did not answer within {limits.LINK_HANDSHAKE_S:g} s", hint="try again later")
+
+
+def _reason(error: BaseException) -> str:
+    """Find the cause behind a failed dial: trio reports one error for all addresses that it tried."""
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(dict.fromkeys(_reason(each) for each in error.exceptions))
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return _reason(error.__cause__) if error.__cause__ is not None else str(error)
