@@ -6,8 +6,13 @@ there is; :func:`p2pdist.core.storage.plan_storage` decides; here it is carried 
 
 from __future__ import annotations
 
+import shutil
 import time
+from pathlib import Path
 
+import trio
+
+from p2pdist import limits
 from p2pdist.core.storage import Held, plan_storage
 from p2pdist.ids import InfoHash, TargetPath
 from p2pdist.logs import get_logger
@@ -17,6 +22,8 @@ from p2pdist.trust.catalog import Catalog, Release, SeedGrant
 from p2pdist.wire.messages import DesiredState
 
 _log = get_logger()
+
+_RESERVE_BYTES = 1 * limits.GIB  # left free on the disk, or a twentieth of a small one
 
 
 class Stock:
@@ -56,12 +63,14 @@ class Stock:
         releases = {InfoHash(r.info_hash): r for r in catalog.releases.values()}
         needed = self._releases(desired.prefetch, catalog) if grant is not None else []
         keep = self._releases(desired.keep, catalog) if grant is not None else []
-        quotas = [q for q in (self._quota_bytes, grant.disk_bytes if grant else 0) if q]
+        await self._drop_unsigned(releases, own)
+        room = await trio.to_thread.run_sync(_room_bytes, self._home.artifacts)
+        quotas = [q for q in (self._quota_bytes, grant.disk_bytes if grant else 0, room) if q]
         plan = plan_storage(
             needed=[(r.info_hash, r.length) for r in needed],
             keep=[r.info_hash for r in keep],
             held=self._held(releases, own),
-            quota_bytes=min(quotas, default=0),
+            quota_bytes=min(quotas),
         )
         self.refused = dict(plan.refused)
         self._needed = frozenset(r.info_hash for r in (*needed, *keep)) - frozenset(plan.refused)
@@ -79,6 +88,14 @@ class Stock:
             if info_hash not in evicted and self._home.artifact(info_hash).exists() and grant is not None:
                 self._content.want(release)
 
+    async def _drop_unsigned(self, releases: dict[InfoHash, Release], own: frozenset[InfoHash]) -> None:
+        """What is no longer signed is of no use to anybody."""
+        for path in sorted(self._home.artifacts.iterdir()):
+            info_hash = InfoHash(path.name)
+            if info_hash not in releases and info_hash not in own:
+                _log.info("stock.no_longer_signed", info_hash=info_hash)
+                await self._content.drop(info_hash, delete=True)
+
     def _releases(self, targets: list[str], catalog: Catalog) -> list[Release]:
         found = (catalog.releases.get(TargetPath(target)) for target in targets)
         return [release for release in found if release is not None]
@@ -86,10 +103,16 @@ class Stock:
     def _held(self, releases: dict[InfoHash, Release], own: frozenset[InfoHash]) -> list[Held]:
         held = []
         for path in sorted(self._home.artifacts.iterdir()):
-            info_hash = InfoHash(path.name)
-            if info_hash in own:
-                continue
-            release = releases.get(info_hash)
-            length = release.length if release is not None else path.stat().st_size
-            held.append(Held(info_hash=info_hash, length=length, used=self._used.get(info_hash, 0)))
+            release = releases.get(InfoHash(path.name))
+            if release is not None and release.info_hash not in own:
+                used = self._used.get(release.info_hash, 0)
+                held.append(Held(info_hash=release.info_hash, length=release.length, used=used))
         return held
+
+
+def _room_bytes(directory: Path) -> int:
+    """How much a directory may hold so that its disk keeps some space free for everything else."""
+    disk = shutil.disk_usage(directory)
+    held = sum(path.stat().st_blocks * 512 for path in directory.iterdir())
+    reserve = min(_RESERVE_BYTES, disk.total // 20)
+    return max(1, held + disk.free - reserve)
