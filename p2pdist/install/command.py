@@ -62,7 +62,7 @@ def _stage(job: Job, recipe: CommandRecipe) -> Path:
     It is a second name of the same file where that can be had; a copy where it is to be executed, so
     that the mode of the file in the swarm stays as it is.
     """
-    path = (job.scratch / job.release.target.rpartition("/")[2]).absolute()
+    path = job.scratch / job.release.target.rpartition("/")[2]
     executed = any(
         arguments[0] == _PLACEHOLDER for arguments in (recipe.arguments, recipe.check) if arguments
     )

@@ -101,8 +101,7 @@ def _root_options(root: Path) -> list[str]:
     """What tells dpkg about a root of its own. The first is for dpkg-query too."""
     if root == Path("/"):
         return []
-    options = [f"--root={root.absolute()}", f"--log={root.absolute() / 'var/log/dpkg.log'}"]
-    options.append("--force-script-chrootless")
+    options = [f"--root={root}", f"--log={root / 'var/log/dpkg.log'}", "--force-script-chrootless"]
     if os.geteuid() != 0:
         options.append("--force-not-root")
     return options

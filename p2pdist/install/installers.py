@@ -70,7 +70,8 @@ async def install(
 
     Cancellation ends the program that runs, and leaves what a crash would leave.
     """
-    job = Job(release, artifact, layout, attempt)
+    layout = InstallLayout(root=layout.root.absolute(), state=layout.state.absolute())
+    job = Job(release, artifact.absolute(), layout, attempt)
     try:
         await trio.to_thread.run_sync(lambda: layout.state.mkdir(parents=True, exist_ok=True))
     except OSError as error:
