@@ -12,13 +12,14 @@ from pathlib import Path
 
 import msgspec
 
-from p2pdist.errors import P2PDistError
+from p2pdist.errors import P2PDistError, Unavailable
 from p2pdist.ids import FleetName, InfoHash, NodeId, swarm_of
 from p2pdist.logs import get_logger
 from p2pdist.swarm.session import (
     Artifact,
     ContentAltered,
     StorageFailed,
+    StrangerRefused,
     Swarm,
     SwarmSettings,
     open_swarm,
@@ -47,6 +48,7 @@ class Origin:
         swarm: The admin server's swarm session, with the role ``origin``.
         content: Returns the content file of an artifact.
         altered: Called with an artifact whose file is not what was signed, and the reason.
+        refused: Called with the address of a stranger who was turned away, and the reason.
     """
 
     def __init__(
@@ -56,8 +58,10 @@ class Origin:
         *,
         content: Callable[[InfoHash], Path],
         altered: Callable[[InfoHash, str], None],
+        refused: Callable[[str, str], None],
     ) -> None:
         self._fleet = fleet
+        self._refused = refused
         self._swarm = swarm
         self._content = content
         self._altered = altered
@@ -88,8 +92,10 @@ class Origin:
                 continue
             try:
                 await self._add(release, torrents[info_hash])
+            except Unavailable as error:
+                _log.error("origin.not_served", target=release.target, reason=str(error))
             except P2PDistError as error:
-                self._refuse(info_hash, str(error))
+                self.distrust(info_hash, str(error))
 
     def presences(self) -> list[Presence]:
         """Return what the origin serves, as the tracker wants it."""
@@ -109,7 +115,10 @@ class Origin:
         async for event in self._swarm.events():
             match event:
                 case ContentAltered(info_hash=info_hash, reason=reason):
-                    self._refuse(info_hash, reason)
+                    self.distrust(info_hash, reason)
+                case StrangerRefused(address=address, reason=reason):
+                    _log.warning("origin.stranger_refused", address=address, reason=reason)
+                    self._refused(address, reason)
                 case StorageFailed(info_hash=info_hash, reason=reason):
                     _log.error("origin.storage_failed", info_hash=info_hash, reason=reason)
                 case _:
@@ -130,7 +139,17 @@ class Origin:
         )
         self._served[release.info_hash] = release
 
-    def _refuse(self, info_hash: InfoHash, reason: str) -> None:
+    async def restore(self, info_hash: InfoHash) -> None:
+        """Forget that an artifact was altered: a good file is there. The next :meth:`serve` takes it in."""
+        self.damaged.pop(info_hash, None)
+        if info_hash in self._served:
+            await self._swarm.remove(info_hash, delete=False)
+            del self._served[info_hash]
+
+    def distrust(self, info_hash: InfoHash, reason: str) -> None:
+        """An artifact's file is not what was signed: do not offer it, and say so."""
+        if info_hash in self.damaged:
+            return
         _log.error("origin.content_altered", info_hash=info_hash, reason=reason)
         self.damaged[info_hash] = reason
         self._altered(info_hash, reason)
@@ -147,6 +166,7 @@ async def open_origin(
     key_pem: bytes,
     content: Callable[[InfoHash], Path],
     altered: Callable[[InfoHash, str], None],
+    refused: Callable[[str, str], None],
 ) -> AsyncIterator[Origin]:
     """Open the origin's swarm; leaving the block closes it. The caller runs :meth:`Origin.run`.
 
@@ -164,4 +184,4 @@ async def open_origin(
     )
     async with open_swarm(swarm_settings) as swarm:
         swarm.set_rates(RateLimits(wan_up=settings.up_bytes_per_s))
-        yield Origin(fleet, swarm, content=content, altered=altered)
+        yield Origin(fleet, swarm, content=content, altered=altered, refused=refused)

@@ -11,98 +11,35 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import trio
 from securesystemslib.signer import Signer
 
-from p2pdist.errors import P2PDistError, UsageError
+from p2pdist import limits
+from p2pdist.errors import P2PDistError, TrustError, UsageError
 from p2pdist.files import write_atomic
-from p2pdist.ids import FleetName, GroupPath, InfoHash, swarm_of
+from p2pdist.ids import GroupPath, InfoHash, NodeId, swarm_of
 from p2pdist.logs import get_logger
 from p2pdist.net.tls import TlsIdentity
+from p2pdist.server.contentcheck import check_content
 from p2pdist.server.control.plane import ControlPlane, PlaneSettings
+from p2pdist.server.expiry import people_expire
+from p2pdist.server.incidents import IncidentBook
 from p2pdist.server.origin import Origin, OriginSettings, open_origin
 from p2pdist.server.planestore import StoredPlane
+from p2pdist.server.serverhome import ServerHome
+from p2pdist.store import content, deployments
 from p2pdist.store.fleetstore import FleetStore
 from p2pdist.swarm.torrents import check_torrent
 from p2pdist.trust.catalog import Catalog, Release
-from p2pdist.trust.certificates import FleetAuthority
-from p2pdist.trust.keys import IdentityKey
 from p2pdist.trust.publication import OnlineRepository
 
 _log = get_logger()
 
-_CERTIFICATE_LIFE_S = 7 * 24 * 3600  # the server's own; renewed with every publication and every day
-_UPKEEP_S = 60.0
-
-
-class ServerHome:
-    """The admin server's directory: its identity, the fleet's authority, metadata, torrents, content.
-
-    Raises:
-        UsageError: something is missing or damaged there.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.key = IdentityKey.load(root / "identity.key")
-        self.authority = FleetAuthority.load(root / "authority")
-        self.trusted_root = (root / "root.json").read_bytes()
-        for directory in (self.torrents, self.artifacts):
-            directory.mkdir(parents=True, exist_ok=True)
-
-    @classmethod
-    def create(cls, root: Path, fleet: FleetName, trusted_root: bytes, now: datetime) -> ServerHome:
-        """Make the directory of a new admin server.
-
-        Raises:
-            UsageError: there is one already.
-        """
-        if (root / "identity.key").exists():
-            raise UsageError(f"{root} holds an admin server already", hint="choose an empty directory")
-        (root / "authority").mkdir(parents=True, exist_ok=True)
-        write_atomic(root / "root.json", trusted_root)
-        FleetAuthority.create(fleet, now).save(root / "authority")
-        IdentityKey.generate().save(root / "identity.key")
-        return cls(root)
-
-    @property
-    def fleet(self) -> FleetName:
-        """The fleet's name."""
-        return self.authority.fleet
-
-    @property
-    def metadata(self) -> Path:
-        """Where signed metadata is kept."""
-        return self.root / "metadata"
-
-    @property
-    def torrents(self) -> Path:
-        """Where torrents are kept."""
-        return self.root / "torrents"
-
-    @property
-    def artifacts(self) -> Path:
-        """Where content is kept, one file per info-hash."""
-        return self.root / "artifacts"
-
-    def torrent(self, info_hash: InfoHash) -> Path:
-        """Return the torrent file of an artifact."""
-        return self.torrents / f"{info_hash}.torrent"
-
-    def artifact(self, info_hash: InfoHash) -> Path:
-        """Return the content file of an artifact."""
-        return self.artifacts / info_hash
-
-    def read_torrent(self, info_hash: InfoHash) -> bytes | None:
-        """Return an artifact's torrent, or None. Blocking."""
-        try:
-            return self.torrent(info_hash).read_bytes()
-        except FileNotFoundError:
-            return None
+_CERTIFICATE_LIFE_S = 7 * 24 * 3600  # the server's own, renewed at half of it
+_UPKEEP_S = 30.0
 
 
 class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,7 +52,15 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Service:
-    """A running admin server. Made by :func:`open_service`."""
+    """A running admin server. Made by :func:`open_service`.
+
+    Attributes:
+        home: Its directory.
+        store: Its database.
+        catalog: What is signed and published; None before the first publication.
+        people_expire: When the first role expires that people sign, Unix seconds.
+        trouble: Why metadata cannot be kept current, for people; empty when it can.
+    """
 
     def __init__(
         self, home: ServerHome, settings: ServiceSettings, store: FleetStore, online_signer: Signer
@@ -130,8 +75,14 @@ class Service:
             snapshot_life_s=settings.snapshot_life_s,
         )
         self.catalog: Catalog | None = None
+        self.people_expire: int | None = None
+        self.trouble = ""
+        self.incidents = IncidentBook(home.key.node, store)
         self._publishing = trio.Lock()
         self._certificate_pem = self._issue(())
+        self._certified_at = _utc_now()
+        self._valid_grants: frozenset[NodeId] = frozenset()
+        self._saved_sent: dict[InfoHash, int] = {}
         self.origin: Origin
         self.plane = ControlPlane(
             settings.plane,
@@ -157,46 +108,61 @@ class Service:
     async def publish(self, metadata: Mapping[str, bytes], torrents: Mapping[InfoHash, bytes]) -> Catalog:
         """Take a publication in, and tell the fleet.
 
-        The content files of new releases must be there already. Cancellation leaves the old
+        The content files of its releases must be there already. Cancellation leaves the old
         publication or the new one.
 
         Raises:
-            TrustError, PeerError: the publication does not verify.
+            TrustError, PeerError: the publication, a torrent or a content file is not what was signed.
             UsageError: content or a torrent of a release is missing.
             Unavailable: the disk is full.
         """
         async with self._publishing:
-            for info_hash, torrent in torrents.items():
-                await trio.to_thread.run_sync(write_atomic, self.home.torrent(info_hash), torrent)
-            catalog = await trio.to_thread.run_sync(self._ingest, dict(metadata))
+            catalog = await trio.to_thread.run_sync(self._ingest, dict(metadata), dict(torrents))
             await self._take(catalog)
             return catalog
 
+    async def content_arrived(self, info_hash: InfoHash) -> None:
+        """A content file was uploaded (again) and is good: serve it if it is published."""
+        async with self._publishing:
+            if self.catalog is not None and info_hash in self.origin.damaged:
+                await self.origin.restore(info_hash)
+                self.plane.content_mended(info_hash)
+                await self._serve(self.catalog)
+
     def altered(self, info_hash: InfoHash, reason: str) -> None:
         """Our own copy of an artifact is not what was signed."""
+        self.incidents.note("content", info_hash, reason)
         self.plane.content_altered(info_hash, reason)
+
+    def unsaved_sent(self) -> int:
+        """Return the content bytes that the origin has sent and that are not in the database yet."""
+        return sum(self._sent().values()) - sum(self._saved_sent.values())
 
     async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; reports the bound address of the control plane."""
-        await self._resign()
+        await self._keep_metadata()
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.incidents.run)
             nursery.start_soon(self.origin.run)
             nursery.start_soon(self._keep_up)
+            nursery.start_soon(self._check_all_content)
             address = await nursery.start(self.plane.run)
             task_status.started(address)
 
-    def _ingest(self, metadata: Mapping[str, bytes]) -> Catalog:
-        for release in self.repository.inspect(metadata, now=_utc_now()).releases.values():
-            self._check_present(release)
-        return self.repository.ingest(metadata, now=_utc_now())
+    # Publishing --------------------------------------------------------------------------------------
 
-    def _check_present(self, release: Release) -> None:
-        path = self.home.artifact(release.info_hash)
-        if not path.exists() or path.stat().st_size != release.length:
-            raise UsageError(
-                f"the content of {release.target} is not at the server", hint="upload it, then publish again"
-            )
-        torrent = self.home.read_torrent(release.info_hash)
+    def _ingest(self, metadata: Mapping[str, bytes], torrents: Mapping[InfoHash, bytes]) -> Catalog:
+        now = _utc_now()
+        offered = self.repository.inspect(metadata, now=now)
+        for release in offered.releases.values():
+            self._check_torrent(release, torrents.get(release.info_hash))
+            check_content(self.home, self.store, release, int(now.timestamp()))
+        for info_hash in {release.info_hash for release in offered.releases.values()} & set(torrents):
+            write_atomic(self.home.torrent(info_hash), torrents[info_hash])
+        return self.repository.ingest(metadata, now=now)
+
+    def _check_torrent(self, release: Release, offered: bytes | None) -> None:
+        torrent = offered if offered is not None else self.home.read_torrent(release.info_hash)
         if torrent is None:
             raise UsageError(f"the torrent of {release.target} is not at the server", hint="publish it too")
         swarm = swarm_of(release.channel, self.home.fleet)
@@ -205,34 +171,103 @@ class Service:
     async def _take(self, catalog: Catalog) -> None:
         """Serve what is published now, and tell the fleet."""
         self.catalog = catalog
-        self._certificate_pem = self._issue(catalog.channels)
-        self.origin.set_identity(self._certificate_pem, self.home.key.private_pem())
-        releases = {release.info_hash: release for release in catalog.releases.values()}
+        self.people_expire = await trio.to_thread.run_sync(lambda: people_expire(self.repository.export({})))
+        self._certify()
+        await self._serve(catalog)
+        versions = await trio.to_thread.run_sync(self.repository.versions)
+        await self.plane.catalog_changed(catalog, versions)
+
+    async def _serve(self, catalog: Catalog) -> None:
+        """Serve the published artifacts, at most as many as one node can: those deployed, then the newest."""
+        orders = await self.store.read(deployments.active_orders)
+        ordered = [catalog.releases[o.target] for o in orders if o.target in catalog.releases]
+        ordered += sorted(catalog.releases.values(), key=lambda release: -release.sequence)
+        releases: dict[InfoHash, Release] = {}
+        for release in ordered:
+            if len(releases) < limits.TORRENTS_ACTIVE_MAX:
+                releases.setdefault(release.info_hash, release)
         torrents = {}
         for info_hash in releases:
             torrent = await trio.to_thread.run_sync(self.home.read_torrent, info_hash)
             torrents[info_hash] = torrent or b""
+        await self._save_sent()
         await self.origin.serve(releases, torrents)
         self.plane.set_origin(self.origin.presences())
-        versions = await trio.to_thread.run_sync(self.repository.versions)
-        await self.plane.catalog_changed(catalog, versions)
+
+    # Upkeep ------------------------------------------------------------------------------------------
 
     async def _keep_up(self) -> None:
-        """Sign the online roles anew in time; notice grants and roles that expire."""
+        """Sign the online roles anew in time, renew the certificate, notice grants that expire."""
         while True:
-            await trio.sleep(_UPKEEP_S)
-            await self._resign()
+            await trio.sleep(await self._until_upkeep())
+            await self._keep_metadata()
+            await self._save_sent()
+            if (_utc_now() - self._certified_at).total_seconds() > _CERTIFICATE_LIFE_S / 2:
+                self._certify()
+            now = int(_utc_now().timestamp())
+            grants = self.catalog.grants.items() if self.catalog is not None else ()
+            valid = frozenset(node for node, grant in grants if grant.expires > now)
+            if valid != self._valid_grants:
+                self._valid_grants = valid
+                await self.plane.orders_changed()
 
-    async def _resign(self) -> None:
+    async def _until_upkeep(self) -> float:
+        try:
+            due = await trio.to_thread.run_sync(self.repository.next_resign)
+        except P2PDistError:
+            due = None
+        if due is None:
+            return _UPKEEP_S
+        return min(_UPKEEP_S, max(0.5, (due - _utc_now()).total_seconds()))
+
+    async def _keep_metadata(self) -> None:
         async with self._publishing:
             try:
                 signed = await trio.to_thread.run_sync(lambda: self.repository.resign(now=_utc_now()))
                 catalog = await trio.to_thread.run_sync(lambda: self.repository.load(now=_utc_now()))
             except P2PDistError as error:
-                _log.error("metadata.not_current", reason=str(error))
+                if str(error) != self.trouble:
+                    _log.error("metadata.not_current", reason=str(error))
+                self.trouble = str(error)
                 return
+            self.trouble = ""
             if catalog is not None and (signed or self.catalog is None):
                 await self._take(catalog)
+
+    async def _check_all_content(self) -> None:
+        """Look once at every published content file; hash those that have changed since they came."""
+        catalog = self.catalog
+        for release in catalog.releases.values() if catalog is not None else ():
+            try:
+                await trio.to_thread.run_sync(
+                    check_content, self.home, self.store, release, int(_utc_now().timestamp())
+                )
+            except (TrustError, UsageError) as error:
+                self.origin.distrust(release.info_hash, error.what)
+            except P2PDistError as error:
+                _log.warning("content.not_checked", target=release.target, reason=str(error))
+
+    async def save(self) -> None:
+        """Save what is only in memory; called once more before the server ends."""
+        await self._save_sent()
+
+    async def _save_sent(self) -> None:
+        sent = self._sent()
+        grown = {h: count - self._saved_sent.get(h, 0) for h, count in sent.items()}
+        try:
+            await self.store.write(content.add_sent_bytes, grown)
+        except P2PDistError as error:
+            _log.warning("statistics.not_stored", reason=str(error))
+            return
+        self._saved_sent = dict(sent)
+
+    def _sent(self) -> dict[InfoHash, int]:
+        return {h: sum(source.sent for source in sources) for h, sources in self.origin.sent().items()}
+
+    def _certify(self) -> None:
+        self._certificate_pem = self._issue(self.catalog.channels if self.catalog is not None else ())
+        self._certified_at = _utc_now()
+        self.origin.set_identity(self._certificate_pem, self.home.key.private_pem())
 
     def _issue(self, channels: tuple[Any, ...]) -> bytes:
         authority = self.home.authority
@@ -249,7 +284,10 @@ class Service:
 async def open_service(
     home: ServerHome, settings: ServiceSettings, store: FleetStore, online_signer: Signer
 ) -> AsyncIterator[Service]:
-    """Open an admin server; the caller runs :meth:`Service.run` in its own nursery."""
+    """Open an admin server; the caller runs :meth:`Service.run` in its own nursery.
+
+    Leaving the block saves what is only in memory, and closes the origin's swarm.
+    """
     service = Service(home, settings, store, online_signer)
     identity = service.identity()
     async with open_origin(
@@ -261,9 +299,14 @@ async def open_service(
         key_pem=identity.key_pem,
         content=home.artifact,
         altered=service.altered,
+        refused=lambda address, reason: service.incidents.note("stranger", address, reason),
     ) as origin:
         service.origin = origin
-        yield service
+        try:
+            yield service
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
+                await service.save()
 
 
 def _utc_now() -> datetime:

@@ -178,6 +178,10 @@ class ControlPlane:
         node = self._key.node
         self._spread(ContentRefused(info_hash=info_hash, source=node, by=node, reason=reason))
 
+    def content_mended(self, info_hash: InfoHash) -> None:
+        """The origin has a good copy of an artifact again: what was said against it is history."""
+        self._refused.pop(info_hash, None)
+
     def attached(self) -> Mapping[NodeId, NodeId | None]:
         """Return every device that can be reached now, and the point that carries it (None: direct)."""
         return {node: self._carrier.get(node) for node in self.directory.nodes()}

@@ -1,0 +1,178 @@
+"""The Starlette application: from a request to a handler, and from an error to a problem document."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route as StarletteRoute
+
+from p2pdist.errors import P2PDistError, PeerError, TrustError, Unavailable, UsageError
+from p2pdist.logs import get_logger
+from p2pdist.server.api.context import Api
+from p2pdist.server.api.openapi import describe
+from p2pdist.server.api.routes import PREFIX, ROUTES
+from p2pdist.server.api.table import Call, Route
+from p2pdist.server.api.uploads import OffsetMismatch
+from p2pdist.store import tokens
+from p2pdist.wire.api import PROBLEM_TYPE, ApiRole, ProblemDetails
+
+_log = get_logger()
+
+_RANKS: dict[ApiRole, int] = {"reader": 0, "operator": 1, "admin": 2}
+_STATUS: tuple[tuple[type[P2PDistError], int, str], ...] = (
+    (OffsetMismatch, 409, "offset"),
+    (UsageError, 400, "usage"),
+    (TrustError, 422, "trust"),
+    (PeerError, 422, "peer"),
+    (Unavailable, 503, "unavailable"),
+)
+_HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+
+
+class _Denied(P2PDistError):
+    """The token is missing, unknown or not enough."""
+
+    def __init__(self, what: str, *, status: int, hint: str) -> None:
+        super().__init__(what, hint=hint)
+        self.status = status
+
+
+def make_app(api: Api) -> Starlette:
+    """Make the application that serves *api*."""
+    description = msgspec.json.encode(describe(ROUTES, PREFIX))
+
+    async def openapi(request: Request) -> Response:
+        return _json(description)
+
+    routes = [StarletteRoute(f"{PREFIX}/openapi.json", openapi, methods=["GET"])]
+    by_path: dict[str, list[Route]] = {}
+    for route in ROUTES:
+        by_path.setdefault(route.path, []).append(route)
+    for path, same in by_path.items():
+        methods = [route.method for route in same]
+        routes.append(StarletteRoute(PREFIX + path, _endpoint(api, same), methods=[str(m) for m in methods]))
+    return Starlette(routes=routes, exception_handlers={HTTPException: _http_problem})
+
+
+def _endpoint(api: Api, routes: Sequence[Route]) -> Callable[[Request], Awaitable[Response]]:
+    by_method = {route.method: route for route in routes}
+
+    async def endpoint(request: Request) -> Response:
+        method = "GET" if request.method == "HEAD" else request.method
+        route = by_method.get(method)  # type: ignore[call-overload]  # Starlette lets only these through
+        assert route is not None
+        return await _serve(api, route, request)
+
+    return endpoint
+
+
+async def _serve(api: Api, route: Route, request: Request) -> Response:
+    """Answer one request. The one boundary at which a handler's own defects stop."""
+    now = int(time.time())
+    try:
+        actor = await _authenticate(api, route, request, now)
+        call = Call[Any](
+            actor=actor,
+            now=now,
+            body=await _body(route, request),
+            path=request.path_params,
+            query=_query(route, request),
+            request=request,
+        )
+        answer = await route.handler(api, call)
+    except P2PDistError as error:
+        return _problem(error, route)
+    except ClientDisconnect:
+        return Response(status_code=400)  # nobody is there to read it
+    except Exception as error:  # noqa: BLE001 - one request's handler; the server goes on
+        _log.error("api.failed", path=route.path, method=route.method, exc_info=error)
+        return _problem(Unavailable("the request failed", hint="see the server's log"), route, status=500)
+    return _json(answer if isinstance(answer, bytes) else msgspec.json.encode(answer))
+
+
+async def _authenticate(api: Api, route: Route, request: Request, now: int) -> str:
+    if route.role is None:
+        return ""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise _Denied("a token is needed", status=401, hint="p2pdist login stores one for this server")
+    record = await api.store.read(tokens.find_api_token, token.strip(), now)
+    if record is None:
+        raise _Denied(
+            "the token is unknown, withdrawn or expired",
+            status=401,
+            hint="make a new one at the server: p2pdist-server token",
+        )
+    if _RANKS[record.role] < _RANKS[route.role]:
+        raise _Denied(
+            f"the token of {record.name} has the role {record.role}, and this needs {route.role}",
+            status=403,
+            hint="use a token with that role",
+        )
+    return record.name
+
+
+async def _body(route: Route, request: Request) -> Any:
+    if route.body is None:
+        return None
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > route.body_bytes_max:
+            raise UsageError(f"the request's body is larger than {route.body_bytes_max} bytes")
+    try:
+        return msgspec.json.decode(bytes(data), type=route.body, strict=True)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(
+            f"the request's body is not a valid {route.body.__name__} ({error})",
+            hint="see /api/v1/openapi.json",
+        ) from None
+
+
+def _query(route: Route, request: Request) -> dict[str, str]:
+    unknown = sorted(set(request.query_params) - set(route.query))
+    if unknown:
+        known = ", ".join(route.query) or "none"
+        raise UsageError(f"there is no query parameter {unknown[0][:60]!r} here", hint=f"known are: {known}")
+    return dict(request.query_params)
+
+
+def _problem(error: P2PDistError, route: Route, *, status: int | None = None) -> Response:
+    family = "denied"
+    if status is None and isinstance(error, _Denied):
+        status = error.status
+    for kind, code, name in _STATUS:
+        if isinstance(error, kind):
+            status, family = status or code, name
+            break
+    status = status or 500
+    if status >= 500:
+        _log.warning("api.unavailable", path=route.path, reason=str(error))
+    return _problem_document(status, family, error.what, error.hint)
+
+
+def _problem_document(status: int, family: str, what: str, hint: str) -> Response:
+    document = ProblemDetails(
+        type=f"urn:p2pdist:problem:{family}", title=family, status=status, detail=what, hint=hint
+    )
+    headers = dict(_HEADERS)
+    if status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return Response(msgspec.json.encode(document), status, headers, PROBLEM_TYPE)
+
+
+async def _http_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    what = f"nothing answers {request.method} {request.url.path[:120]} here"
+    return _problem_document(error.status_code, "usage", what, "see /api/v1/openapi.json")
+
+
+def _json(data: bytes) -> Response:
+    return Response(data, 200, dict(_HEADERS), "application/json")

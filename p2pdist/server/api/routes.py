@@ -1,0 +1,83 @@
+"""Every route of the API. The OpenAPI description is made from this table too."""
+
+from __future__ import annotations
+
+from p2pdist import limits
+from p2pdist.server.api import content, fleet, overview, rollout
+from p2pdist.server.api.table import Route
+from p2pdist.wire import api as wire
+
+PREFIX = "/api/v1"
+
+_LIMIT = {"limit": f"at most this many rows, up to {limits.API_ROWS_MAX}"}
+
+ROUTES: tuple[Route, ...] = (
+    Route(method="GET", path="/health", summary="Whether the server is well", handler=overview.health,
+          answer=wire.Health, role=None),
+    Route(method="GET", path="/status", summary="The fleet at a glance", handler=overview.status,
+          answer=wire.Status),
+    Route(method="GET", path="/enrolment", summary="The enrolment bundle", handler=overview.enrolment,
+          answer=bytes),
+    Route(method="GET", path="/refusals", summary="What was refused for want of trust",
+          handler=overview.list_refusals, answer=wire.RefusalList,
+          query={**_LIMIT, "after": "only those numbered above this"}),
+    Route(method="GET", path="/audit", summary="Who did what", handler=overview.list_audit,
+          answer=wire.AuditList, query=_LIMIT),
+    Route(method="GET", path="/groups", summary="Every group", handler=fleet.list_groups,
+          answer=wire.GroupList),
+    Route(method="POST", path="/groups", summary="Make a group", handler=fleet.add_group,
+          answer=wire.GroupsChanged, body=wire.NewGroup, role="operator"),
+    Route(method="POST", path="/groups/move", summary="Move a group with everything in it",
+          handler=fleet.move_group, answer=wire.GroupsChanged, body=wire.MoveGroup, role="operator"),
+    Route(method="POST", path="/groups/remove", summary="Remove an empty group",
+          handler=fleet.remove_group, answer=wire.Done, body=wire.RemoveGroup, role="operator"),
+    Route(method="GET", path="/tokens", summary="Every enrolment token", handler=fleet.list_tokens,
+          answer=wire.TokenList, role="operator"),
+    Route(method="POST", path="/tokens", summary="Make an enrolment token", handler=fleet.add_token,
+          answer=wire.MadeToken, body=wire.NewToken, role="operator"),
+    Route(method="DELETE", path="/tokens/{id}", summary="Withdraw an enrolment token",
+          handler=fleet.remove_token, answer=wire.Done, role="operator"),
+    Route(method="GET", path="/api-tokens", summary="Every token for this API",
+          handler=fleet.list_api_tokens, answer=wire.ApiTokenList, role="admin"),
+    Route(method="POST", path="/api-tokens", summary="Make a token for this API",
+          handler=fleet.add_api_token, answer=wire.MadeToken, body=wire.NewApiToken, role="admin"),
+    Route(method="DELETE", path="/api-tokens/{id}", summary="Withdraw a token for this API",
+          handler=fleet.remove_api_token, answer=wire.Done, role="admin"),
+    Route(method="GET", path="/devices", summary="The devices of a group with its subgroups",
+          handler=fleet.list_devices, answer=wire.DeviceList, query={"group": "a group's path"}),
+    Route(method="GET", path="/devices/{id}", summary="One device: its id, the beginning of it, or its name",
+          handler=fleet.show_device, answer=wire.DeviceDetail),
+    Route(method="POST", path="/devices/{id}/move", summary="Put a device into another group",
+          handler=fleet.move_device, answer=wire.DeviceInfo, body=wire.MoveDevice, role="operator"),
+    Route(method="POST", path="/devices/{id}/revoke", summary="Take a device out of the fleet for good",
+          handler=fleet.revoke_device, answer=wire.DeviceInfo, body=wire.RevokeDevice, role="admin"),
+    Route(method="GET", path="/points", summary="Every distribution point with a grant",
+          handler=fleet.list_points, answer=wire.PointList),
+    Route(method="GET", path="/channels", summary="Every channel", handler=content.list_channels,
+          answer=wire.ChannelList),
+    Route(method="GET", path="/releases", summary="Every signed release", handler=content.list_releases,
+          answer=wire.ReleaseList),
+    Route(method="GET", path="/releases/{target:path}", summary="One release: a target or product@version",
+          handler=content.show_release, answer=wire.ReleaseInfo),
+    Route(method="GET", path="/artifacts/{info_hash}", summary="How much of an artifact is at the server",
+          handler=content.artifact_state, answer=wire.ArtifactState),
+    Route(method="PUT", path="/artifacts/{info_hash}", summary="Upload an artifact's content, or the rest",
+          handler=content.upload, answer=wire.ArtifactState, role="admin", streams=True,
+          query={"offset": "where the body belongs; what the server has", "length": "the full length",
+                 "sha256": "the hash of the whole, in hexadecimal"}),
+    Route(method="POST", path="/publications", summary="Publish signed metadata and torrents",
+          handler=content.publish, answer=wire.Published, body=wire.NewPublication, role="admin",
+          body_bytes_max=limits.PUBLICATION_BYTES_MAX),
+    Route(method="GET", path="/deployments", summary="Every deployment, newest first",
+          handler=rollout.list_deployments, answer=wire.DeploymentList),
+    Route(method="POST", path="/deployments", summary="Order a release onto a group with its subgroups",
+          handler=rollout.add_deployment, answer=wire.DeploymentInfo, body=wire.NewDeployment,
+          role="operator"),
+    Route(method="GET", path="/deployments/{id}", summary="A deployment, and how far each device is",
+          handler=rollout.show_deployment, answer=wire.DeploymentDetail),
+    Route(method="DELETE", path="/deployments/{id}", summary="Stop a deployment",
+          handler=rollout.stop_deployment, answer=wire.DeploymentInfo, role="operator"),
+    Route(method="GET", path="/explain", summary="Where a device gets a release from, and why",
+          handler=rollout.explain, answer=wire.Explanation,
+          query={"device": "an id, its beginning, or a name", "target": "a target or product@version"}),
+)  # fmt: skip

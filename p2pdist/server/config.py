@@ -1,0 +1,155 @@
+"""The admin server's configuration file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from p2pdist import limits
+from p2pdist.core.rates import parse_window
+from p2pdist.ids import GroupPath, parse_group
+from p2pdist.net.endpoints import parse_endpoint
+from p2pdist.server.control.plane import PlaneSettings
+from p2pdist.server.origin import OriginSettings
+from p2pdist.server.service import ServiceSettings
+from p2pdist.wire.messages import RateLimits
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Seconds = Annotated[int, Meta(ge=1, le=365 * 24 * 3600)]
+BytesPerSecond = Annotated[int, Meta(ge=0, le=2**53)]
+
+
+class ServerTable(msgspec.Struct, frozen=True, kw_only=True):
+    """``[server]``: where its files are."""
+
+    data: Path
+
+
+class StoreTable(msgspec.Struct, frozen=True, kw_only=True):
+    """``[store]``: the database; empty is an SQLite file in the data directory."""
+
+    url: str = ""
+
+
+class LinkTable(msgspec.Struct, frozen=True, kw_only=True):
+    """``[link]``: where devices and distribution points dial. ``addresses`` go into enrolment bundles."""
+
+    addresses: Annotated[tuple[str, ...], Meta(min_length=1, max_length=limits.GRANT_ADDRESSES_MAX)]
+    host: str = "0.0.0.0"
+    port: Port = 7601
+    heartbeat_s: Annotated[int, Meta(ge=1, le=86_400)] = 300
+
+
+class ApiTable(msgspec.Struct, frozen=True, kw_only=True):
+    """``[api]``: where operators' command lines connect; ``hosts`` stand in its certificate."""
+
+    hosts: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
+    host: str = "0.0.0.0"
+    port: Port = 7600
+
+
+class OriginTable(msgspec.Struct, frozen=True, kw_only=True):
+    """``[origin]``: the server's own seed; 0 bytes per second is unlimited."""
+
+    host: str = "0.0.0.0"
+    port: Port = 7602
+    up_bytes_per_s: BytesPerSecond = 0
+
+
+class OnlineTable(msgspec.Struct, frozen=True, kw_only=True):
+    """``[online]``: the key that signs snapshot and timestamp, and how long these are valid."""
+
+    key: Path
+    passphrase_file: Path
+    timestamp_life_s: Seconds = 24 * 3600
+    snapshot_life_s: Seconds = 7 * 24 * 3600
+
+
+class CertificatesTable(msgspec.Struct, frozen=True, kw_only=True):
+    """``[certificates]``: how long a node's certificate is valid; it is renewed at half of it."""
+
+    life_s: Seconds = 24 * 3600
+
+
+class RatesTable(msgspec.Struct, frozen=True, kw_only=True):
+    """``[[rates]]``: bytes per second for the nodes of a group with its subgroups; 0 is unlimited.
+
+    The nearest ancestor's count. ``windows`` lower the WAN limits, as ``"08:00-18:00=250000"``.
+    """
+
+    group: str
+    site_up: BytesPerSecond = 0
+    site_down: BytesPerSecond = 0
+    wan_up: BytesPerSecond = 0
+    wan_down: BytesPerSecond = 0
+    windows: Annotated[tuple[str, ...], Meta(max_length=32)] = ()
+
+
+class LogTable(msgspec.Struct, frozen=True, kw_only=True):
+    """``[log]``: standard error, for people or as JSON lines."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    json: bool = False
+
+
+class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole file."""
+
+    server: ServerTable
+    link: LinkTable
+    online: OnlineTable
+    store: StoreTable = StoreTable()
+    api: ApiTable = ApiTable()
+    origin: OriginTable = OriginTable()
+    certificates: CertificatesTable = CertificatesTable()
+    rates: tuple[RatesTable, ...] = ()
+    log: LogTable = LogTable()
+
+    @property
+    def store_url(self) -> str:
+        """The database's URL."""
+        return self.store.url or f"sqlite:///{self.server.data / 'fleet.db'}"
+
+    @property
+    def api_hosts(self) -> tuple[str, ...]:
+        """The names and addresses in the API's certificate."""
+        hosts = [parse_endpoint(address)[0] for address in self.link.addresses]
+        return tuple(dict.fromkeys([*self.api.hosts, *hosts, "localhost", "127.0.0.1", "::1"]))
+
+    def service_settings(self) -> ServiceSettings:
+        """Return what the running service needs.
+
+        Raises:
+            UsageError: a group, an address or a window is not written as it must be.
+        """
+        for address in self.link.addresses:
+            parse_endpoint(address)
+        return ServiceSettings(
+            plane=PlaneSettings(
+                host=self.link.host,
+                port=self.link.port,
+                certificate_life_s=self.certificates.life_s,
+                heartbeat_s=self.link.heartbeat_s,
+                rates=dict(map(_rates, self.rates)),
+            ),
+            origin=OriginSettings(
+                host=self.origin.host, port=self.origin.port, up_bytes_per_s=self.origin.up_bytes_per_s
+            ),
+            timestamp_life_s=self.online.timestamp_life_s,
+            snapshot_life_s=self.online.snapshot_life_s,
+        )
+
+
+def _rates(table: RatesTable) -> tuple[GroupPath, RateLimits]:
+    for window in table.windows:
+        parse_window(window)
+    return parse_group(table.group), RateLimits(
+        site_up=table.site_up,
+        site_down=table.site_down,
+        wan_up=table.wan_up,
+        wan_down=table.wan_down,
+        windows=list(table.windows),
+    )
