@@ -29,7 +29,7 @@ class SwarmTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """``[swarm]``: where other nodes reach this one for content; port 0 takes any free one."""
 
     host: Host = "0.0.0.0"
-    port: Port = 7881
+    port: Port = 7602
 
 
 class InstallTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -62,7 +62,7 @@ class PointTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """
 
     host: Host = "0.0.0.0"
-    port: Annotated[int, Meta(ge=0, le=65535)] = 7443
+    port: Port = 7601
     quota_bytes: Annotated[int, Meta(ge=0)] = 0
 
 
