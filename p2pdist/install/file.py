@@ -54,6 +54,11 @@ async def install_file(job: Job, recipe: FileRecipe) -> InstallResult:
     return result
 
 
+def tidy_file(job: Job, recipe: FileRecipe) -> None:
+    """Remove the second name that a kill right after the end has left. Blocking."""
+    _Place(job, recipe).drop_old()
+
+
 async def _reload(job: Job, recipe: FileRecipe) -> InstallResult:
     if not recipe.reload:
         return InstallResult()
@@ -138,8 +143,9 @@ class _Place:
     def drop_old(self) -> None:
         """Forget the old file."""
         try:
-            self._old.unlink(missing_ok=True)
-            sync_directory(self._path.parent)
+            if os.path.lexists(self._old):
+                self._old.unlink()
+                sync_directory(self._path.parent)
         except OSError as error:
             raise storage_error(f"{self._old} could not be removed", error) from error
 

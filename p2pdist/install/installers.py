@@ -11,7 +11,7 @@ from p2pdist.errors import UsageError
 from p2pdist.files import locked, storage_error
 from p2pdist.install.command import install_command
 from p2pdist.install.deb import install_deb
-from p2pdist.install.file import install_file, place_of
+from p2pdist.install.file import install_file, place_of, tidy_file
 from p2pdist.install.platform import Machine, matches
 from p2pdist.install.processes import wait_witness
 from p2pdist.install.steps import InstallLayout, InstallResult, Job
@@ -79,6 +79,8 @@ async def install(
     with locked(layout.state / "lock", what=f"the installer's state {layout.state}"):
         ended = await trio.to_thread.run_sync(job.load)
         if ended is not None:
+            if isinstance(release.recipe, FileRecipe):
+                await trio.to_thread.run_sync(tidy_file, job, release.recipe)
             return ended
         if job.last is not None:
             await wait_witness(job.witness, timeout_s=release.recipe.timeout_s)

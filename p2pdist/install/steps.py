@@ -118,6 +118,8 @@ class Job:
         Raises:
             Unavailable: the file is damaged.
         """
+        for leftover in self.layout.state.glob(f".{self._path.name}.*.new"):
+            leftover.unlink(missing_ok=True)  # of a writer that was killed
         step = self._read()
         if step is None:
             return None

@@ -29,6 +29,7 @@ from p2pdist.trust.catalog import TreeRecipe
 
 _LINK_BYTES_MAX = limits.KIB
 _TRASH = ".trash-"
+_UNPACKING = re.compile(r"\..*\.unpacking")
 
 
 async def install_tree(job: Job, recipe: TreeRecipe) -> InstallResult:
@@ -89,9 +90,9 @@ class _Versions:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             sync_directory(self._base)
-            for leftover in self.path.iterdir():
-                if leftover.name.startswith(_TRASH):
-                    remove_tree(leftover)
+            for path in self.path.iterdir():
+                if path.name.startswith((_TRASH, "..")) or _UNPACKING.fullmatch(path.name):
+                    remove_tree(path)  # of a run that was killed
             name = self.choose()
             if not (self.path / name).exists():
                 write_atomic(self._marker(name), self._job.release.sha256.encode())

@@ -1,0 +1,97 @@
+"""A program that installs, and is really killed: run by test_kill.py.
+
+It reads one request a line, forks a child for each, and answers one line when the child is gone. The
+child counts the operations on files and processes that Python reports to audit hooks, and ends itself
+with SIGKILL right before the one that the request names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import msgspec
+import trio
+
+from p2pdist.errors import P2PDistError
+from p2pdist.install.installers import InstallLayout, install
+from p2pdist.trust.catalog import Release
+
+COUNTED = (
+    "open",
+    "os.chmod",
+    "os.chown",
+    "os.link",
+    "os.mkdir",
+    "os.remove",
+    "os.rename",
+    "os.rmdir",
+    "os.symlink",
+    "os.truncate",
+    "subprocess.Popen",
+)
+
+
+class Request(msgspec.Struct, kw_only=True):
+    """What to install where, and when to die (0: not at all)."""
+
+    release: Release
+    artifact: str
+    root: str
+    state: str
+    attempt: str
+    kill_at: int = 0
+
+
+def child(request: Request, answer: int) -> None:
+    """Install, and write the outcome to the descriptor *answer*."""
+    count = 0
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal count
+        if event in COUNTED:
+            count += 1
+            if count == request.kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    layout = InstallLayout(root=Path(request.root), state=Path(request.state))
+
+    async def work() -> str:
+        try:
+            result = await install(
+                request.release, Path(request.artifact), layout=layout, attempt=request.attempt
+            )
+        except P2PDistError as error:
+            return f"{type(error).__name__}: {error}"
+        return result.failure
+
+    failure = trio.run(work)
+    os.write(answer, json.dumps({"failure": failure, "operations": count}).encode())
+
+
+def main() -> None:
+    """Serve requests until the input ends."""
+    for line in sys.stdin:
+        request = msgspec.json.decode(line, type=Request)
+        readable, writable = os.pipe()
+        if os.fork() == 0:
+            os.close(readable)
+            code = 1
+            try:
+                child(request, writable)
+                code = 0
+            finally:
+                os._exit(code)
+        os.close(writable)
+        with os.fdopen(readable) as pipe:
+            said = pipe.read()
+        os.wait()
+        print(said or json.dumps({"killed": True}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
