@@ -23,14 +23,14 @@ _REASON_BITS: Final = 23
 _LIBRARY_SSL: Final = 20
 _ALERT_FROM_PEER: Final = 1000  # from here on: the other side refused us
 _UNKNOWN_ARTIFACT: Final = 234  # it asked for an artifact that is not here
+_BAD_CERTIFICATE: Final = "its certificate is of another fleet, not for this swarm, or not valid now"
 _REASONS: Final = {
-    134: "its certificate is not valid for this swarm",
+    134: _BAD_CERTIFICATE,
     199: "it has no certificate",
     156: "it does not speak TLS",
     198: "it does not speak TLS",
     267: "it does not speak TLS",
 }
-_OTHER_AUTHORITY: Final = "its certificate is not of this fleet"
 
 
 class AlertDesk:
@@ -123,7 +123,7 @@ class AlertDesk:
 
     def _piece_finished(self, alert: lt.piece_finished_alert) -> None:
         if carried := self._carried.get(alert.handle):
-            carried.storage_works()
+            carried.have += 1
             suspects = carried.ledger.piece_verified(alert.piece_index)
             if suspects:
                 self._refuse(carried, alert.piece_index, None, suspects)
@@ -186,10 +186,14 @@ class AlertDesk:
         for status in alert.status:
             if carried := self._carried.get(status.handle):
                 carried.status = status
+                carried.have = status.num_pieces
 
     def _storage_error(self, alert: lt.file_error_alert | lt.torrent_error_alert) -> None:
         carried = self._carried.get(alert.handle)
-        if not carried or carried.resting or not alert.error.value():
+        if not carried or not alert.error.value():
+            return
+        carried.doubtful = True
+        if carried.resting:
             return
         carried.resting = True
         self._failed(carried)
@@ -245,7 +249,7 @@ def _stranger_reason(error: lt.error_code) -> str | None:
         return None
     library, reason = error.value() >> _REASON_BITS, error.value() & ((1 << _REASON_BITS) - 1)
     if library != _LIBRARY_SSL:
-        return _OTHER_AUTHORITY
+        return _BAD_CERTIFICATE
     if reason >= _ALERT_FROM_PEER or reason == _UNKNOWN_ARTIFACT:
         return None
     return _REASONS.get(reason, error.message())

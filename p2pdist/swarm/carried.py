@@ -36,41 +36,54 @@ class Carried:
         self.complete = artifact.sealed
         self.failure = ""
         """Why the content file cannot be used; empty while it can."""
+        self.have = 0
+        """Pieces that are verified: as of the last status, and counted on from there."""
+        self.have_written = 0
+        self.doubtful = False
+        """A write failed since the content was last checked: libtorrent counts a piece as soon as its
+        hash is right, and forgets that it never reached the disk if it was among the last."""
         self.resting = False
-        """Stopped because of it, until :meth:`try_again`."""
+        """Stopped because of it, until :meth:`prepare_retry`."""
         self.retry_at = 0.0
         self._retries = 0
+        self.changing = trio.Lock()
+        """Held while the artifact is taken out of the session, or out and in again."""
         self.flushed = trio.Event()
         self.removed = trio.Event()
 
     def is_moving(self) -> bool:
         """Tell whether the rates are worth asking for again."""
+        if not self.complete:
+            return bool(self.sources) and not self.resting
         status = self.status
-        if status is None or not self.complete:
-            return not self.resting and bool(status is None or status.num_peers)
-        return bool(status.download_payload_rate or status.upload_payload_rate)
+        return status is None or bool(status.download_payload_rate or status.upload_payload_rate)
+
+    def is_alone(self) -> bool:
+        """Tell whether there are sources and none is connected."""
+        return self.is_moving() and not self.complete and not (self.status and self.status.num_peers)
 
     def storage_works(self) -> None:
         """A piece was written: whatever was wrong with the storage is over."""
         self.failure = ""
         self._retries = 0
 
-    def try_again(self, now: float) -> None:
-        """Go on after a storage failure; the next attempt, if it fails, waits longer."""
+    def prepare_retry(self, now: float) -> None:
+        """Forget a storage failure before the next attempt; the one after that, if any, waits longer."""
         self.resting = False
+        self.doubtful = False
+        self.wholly_flushed = False
         self._retries += 1
         self.retry_at = now + min(RETRY_S_MAX, 2.0**self._retries)
-        self.handle.clear_error()
-        self.handle.unset_flags(lt.torrent_flags.upload_mode)
-        self.handle.resume()
+        self.have = 0
+        self.status = None
+        self.ledger.forget_open()
 
     def statistics(self, book: NodeBook) -> ArtifactStatistics:
         """Return where the artifact stands."""
         sources, unattributed = self.ledger.accounts(book)
         status = self.status
-        have = self.pieces if self.complete else status.num_pieces if status else 0
         return ArtifactStatistics(
-            have=have,
+            have=self.pieces if self.complete else min(self.have, self.pieces),
             pieces=self.pieces,
             bytes_done=self.artifact.length if self.complete else status.total_done if status else 0,
             complete=self.complete,

@@ -11,12 +11,15 @@ from typing import Final
 
 import libtorrent as lt
 
+from p2pdist.ids import NodeId
 from p2pdist.swarm.model import Source
 from p2pdist.wire.frames import Role
 from p2pdist.wire.messages import RateLimits
 
 _EVERYBODY: Final = (("0.0.0.0", "255.255.255.255"), ("::", "ffff:" * 7 + "ffff"))
 _BLOCKED: Final = 1
+BAN_S: Final = 600.0
+"""How long an address that sent wrong bytes stays out. libtorrent's own ban ends when it dials us."""
 
 
 class LinkClasses:
@@ -33,6 +36,8 @@ class LinkClasses:
         self._others = self._wan if role == "origin" else self._site
         self._far: frozenset[str] = frozenset()
         self._near: frozenset[str] = frozenset()
+        self._nodes_at: dict[str, set[NodeId]] = {}
+        self._banned: dict[str, float] = {}
         self._apply()
         self.limit(RateLimits())
 
@@ -51,7 +56,9 @@ class LinkClasses:
         """Put each source's address into its class; connections that are open stay where they are."""
         far: set[str] = set()
         near: set[str] = set()
+        self._nodes_at = {}
         for source in sources:
+            self._nodes_at.setdefault(source.host, set()).add(source.node)
             (far if source.wan else near).add(source.host)
         if far != self._far or near != self._near:
             self._far, self._near = frozenset(far), frozenset(near)
@@ -62,11 +69,29 @@ class LinkClasses:
 
         libtorrent has no other way than a filter: it is set, which closes, and lifted again.
         """
-        closing = lt.ip_filter()
+        self._filter({*self._banned, *hosts})
+        self._filter(self._banned)
+
+    def ban(self, node: NodeId, now: float) -> None:
+        """Keep the address of a node out for a while, unless it shares the address with others."""
+        for host, nodes in self._nodes_at.items():
+            if nodes == {node}:
+                self._banned[host] = now + BAN_S
+        self._filter(self._banned)
+
+    def lift_bans(self, now: float) -> frozenset[str]:
+        """Let those in again whose time is over. Returns their addresses."""
+        over = frozenset(host for host, until in self._banned.items() if until <= now)
+        if over:
+            self._banned = {host: until for host, until in self._banned.items() if until > now}
+            self._filter(self._banned)
+        return over
+
+    def _filter(self, hosts: Iterable[str]) -> None:
+        blocking = lt.ip_filter()
         for host in hosts:
-            closing.add_rule(host, host, _BLOCKED)
-        self._session.set_ip_filter(closing)
-        self._session.set_ip_filter(lt.ip_filter())
+            blocking.add_rule(host, host, _BLOCKED)
+        self._session.set_ip_filter(blocking)
 
     def _apply(self) -> None:
         classes = lt.ip_filter()

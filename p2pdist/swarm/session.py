@@ -56,6 +56,9 @@ ALERT_BATCH_S: Final = 0.025
 POLL_S: Final = 1.0
 """How often rates are asked for while something moves."""
 
+UPKEEP_POLLS: Final = 4
+"""After so many polls, pieces are written out of libtorrent's cache: a kill costs no more than these."""
+
 STORAGE_RETRY_S: Final = 2.0
 LISTEN_S: Final = 10.0
 REMOVE_S: Final = 10.0
@@ -104,22 +107,9 @@ class Swarm:
                 f"this node carries {limits.TORRENTS_ACTIVE_MAX} artifacts", hint="remove one first"
             )
         await trio.to_thread.run_sync(check_content_file, artifact)
-        parameters = lt.load_torrent_buffer(artifact.torrent)
-        info = parameters.ti
-        if info is None or info.info_hashes().v2.to_bytes().hex() != artifact.info_hash:
-            raise UsageError(f"the torrent of {artifact.info_hash} is of something else")
-        parameters.save_path = str(artifact.path.parent)
-        parameters.renamed_files = {0: artifact.path.name}
-        parameters.root_certificate = self._settings.ca_pem.decode()
-        parameters.max_connections = limits.PEERS_PER_TORRENT_MAX
-        parameters.flags = _flags(sealed=artifact.sealed)
-        handle = await trio.to_thread.run_sync(self._session.add_torrent, parameters)
-        carried = Carried(artifact, handle, info.num_pieces(), info.piece_length())
+        carried = Carried(artifact, *(await self._start(artifact)))
         self._carried[artifact.info_hash] = carried
-        self._desk.carry(carried)
-        self._certify(carried)
-        handle.resume()
-        self._stir()
+        self._let_go(carried)
 
     async def remove(self, info_hash: InfoHash, *, delete: bool) -> None:
         """Take an artifact out, and with *delete* its content file too.
@@ -131,14 +121,10 @@ class Swarm:
             Unavailable: libtorrent does not let go of it in time.
         """
         carried = self._find(info_hash)
-        carried.flushed = trio.Event()
-        carried.handle.pause()
-        carried.handle.flush_cache()
         try:
             with trio.fail_after(REMOVE_S):
-                await carried.flushed.wait()
-                self._session.remove_torrent(carried.handle)
-                await carried.removed.wait()
+                async with carried.changing:
+                    await self._stop(carried)
         except trio.TooSlowError:
             raise Unavailable(
                 f"the artifact {info_hash} could not be closed", hint="the disk is too slow"
@@ -159,12 +145,14 @@ class Swarm:
         """Say whom to fetch an artifact from, replacing what was said before.
 
         New sources are dialled at once, and again while they do not answer. Connections to those that
-        are no longer named are closed.
+        are no longer named are closed. A source that sent wrong bytes is kept out for ten minutes,
+        unless it shares its address with others.
 
         Raises:
             UsageError: the artifact is not in the swarm, or a source is no address.
         """
         carried = self._find(info_hash)
+        self._links.lift_bans(trio.current_time())
         wanted = tuple(sources[: limits.CANDIDATES_MAX])
         for source in wanted:
             parse_host(source.host)
@@ -173,10 +161,7 @@ class Swarm:
         carried.sources = wanted
         self._links.classify(source for each in self._carried.values() for source in each.sources)
         if dropped:
-            self._links.disconnect({host for host, _ in dropped})
-            hosts = {host for host, _ in dropped}
-            for other in self._carried.values():
-                self._dial(other, [s for s in other.sources if s.host in hosts])
+            self._reconnect({host for host, _ in dropped})
         self._dial(carried, wanted)
         self._stir()
 
@@ -209,6 +194,53 @@ class Swarm:
         except KeyError:
             raise UsageError(f"the artifact {info_hash} is not in the swarm") from None
 
+    async def _start(self, artifact: Artifact) -> tuple[lt.torrent_handle, int, int]:
+        """Put an artifact into the session, stopped; return its handle, pieces and piece size."""
+        parameters = lt.load_torrent_buffer(artifact.torrent)
+        info = parameters.ti
+        if info is None or info.info_hashes().v2.to_bytes().hex() != artifact.info_hash:
+            raise UsageError(f"the torrent of {artifact.info_hash} is of something else")
+        parameters.save_path = str(artifact.path.parent)
+        parameters.renamed_files = {0: artifact.path.name}
+        parameters.root_certificate = self._settings.ca_pem.decode()
+        parameters.max_connections = limits.PEERS_PER_TORRENT_MAX
+        parameters.flags = _flags(sealed=artifact.sealed)
+        handle = await trio.to_thread.run_sync(self._session.add_torrent, parameters)
+        return handle, info.num_pieces(), info.piece_length()
+
+    def _let_go(self, carried: Carried) -> None:
+        """Give an artifact in the session its certificate, and start it."""
+        self._desk.carry(carried)
+        self._certify(carried)
+        carried.handle.resume()
+        self._dial(carried, carried.sources)
+        self._stir()
+
+    async def _stop(self, carried: Carried) -> None:
+        """Take an artifact out of the session, with everything fetched so far in its file."""
+        carried.flushed = trio.Event()
+        carried.removed = trio.Event()
+        carried.handle.pause()
+        carried.handle.flush_cache()
+        await carried.flushed.wait()
+        self._session.remove_torrent(carried.handle)
+        await carried.removed.wait()
+        self._desk.drop(carried)
+
+    async def _start_again(self, carried: Carried) -> None:
+        """Go on after a storage failure, from what is on the disk.
+
+        The artifact is taken out and put in again: in 2.1.1 a recheck in place makes libtorrent expect
+        blocks beyond the end of the file, and leaves its peers marked as useless.
+        """
+        async with carried.changing:
+            if self._carried.get(carried.artifact.info_hash) is not carried:
+                return
+            carried.prepare_retry(trio.current_time())
+            await self._stop(carried)
+            carried.handle, _, _ = await self._start(carried.artifact)
+            self._let_go(carried)
+
     def _certify(self, carried: Carried) -> None:
         certificate, key = self._identity
         carried.handle.set_ssl_certificate_buffer(certificate.decode(), key.decode(), FFDHE2048_PEM)
@@ -218,7 +250,15 @@ class Swarm:
             if source.node != self._settings.node:
                 carried.handle.connect_peer((source.host, source.port))
 
+    def _reconnect(self, hosts: set[str]) -> None:
+        """Close the connections to these addresses, and dial those of them that are still sources."""
+        self._links.disconnect(hosts)
+        for carried in self._carried.values():
+            self._dial(carried, [source for source in carried.sources if source.host in hosts])
+
     def _emit(self, event: SwarmEvent) -> None:
+        if isinstance(event, PieceRefused) and event.source is not None:
+            self._links.ban(event.source, trio.current_time())
         refusal = isinstance(event, PieceRefused | StrangerRefused)
         waiting = self._event_in.statistics().current_buffer_used
         if (refusal and waiting >= EVENTS_MAX * 3 // 4) or waiting >= EVENTS_MAX:
@@ -233,7 +273,9 @@ class Swarm:
         self._busy.set()
 
     def _close(self) -> None:
-        """End the session. Blocking: libtorrent waits for its disk threads."""
+        """End the session. Blocking, for the whole process: libtorrent's destructor keeps the interpreter
+        lock while it waits for its disk threads, and up to 3 s for peers to acknowledge the end of TLS.
+        """
         self._event_in.close()
         self._session.pause()
         del self._session, self._desk, self._links
@@ -263,14 +305,27 @@ class Swarm:
 
     async def _poll(self) -> None:
         """Ask for rates while something moves, and once more when it has stopped."""
+        polls = 0
         while True:
             await self._busy.wait()
             self._busy = trio.Event()
             self._desk.content_moved = False
             self._session.post_torrent_updates()
             await trio.sleep(POLL_S)
+            polls += 1
+            if polls % UPKEEP_POLLS == 0:
+                self._keep_up()
             if any(carried.is_moving() for carried in self._carried.values()):
                 self._stir()
+
+    def _keep_up(self) -> None:
+        """Write out what is fetched so far, and dial again where nobody is connected."""
+        for carried in self._carried.values():
+            if carried.have != carried.have_written and not carried.complete:
+                carried.have_written = carried.have
+                carried.handle.flush_cache()
+            if carried.is_alone():
+                self._dial(carried, carried.sources)
 
     async def _sync_finished(self) -> None:
         async for carried in self._sync_out:
@@ -279,7 +334,8 @@ class Swarm:
             except P2PDistError as error:
                 self._emit(StorageFailed(info_hash=carried.artifact.info_hash, reason=str(error)))
                 continue
-            if self._carried.get(carried.artifact.info_hash) is carried:
+            if self._carried.get(carried.artifact.info_hash) is carried and not carried.doubtful:
+                carried.storage_works()
                 carried.complete = True
                 self._emit(ArtifactFinished(info_hash=carried.artifact.info_hash))
 
@@ -295,7 +351,7 @@ class Swarm:
                 if trio.current_time() >= carried.retry_at and await trio.to_thread.run_sync(
                     has_room, carried.artifact
                 ):
-                    carried.try_again(trio.current_time())
+                    await self._start_again(carried)
 
 
 @asynccontextmanager

@@ -80,6 +80,7 @@ def session_settings(settings: SwarmSettings) -> settings_pack:
         "allow_multiple_connections_per_ip": True,
         "connections_limit": 4 * limits.PEERS_PER_TORRENT_MAX,
         "connection_speed": 100,
+        "tick_interval": 100,  # a new source is dialled at the next tick
         "smooth_connects": False,
         "torrent_connect_boost": limits.PEERS_PER_TORRENT_MAX,
         "peer_connect_timeout": 6,
