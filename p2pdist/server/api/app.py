@@ -21,7 +21,7 @@ from p2pdist.server.api.routes import PREFIX, ROUTES
 from p2pdist.server.api.table import Call, Route
 from p2pdist.server.api.uploads import OffsetMismatch
 from p2pdist.store import tokens
-from p2pdist.wire.api import PROBLEM_TYPE, ApiRole, ProblemDetails
+from p2pdist.wire.api import PROBLEM_TYPE, ApiRole, ArtifactState, ProblemDetails
 
 _log = get_logger()
 
@@ -78,7 +78,7 @@ async def _serve(api: Api, route: Route, request: Request) -> Response:
     now = int(time.time())
     try:
         actor = await _authenticate(api, route, request, now)
-        call = Call[Any](
+        call: Call[Any] = Call(
             actor=actor,
             now=now,
             body=await _body(route, request),
@@ -94,7 +94,11 @@ async def _serve(api: Api, route: Route, request: Request) -> Response:
     except Exception as error:  # noqa: BLE001 - one request's handler; the server goes on
         _log.error("api.failed", path=route.path, method=route.method, exc_info=error)
         return _problem(Unavailable("the request failed", hint="see the server's log"), route, status=500)
-    return _json(answer if isinstance(answer, bytes) else msgspec.json.encode(answer))
+    response = _json(answer if isinstance(answer, bytes) else msgspec.json.encode(answer))
+    if isinstance(answer, ArtifactState):  # so that HEAD tells where an upload continues
+        response.headers["x-stored-bytes"] = str(answer.stored_bytes)
+        response.headers["x-complete"] = "true" if answer.complete else "false"
+    return response
 
 
 async def _authenticate(api: Api, route: Route, request: Request, now: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
@@ -102,6 +102,20 @@ async def serve_api(
         task_status.started((address.strip("[]"), int(bound_port)))
 
 
+def _without_lifespan(app: Starlette) -> Callable[..., Awaitable[None]]:
+    """Answer the lifespan protocol here: Starlette turns its cancellation into a failure of the server."""
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "lifespan":
+            await app(scope, receive, send)
+            return
+        while (await receive())["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        await send({"type": "lifespan.shutdown.complete"})
+
+    return answer
+
+
 async def _serve(app: Starlette, config: Config, *, task_status: Any) -> None:
     # anycorn's type names only its own event types; Starlette is an ASGI application like any other
-    await serve(app, config, shutdown_trigger=trio.sleep_forever, task_status=task_status)  # type: ignore[arg-type]
+    await serve(_without_lifespan(app), config, shutdown_trigger=trio.sleep_forever, task_status=task_status)
