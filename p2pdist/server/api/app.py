@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -88,7 +89,12 @@ async def _serve(api: Api, route: Route, request: Request) -> Response:
         )
         answer = await route.handler(api, call)
     except P2PDistError as error:
-        return _problem(error, route)
+        response = _problem(error, route)
+        if route.body is not None or route.streams:
+            response.headers["connection"] = (
+                "close"  # what was not read of the body must not be read as a request
+            )
+        return response
     except ClientDisconnect:
         return Response(status_code=400)  # nobody is there to read it
     except Exception as error:  # noqa: BLE001 - one request's handler; the server goes on
@@ -127,10 +133,11 @@ async def _body(route: Route, request: Request) -> Any:
     if route.body is None:
         return None
     data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > route.body_bytes_max:
-            raise UsageError(f"the request's body is larger than {route.body_bytes_max} bytes")
+    async with aclosing(request.stream()) as chunks:
+        async for chunk in chunks:
+            data += chunk
+            if len(data) > route.body_bytes_max:
+                raise UsageError(f"the request's body is larger than {route.body_bytes_max} bytes")
     try:
         return msgspec.json.decode(bytes(data), type=route.body, strict=True)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

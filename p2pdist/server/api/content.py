@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from starlette.requests import ClientDisconnect
 
@@ -69,9 +70,10 @@ async def upload(api: Api, call: Call[None]) -> wire.ArtifactState:
     if not length:
         raise UsageError("an artifact cannot be empty")
     offset = call.query_int("offset", 0, at_most=length)
-    stored, complete = await api.uploads.receive(
-        info_hash, _chunks(call), offset=offset, length=length, sha256=sha256, now=call.now
-    )
+    async with aclosing(_chunks(call)) as chunks:
+        stored, complete = await api.uploads.receive(
+            info_hash, chunks, offset=offset, length=length, sha256=sha256, now=call.now
+        )
     if complete:
         await api.service.content_arrived(info_hash)
         await api.note(call, "artifact.upload", info_hash)
@@ -97,13 +99,14 @@ async def publish(api: Api, call: Call[wire.NewPublication]) -> wire.Published:
     )
 
 
-async def _chunks(call: Call[None]) -> AsyncIterator[bytes]:
+async def _chunks(call: Call[None]) -> AsyncGenerator[bytes, None]:
     """The body as it comes; an uploader that goes away ends it, and what has come is kept."""
-    try:
-        async for chunk in call.request.stream():
-            yield chunk
-    except ClientDisconnect:
-        return
+    async with aclosing(call.request.stream()) as stream:
+        try:
+            async for chunk in stream:
+                yield chunk
+        except ClientDisconnect:
+            return
 
 
 def _info(api: Api, release: Release) -> wire.ReleaseInfo:
