@@ -18,6 +18,7 @@ _FORMAT = 1
 _CACHE_KIB = 256
 _WAL_PAGES = 64  # of 4 KiB, until they move into the database
 _BUSY_S = 2.0
+_ERRORS = (sqlite3.Error, UnicodeDecodeError)  # the latter: a message that quotes damaged text
 
 
 class Journal:
@@ -40,15 +41,18 @@ class Journal:
             except BaseException:
                 self._database.close()
                 raise
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             raise self._translated(error) from error
 
     def records(self) -> dict[str, bytes]:
         """Return everything, by key."""
         try:
-            return dict(self._database.execute("SELECT key, value FROM record ORDER BY key"))
-        except sqlite3.Error as error:
+            records = dict(self._database.execute("SELECT key, value FROM record ORDER BY key"))
+        except _ERRORS as error:
             raise self._translated(error) from error
+        if not all(isinstance(key, str) and isinstance(value, bytes) for key, value in records.items()):
+            raise self._damaged("a record has another type")
+        return records
 
     def apply(self, changes: Mapping[str, bytes | None]) -> None:
         """Set or remove (None) records, all of them or none.
@@ -69,7 +73,7 @@ class Journal:
                 if self._database.in_transaction:
                     self._database.execute("ROLLBACK")
                 raise
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             raise self._translated(error) from error
 
     def close(self) -> None:
@@ -113,9 +117,9 @@ class Journal:
         database.execute(f"PRAGMA user_version = {_FORMAT}")
         database.execute("COMMIT")
 
-    def _translated(self, error: sqlite3.Error) -> P2PDistError:
+    def _translated(self, error: Exception) -> P2PDistError:
         name = getattr(error, "sqlite_errorname", "")
-        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        if isinstance(error, UnicodeDecodeError) or name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
             return self._damaged(str(error))
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
             return Unavailable(f"{self._path} is in use by another process", hint="end that one first")

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from p2pdist import limits
@@ -85,6 +85,7 @@ def test_a_damaged_journal_is_named_with_what_to_do(tmp_path: Path) -> None:
 
 
 @given(st.integers(min_value=0, max_value=2**32))
+@example(15256769)  # SQLite's own message quoted text that was not UTF-8
 @settings(max_examples=40, deadline=None)
 def test_random_damage_is_noticed_or_harmless(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
     path = tmp_path_factory.mktemp("damaged") / "journal"
