@@ -69,6 +69,7 @@ class Carrier:
         "_peer",
         "_pinged_at",
         "_running",
+        "_said",
         "_session",
         "_sever",
         "_stream",
@@ -99,6 +100,7 @@ class Carrier:
         self._done = Pulse()
         self._running = 2  # the reader and the writer
         self._farewell = ""
+        self._said = False  # the goodbye
         self._heard_at = trio.current_time()
         self._pinged_at: float | None = None
         self.end: P2PDistError | None = None
@@ -206,8 +208,9 @@ class Carrier:
                     break
             self._session.close(self._farewell)
             await self._stream.send_all(self._session.output())
+            self._said = True
         except _GONE:
-            pass  # the reader learns why
+            self._said = True  # or cannot be said; the reader learns why
         finally:
             self._over()
 
@@ -227,6 +230,8 @@ class Carrier:
     def _over(self) -> None:
         self._running -= 1
         self._done.fire()
+        if not self._running and self._said:
+            self._sever()  # nobody has to wait until the owner has noticed
 
     async def _cut(self) -> None:
         """Close the connection, with a goodbye if none was said and it can still be said."""

@@ -366,7 +366,10 @@ class Link:
                 self._control.feed(data)
                 self._inbox.fire()
             case BodyEnded() if self._refused_body:
-                problem: Problem = codec.decode(self._refused_body, Problem)
+                try:
+                    problem: Problem = codec.decode(self._refused_body, Problem)
+                except PeerError as error:
+                    raise PeerError(f"refuses the link without a valid reason: {error.what}") from error
                 self._carrier.finish(error_of(problem), loud=True)
             case BodyEnded() | StreamReset():
                 self._carrier.finish(Unavailable(f"{self.peer} closed the control stream"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from p2pdist import limits
 from p2pdist.errors import PeerError
 from p2pdist.wire import codec
@@ -34,24 +36,22 @@ class FrameSplitter:
     def __init__(self) -> None:
         self._data = bytearray()
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """Take in the next bytes; return each frame that is complete now, still packed.
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Take in the next bytes; yield each frame that is complete now, still packed.
 
         Raises:
             PeerError: a frame says that it is empty, or larger than
                 :data:`~p2pdist.limits.FRAME_BYTES_MAX`. It is refused before its bytes are awaited.
         """
         self._data += data
-        complete = []
         start = 0
         while len(self._data) - start >= PREFIX_BYTES:
             length = int.from_bytes(self._data[start : start + PREFIX_BYTES], "big")
             if not 1 <= length <= limits.FRAME_BYTES_MAX:
-                raise PeerError(f"a frame of {length} bytes was announced")
+                raise PeerError(f"announces a frame of {length} bytes")
             end = start + PREFIX_BYTES + length
             if len(self._data) < end:
                 break
-            complete.append(bytes(self._data[start + PREFIX_BYTES : end]))
+            yield bytes(self._data[start + PREFIX_BYTES : end])
             start = end
         del self._data[:start]
-        return complete

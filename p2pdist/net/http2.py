@@ -48,6 +48,8 @@ _OUTBOX_BYTES_MAX: Final = 128 * limits.KIB  # answers to control traffic that t
 _CREDIT_BYTES: Final = 64 * limits.KIB  # window space is given back in portions of this size
 _WINDOW_INITIAL: Final = 65_535  # of every connection (RFC 9113, 6.9.2)
 _PATH_CHARS_MAX: Final = 128
+_FRAME_HEAD_BYTES: Final = 9  # length (3), type, flags, stream (4)
+_SETTINGS_FRAME: Final = 4
 _REASON_BYTES_MAX: Final = 200
 
 
@@ -97,6 +99,7 @@ class Session:
         "_closed",
         "_content",
         "_counted",
+        "_greeting",
         "_h2",
         "_outbox",
         "_outgoing",
@@ -125,6 +128,7 @@ class Session:
         self._outgoing: dict[int, _Outgoing] = {}
         self._owed: dict[int, int] = {0: 0}  # consumed and not given back, by stream that still receives
         self._ready = False
+        self._greeting: bytes | None = b"" if dialler else None
         self._closed = False
         self._content = 0  # body bytes in both directions
         self._counted = 0  # of them, those that have emptied the bucket
@@ -238,6 +242,8 @@ class Session:
                 :meth:`output` returns the goodbye.
         """
         self._overhead += len(data)
+        if self._greeting is not None:
+            self._check_greeting(data)
         self._outbox += self._h2.data_to_send()  # a goodbye from the other side would clear it there
         try:
             happened = self._h2.receive_data(data)
@@ -249,6 +255,18 @@ class Session:
         self._outbox += self._h2.data_to_send()
         self._check_flood()
         return events
+
+    def _check_greeting(self, data: bytes) -> None:
+        """See whether the acceptor begins with its settings (RFC 9113, 3.4).
+
+        ``h2`` would take any other text for the head of a long frame, and wait for the rest of it.
+        """
+        assert self._greeting is not None
+        greeting = self._greeting = self._greeting + data[:_FRAME_HEAD_BYTES]
+        if len(greeting) >= _FRAME_HEAD_BYTES:
+            if greeting[0] or greeting[3] != _SETTINGS_FRAME or any(greeting[5:_FRAME_HEAD_BYTES]):
+                raise PeerError("does not answer in HTTP/2")
+            self._greeting = None
 
     def _translate(self, event: h2.events.Event, events: list[SessionEvent]) -> None:
         match event:

@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from p2pdist.ids import GroupPath, NodeId, parse_fleet
+from p2pdist.net.events import BodyReceived, SessionEvent
+from p2pdist.net.http2 import Session
 from p2pdist.net.link import Link, OpenLinks, RequestHandler, RequestTable, open_link, serve_links
 from p2pdist.net.tls import TlsIdentity
 from p2pdist.trust.certificates import FleetAuthority, NodeCertificate, parse_certificate
@@ -153,3 +156,79 @@ def linked(serving: Any, fleet: Fleet) -> Callable[..., AbstractAsyncContextMana
             yield dialled, server
 
     return link
+
+
+class RawPeer:
+    """The other end of a link, which speaks HTTP/2 and does what a test tells it, good or bad."""
+
+    def __init__(self, stream: trio.abc.Stream, *, dialler: bool) -> None:
+        self.stream = stream
+        self.session = Session(dialler=dialler)
+        self.events: list[SessionEvent] = []
+        self._sending = trio.Lock()
+
+    async def flush(self) -> None:
+        """Send what the session has to send."""
+        async with self._sending:
+            while data := self.session.output():
+                await self.stream.send_all(data)
+
+    async def hear(self) -> list[SessionEvent]:
+        """Receive once, answer what HTTP/2 itself demands, and return what happened."""
+        data = await self.stream.receive_some(65_536)
+        if not data:
+            raise EOFError
+        happened = self.session.receive(bytes(data))
+        self.events += happened
+        await self.flush()
+        return happened
+
+    async def hear_until(self, kind: type[SessionEvent]) -> Any:
+        """Receive until something of *kind* happens, and return it; EOFError at the end."""
+        while True:
+            for event in await self.hear():
+                if isinstance(event, kind):
+                    return event
+
+    async def hear_all(self) -> None:
+        """Receive until the end."""
+        try:
+            while True:
+                await self.hear()
+        except (EOFError, trio.BrokenResourceError, trio.ClosedResourceError):
+            return
+
+    def body(self, stream: int) -> bytes:
+        """Return what has arrived on *stream*."""
+        return b"".join(e.data for e in self.events if isinstance(e, BodyReceived) and e.stream == stream)
+
+
+@pytest.fixture
+def against(
+    device_certificate: NodeCertificate, server_certificate: NodeCertificate
+) -> Callable[..., AbstractAsyncContextManager[tuple[Link, RawPeer]]]:
+    """A link whose other end is a :class:`RawPeer`, over memory; not established yet."""
+
+    @asynccontextmanager
+    async def open_against(*, dialler: bool, requests: RequestTable = REQUESTS) -> Any:
+        ours, theirs = trio.testing.memory_stream_pair()
+
+        def sever() -> None:
+            ours.send_stream.close()
+            ours.receive_stream.close()
+
+        link = Link(
+            ours,
+            dialler=dialler,
+            remote=server_certificate if dialler else device_certificate,
+            remote_host="192.0.2.7",
+            local_host="192.0.2.1",
+            requests=requests,
+            member=True,
+            sever=sever,
+        )
+        async with link.running():
+            yield link, RawPeer(theirs, dialler=not dialler)
+            await theirs.aclose()
+
+    return open_against
