@@ -46,7 +46,7 @@ from p2pdist.ids import FleetName, InfoHash
 from p2pdist.install.installers import InstallLayout, InstallResult, check_installable, install
 from p2pdist.install.platform import Machine, detect_machine
 from p2pdist.trust.catalog import Catalog, Release
-from p2pdist.wire.messages import DesiredState
+from p2pdist.wire.messages import DesiredState, Refusal, Report
 
 _log = structlog.get_logger()
 
@@ -116,6 +116,10 @@ class Deployer:
     def tasks(self) -> tuple[Task, ...]:
         """Every deployment, and how far it is."""
         return self._machine.tasks()
+
+    def unconfirmed(self) -> tuple[Report | Refusal, ...]:
+        """Reports and refusals that the admin server has not confirmed."""
+        return self._machine.unconfirmed()
 
     def needed(self) -> frozenset[InfoHash]:
         """The artifacts that deployments on this device still need or serve."""
