@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -36,7 +37,7 @@ def record_into(book: LogBook) -> None:
     """Let this process's log go into *book* instead of standard error."""
 
     def keep(_logger: object, method: str, event: structlog.typing.EventDict) -> Any:
-        book.lines.append(dict(event, level=method))
+        book.lines.append(dict(event, level=method, at=time.monotonic()))
         raise structlog.DropEvent
 
     structlog.contextvars.clear_contextvars()
@@ -48,5 +49,5 @@ def record_into(book: LogBook) -> None:
 
 
 def _text(line: Mapping[str, Any]) -> str:
-    others = " ".join(f"{k}={v}" for k, v in line.items() if k not in ("event", "who", "level"))
-    return f"{line.get('who', '-')}: {line['event']} {others}"
+    others = " ".join(f"{k}={v}" for k, v in line.items() if k not in ("event", "who", "level", "at"))
+    return f"{line['at'] % 1_000:7.3f} {line.get('who', '-')}: {line['event']} {others}"

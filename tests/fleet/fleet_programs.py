@@ -19,7 +19,7 @@ from p2pdist.files import write_atomic
 from p2pdist.ids import GroupPath, NodeId, TargetPath
 from p2pdist.node.config import AgentConfig, SeedConfig
 from p2pdist.node.home import Home
-from p2pdist.seed.seed import open_seed, serve_seed
+from p2pdist.seed.seed import Seed, open_seed, serve_seed
 from p2pdist.server.control.plane import PlaneSettings
 from p2pdist.server.origin import OriginSettings
 from p2pdist.server.serverhome import ServerHome
@@ -27,6 +27,10 @@ from p2pdist.server.service import Service, ServiceSettings, open_service
 from p2pdist.store import deployments, devices, groups, tokens
 from p2pdist.store.fleetstore import FleetStore
 from p2pdist.store.records import EnrolmentTokenRecord
+from p2pdist.wire.messages import RateLimits
+
+DEVICES = GroupPath("/emea")
+"""Every device of a test's fleet stands below this group."""
 
 Ready = Callable[[], None]
 
@@ -69,6 +73,9 @@ class ServerProgram(Program, Protocol):
     async def deploy(self, target: TargetPath, group: GroupPath) -> str:
         """Order a release onto a group; return the deployment's id."""
 
+    async def stop_deployment(self, deployment: str) -> None:
+        """Withdraw an order."""
+
     async def revoke(self, node: NodeId, reason: str) -> None:
         """Take a device out of the fleet."""
 
@@ -79,7 +86,8 @@ class ServerOptions(msgspec.Struct, kw_only=True):
     certificate_life_s: int = 24 * 3_600
     timestamp_life_s: int = 24 * 3_600
     origin_up_bytes_per_s: int = 0
-    heartbeat_s: int = 300
+    device_down_bytes_per_s: int = 0
+    """From the site; keeps a fetch going long enough to have something happen in the middle of it."""
 
 
 class TaskProgram:
@@ -139,29 +147,37 @@ class TaskProgram:
             ready.set()
 
 
-def agent_task(nursery: trio.Nursery, who: str, config: AgentConfig) -> TaskProgram:
+class AgentTask(TaskProgram):
     """An agent, as :func:`p2pdist.agent.agent.run_agent` runs it."""
 
-    async def main(ready: Ready) -> None:
-        home = await trio.to_thread.run_sync(Home.open, config.node.data)
-        async with open_agent(Agent(), home, config) as agent, trio.open_nursery() as inner:
+    def __init__(self, nursery: trio.Nursery, who: str, config: AgentConfig) -> None:
+        super().__init__(nursery, who, self._serve)
+        self._config = config
+        self.agent: Agent
+
+    async def _serve(self, ready: Ready) -> None:
+        home = await trio.to_thread.run_sync(Home.open, self._config.node.data)
+        async with open_agent(Agent(), home, self._config) as agent, trio.open_nursery() as inner:
+            self.agent = agent
             inner.start_soon(agent.deployer.run)
             inner.start_soon(agent.member.run)
             ready()
 
-    return TaskProgram(nursery, who, main)
 
-
-def seed_task(nursery: trio.Nursery, who: str, config: SeedConfig) -> TaskProgram:
+class SeedTask(TaskProgram):
     """A seed node, as :func:`p2pdist.seed.seed.run_seed` runs it."""
 
-    async def main(ready: Ready) -> None:
-        home = await trio.to_thread.run_sync(Home.open, config.node.data)
-        async with open_seed(home, config) as seed, trio.open_nursery() as inner:
-            await inner.start(serve_seed, seed, config)
-            ready()
+    def __init__(self, nursery: trio.Nursery, who: str, config: SeedConfig) -> None:
+        super().__init__(nursery, who, self._serve)
+        self._config = config
+        self.seed: Seed
 
-    return TaskProgram(nursery, who, main)
+    async def _serve(self, ready: Ready) -> None:
+        home = await trio.to_thread.run_sync(Home.open, self._config.node.data)
+        async with open_seed(home, self._config) as seed, trio.open_nursery() as inner:
+            self.seed = seed
+            await inner.start(serve_seed, seed, self._config)
+            ready()
 
 
 class ServerTask(TaskProgram):
@@ -226,6 +242,11 @@ class ServerTask(TaskProgram):
         await self.service.plane.orders_changed()
         return record.id
 
+    async def stop_deployment(self, deployment: str) -> None:
+        """Withdraw an order."""
+        await self.service.store.write(deployments.stop_deployment, deployment, int(time.time()))
+        await self.service.plane.orders_changed()
+
     async def revoke(self, node: NodeId, reason: str) -> None:
         """Take a device out of the fleet."""
         await self.service.store.write(devices.revoke_device, node, reason, int(time.time()))
@@ -238,7 +259,7 @@ class ServerTask(TaskProgram):
                 host=self._host,
                 port=self._port,
                 certificate_life_s=options.certificate_life_s,
-                heartbeat_s=options.heartbeat_s,
+                rates={DEVICES: RateLimits(site_down=options.device_down_bytes_per_s)},
             ),
             origin=OriginSettings(host=self._host, port=0, up_bytes_per_s=options.origin_up_bytes_per_s),
             timestamp_life_s=options.timestamp_life_s,

@@ -18,6 +18,7 @@ from p2pdist.swarm.torrents import MadeTorrent, make_torrent
 FLEET = FleetName("acme")
 CHANNEL = ChannelName("stable")
 PLACE = "/opt/app.bin"
+RELEASE_BYTES = 1_500_000
 
 
 class Publication(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +53,7 @@ class SigningDesk:
         version: str,
         *,
         sequence: int,
-        size: int = 1_500_000,
+        size: int = RELEASE_BYTES,
         product: str = "app",
         place: str = PLACE,
         **custom: Any,

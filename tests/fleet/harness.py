@@ -15,14 +15,23 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import trio
 from fleet_addresses import AddressRange, free_port
 from fleet_logs import LogBook
-from fleet_programs import Program, ServerOptions, ServerProgram, ServerTask, agent_task, seed_task
-from fleet_signing import FLEET, PLACE, SignedRelease, SigningDesk
+from fleet_programs import (
+    DEVICES,
+    AgentTask,
+    Program,
+    SeedTask,
+    ServerOptions,
+    ServerProgram,
+    ServerTask,
+)
+from fleet_signing import FLEET, PLACE, RELEASE_BYTES, SignedRelease, SigningDesk
 
 from p2pdist.ids import GroupPath, NodeId
 from p2pdist.node.config import (
@@ -48,7 +57,6 @@ _LOOK_EVERY_S = 0.02
 
 GROUP = GroupPath("/emea/berlin")
 POINTS = GroupPath("/points")
-ROOT = GroupPath("/")
 
 
 class Node:
@@ -71,6 +79,16 @@ class Node:
     def home(self) -> Path:
         """Its directory."""
         return self.config.node.data
+
+    def held_bytes(self, release: SignedRelease) -> int:
+        """How many bytes of a release's artifact its disk holds, roughly; holes do not count."""
+        path = self.home / "artifacts" / release.info_hash
+        return path.stat().st_blocks * 512 if path.exists() else 0
+
+    def has_artifact(self, release: SignedRelease) -> bool:
+        """Whether its disk holds a release's artifact, whole and right."""
+        path = self.home / "artifacts" / release.info_hash
+        return path.exists() and path.read_bytes() == release.content
 
     def installed(self, place: str = PLACE) -> bytes | None:
         """What stands in its root at *place*; None if nothing does."""
@@ -107,11 +125,11 @@ class Tasks:
 
     def point(self, who: str, config: SeedConfig) -> Program:
         """A distribution point."""
-        return seed_task(self._nursery, who, config)
+        return SeedTask(self._nursery, who, config)
 
     def device(self, who: str, config: AgentConfig) -> Program:
         """A device."""
-        return agent_task(self._nursery, who, config)
+        return AgentTask(self._nursery, who, config)
 
 
 class Fleet:
@@ -193,9 +211,16 @@ class Fleet:
         """Publish everything that is signed."""
         await self.server.publish(self.signing.publication())
 
-    async def release(self, version: str, *, sequence: int, group: GroupPath = ROOT) -> SignedRelease:
+    async def release(
+        self,
+        version: str = "1.0",
+        *,
+        sequence: int = 1,
+        group: GroupPath = DEVICES,
+        size: int = RELEASE_BYTES,
+    ) -> SignedRelease:
         """Sign, publish and deploy a release to every device below *group*."""
-        release = self.signing.release(version, sequence=sequence)
+        release = self.signing.release(version, sequence=sequence, size=size)
         await self.publish()
         await self.server.deploy(release.target, group)
         return release
@@ -258,23 +283,18 @@ class Fleet:
 
     async def until_installed(self, release: SignedRelease, nodes: Iterable[Node] | None = None) -> None:
         """Wait until nodes (by default all devices) have a release's content in its place."""
-        for node in self.devices if nodes is None else nodes:
-            await self.until(
-                lambda node=node: node.installed() == release.content,  # type: ignore[misc]
-                f"{node.name} installs {release.target}",
-            )
+        for node in list(self.devices if nodes is None else nodes):
+            await self.until(partial(_has_installed, node, release), f"{node.name} installs {release.target}")
 
     async def until_reported(
         self, release: SignedRelease, stage: str = "installed", nodes: Iterable[Node] | None = None
     ) -> None:
         """Wait until the admin server has stored the reports of nodes (by default all devices)."""
         for node in list(self.devices if nodes is None else nodes):
-
-            async def stored(node: Node = node) -> bool:
-                found = (await self.progress(release)).get(node.name)
-                return found is not None and found.stage == stage and found.report != ""
-
-            await self.until(stored, f"the report of {node.name} on {release.target}, {stage}")
+            await self.until(
+                partial(self._has_reported, node, release, stage),
+                f"the report of {node.name} on {release.target}, {stage}",
+            )
 
     async def until_linked(self, node: Node, kind: str) -> None:
         """Wait until the newest link of *node* that stands is to the admin server or to a point."""
@@ -288,6 +308,10 @@ class Fleet:
             return bool(lines) and lines[-1]["event"] == "link.up" and lines[-1]["kind"] == kind
 
         await self.until(linked, f"{node.name} is linked to a {kind}")
+
+    async def _has_reported(self, node: Node, release: SignedRelease, stage: str) -> bool:
+        found = (await self.progress(release)).get(node.name)
+        return found is not None and found.stage == stage and found.report != ""
 
     # Making nodes, in parts ------------------------------------------------------------------------
 
@@ -351,3 +375,7 @@ async def _stop_all(fleet: Fleet) -> None:
     async with trio.open_nursery() as nursery:
         for program in [*(node.program for node in fleet.nodes), fleet.server]:
             nursery.start_soon(program.stop)
+
+
+def _has_installed(node: Node, release: SignedRelease) -> bool:
+    return node.installed() == release.content
