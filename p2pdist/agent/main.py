@@ -15,6 +15,7 @@ from p2pdist.config import load_config
 from p2pdist.errors import P2PDistError
 from p2pdist.logs import configure_logging
 from p2pdist.node.config import AgentConfig
+from p2pdist.node.memory import use_one_arena
 from p2pdist.node.program import complain, enrol, run_program
 
 app = App(
@@ -42,6 +43,7 @@ def run(*, config: Annotated[Path | None, Parameter(help="The configuration file
         settings = load_config(config, AgentConfig, os.environ)
     except P2PDistError as error:
         return complain(error)
+    use_one_arena()
     configure_logging("p2pdist-agent", settings.log.level, settings.log.json)
     return run_program(lambda: run_agent(settings))
 

@@ -27,6 +27,7 @@ from p2pdist.node.content import Content
 from p2pdist.node.enrol import renew_expired
 from p2pdist.node.home import Home, load_desired, save_desired
 from p2pdist.node.mail import Mail
+from p2pdist.node.memory import keep_small
 from p2pdist.node.metadata import Metadata
 from p2pdist.node.reports import Announcer, ContentReporter, Heart, Renewer
 from p2pdist.node.uplink import Uplink
@@ -194,6 +195,7 @@ class Member:
             nursery.start_soon(self._renewer.run)
             nursery.start_soon(self._apply_rates)
             nursery.start_soon(self._reporter.run)
+            nursery.start_soon(keep_small)
 
     # Links -----------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from p2pdist.config import load_config
 from p2pdist.errors import P2PDistError
 from p2pdist.logs import configure_logging
 from p2pdist.node.config import SeedConfig
+from p2pdist.node.memory import use_one_arena
 from p2pdist.node.program import complain, enrol, run_program
 from p2pdist.seed.seed import run_seed
 
@@ -42,6 +43,7 @@ def run(*, config: Annotated[Path | None, Parameter(help="The configuration file
         settings = load_config(config, SeedConfig, os.environ)
     except P2PDistError as error:
         return complain(error)
+    use_one_arena()
     configure_logging("p2pdist-seed", settings.log.level, settings.log.json)
     return run_program(lambda: run_seed(settings))
 
