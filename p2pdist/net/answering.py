@@ -150,6 +150,13 @@ class Answerer:
         """Bytes have left: look whether an answer is through."""
         self._sent.fire()
 
+    def end(self) -> None:
+        """The link has ended: nobody waits for answers any more."""
+        for scope in self._running.values():
+            scope.cancel()
+        for stream in list(self._arriving):
+            self._drop(stream)
+
     def expire(self, now: float) -> None:
         """Give up bodies that take too long to arrive."""
         for stream in [s for s, a in self._arriving.items() if now - a.started > limits.REQUEST_TIMEOUT_S]:

@@ -334,6 +334,7 @@ class Link:
         """See :class:`~p2pdist.net.carrier.Owner`."""
         if self._asker is not None and self._carrier.end is not None:
             self._asker.end(self._carrier.end)
+        self._answerer.end()
         self._established.set()
         self._inbox.fire()
         self._room.fire()
