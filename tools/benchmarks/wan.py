@@ -1,0 +1,217 @@
+"""A package to every device of several sites over slow links: p2pdist beside what people use today.
+
+    http        every device downloads from nginx at the origin
+    cache       an nginx at each site caches for its devices
+    bittorrent  aria2 on every device, with a tracker, local discovery and a web seed
+    p2pdist     the origin, a distribution point per site, and the devices
+
+All of them run in the same network namespaces with the same shaped links, one after the other. The bound
+is the time that no system can beat whose sites have each one entrance (see docs/benchmarks.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from network import Network, Rates, WanBytes
+from processes import FinishTimes, Processes
+from systems import SYSTEMS, Run, named_devices
+
+MIB = 1024 * 1024
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    options = parse()
+    for tool in ("ip", "tc", "nginx", "aria2c", "curl"):
+        if not shutil.which(tool):
+            raise SystemExit(f"{tool} is missing; run tools/bench wan as root once, or install it")
+    if os.geteuid():
+        raise SystemExit("network namespaces take root: run sudo tools/bench wan")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    directory = Path(tempfile.mkdtemp(prefix="p2pdist-bench-"))
+    try:
+        result = measure(options, directory)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    save(result, options)
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    description, _, rest = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="tools/bench wan",
+        description=description,
+        epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for name, default, text in (
+        ("--sites", 3, "sites"),
+        ("--devices", 8, "devices in each site, besides its distribution point or cache"),
+        ("--origin-up", 20, "the origin's uplink, Mbit/s"),
+        ("--site-down", 20, "each site's downlink, Mbit/s"),
+        ("--site-up", 10, "each site's uplink, Mbit/s"),
+        ("--lan", 200, "each host's link within a site, Mbit/s"),
+        ("--size", 100, "the package, MiB"),
+    ):
+        kind = int if name in ("--sites", "--devices") else float
+        parser.add_argument(name, type=kind, default=default, help=f"{text} (default {default})")
+    parser.add_argument("--only", choices=SYSTEMS, action="append", help="run this system only (repeatable)")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    parser.add_argument("--output", type=Path, default=Path("bench-results"), help="where to save it")
+    parser.add_argument("--verbose", action="store_true", help="show what the processes write to stderr")
+    options = parser.parse_args()
+    if not (1 <= options.sites <= 100 and 1 <= options.devices <= 200):
+        parser.error("1 to 100 sites of 1 to 200 devices")
+    return options
+
+
+def measure(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
+    """Run the systems, and return everything that was measured."""
+    package = directory / "origin" / "package"
+    package.parent.mkdir()
+    data = random.Random(1).randbytes(int(options.size * MIB))
+    package.write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    del data
+    rates = Rates(options.origin_up, options.site_down, options.site_up, options.lan)
+    bound = bound_seconds(options.size, options.sites, rates)
+    say(
+        options,
+        f"bound: {bound:.1f} s for {options.size:g} MiB to {options.sites} x {options.devices} devices",
+    )
+    systems = {}
+    for name in options.only or SYSTEMS:
+        say(options, f"{name} ...")
+        systems[name] = measure_system(name, options, rates, directory / name, package, digest, bound)
+        say(options, "  " + describe(systems[name]))
+    return {
+        "bound_seconds": bound,
+        "parameters": {
+            key: getattr(options, key)
+            for key in ("sites", "devices", "origin_up", "site_down", "site_up", "lan", "size")
+        },
+        "machine": {
+            "system": platform.platform(),
+            "cpus": os.cpu_count(),
+            "python": platform.python_version(),
+        },
+        "systems": systems,
+    }
+
+
+def measure_system(
+    name: str,
+    options: argparse.Namespace,
+    rates: Rates,
+    directory: Path,
+    package: Path,
+    digest: str,
+    bound: float,
+) -> dict[str, Any]:
+    """Run one system in a network of its own."""
+    directory.mkdir()
+    length = package.stat().st_size
+    log = sys.stderr if options.verbose else (directory / "log").open("w")
+    begun: list[tuple[float, WanBytes]] = []
+    with Network(options.sites, options.devices, rates) as network:
+        finished = FinishTimes([device for device, _ in named_devices(network)])
+        with Processes(log) as processes:
+            run = Run(
+                network=network,
+                package=package,
+                directory=directory,
+                processes=processes,
+                finished=finished,
+                go=lambda: begun.append((time.monotonic(), network.wan_bytes())),
+                deadline_s=600 + 20 * options.sites * options.devices * options.size * 8 / rates.origin_up,
+            )
+            SYSTEMS[name](run)
+            wan = network.wan_bytes().since(begun[0][1])
+        for device, _ in named_devices(network):
+            if hashlib.sha256(run.output(device).read_bytes()).hexdigest() != digest:
+                raise SystemExit(f"{name}: {device} has something else than the package")
+    shutil.rmtree(directory, ignore_errors=True)
+    seconds = sorted(at - begun[0][0] for at in finished.times.values() if at)
+    return {
+        "seconds_first": round(seconds[0], 2),
+        "seconds_last": round(seconds[-1], 2),
+        "ratio": round(seconds[-1] / bound, 3),
+        "origin_copies": round(wan.origin_out / length, 3),
+        "site_in_copies": [round(count / length, 3) for count in wan.site_in],
+        "site_out_copies": [round(count / length, 3) for count in wan.site_out],
+        "seconds": [round(each, 2) for each in seconds],
+        "roles": processes.usage(),
+    }
+
+
+def bound_seconds(size_mib: float, sites: int, rates: Rates) -> float:
+    """Return the fluid bound: the package through the slowest of origin, site, and all uplinks together."""
+    mbit = size_mib * MIB * 8 / 1e6
+    together = rates.origin_up + sites * rates.site_up
+    return max(mbit / rates.origin_up, mbit / rates.site_down, sites * mbit / together)
+
+
+def describe(system: dict[str, Any]) -> str:
+    """Say in one line how a system did."""
+    return (
+        f"first {system['seconds_first']:.1f} s, last {system['seconds_last']:.1f} s = "
+        f"{system['ratio']:.2f} x bound; origin sent {system['origin_copies']:.2f} copies; sites took in "
+        f"{', '.join(f'{each:.2f}' for each in system['site_in_copies'])} and sent "
+        f"{', '.join(f'{each:.2f}' for each in system['site_out_copies'])}"
+    )
+
+
+def say(options: argparse.Namespace, text: str) -> None:
+    """Tell the user how far it is."""
+    print(text, file=sys.stderr if options.json else sys.stdout, flush=True)
+
+
+def save(result: dict[str, Any], options: argparse.Namespace) -> None:
+    """Write the JSON and the plot, and print what was asked for."""
+    options.output.mkdir(parents=True, exist_ok=True)
+    name = f"wan-{options.sites}x{options.devices}-{options.size:g}MiB"
+    (options.output / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    plot(result, options.output / f"{name}.png")
+    say(options, f"saved as {options.output / name}.json and .png")
+    if options.json:
+        print(json.dumps(result))
+
+
+def plot(result: dict[str, Any], path: Path) -> None:
+    """Draw how many devices had finished when, with the bound."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 4.5))
+    for name, system in result["systems"].items():
+        seconds = system["seconds"]
+        axes.step([0, *seconds], range(len(seconds) + 1), where="post", label=name)
+    axes.axvline(result["bound_seconds"], linestyle="--", color="black", label="bound")
+    axes.set_xlabel("seconds")
+    axes.set_ylabel("devices that have the package")
+    axes.set_xscale("log")
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
