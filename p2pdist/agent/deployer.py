@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import assert_never
 
-import structlog
 import trio
 
 from p2pdist import limits
@@ -45,10 +44,11 @@ from p2pdist.files import storage_error
 from p2pdist.ids import FleetName, InfoHash
 from p2pdist.install.installers import InstallLayout, InstallResult, check_installable, install
 from p2pdist.install.platform import Machine, detect_machine
+from p2pdist.logs import get_logger
 from p2pdist.trust.catalog import Catalog, Release
 from p2pdist.wire.messages import DesiredState, Refusal, Report
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 _JOURNAL_AGAIN_S = 5.0
 _CHUNK_BYTES = 1 * limits.MIB
