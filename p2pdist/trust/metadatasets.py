@@ -1,34 +1,26 @@
-"""Verified metadata on disk: whole sets, of which exactly one is current.
+"""Verified metadata on disk: whole sets (:mod:`~p2pdist.trust.generations`), and a floor for the clock.
 
 ::
 
-    current -> sets/<name>      replaced by one rename
     sets/<name>/                what TUF's client keeps: role.json, root_history/N.root.json
     sets/<name>/index.json      version and SHA-256 of each file, to notice damage
     clock                       the newest time at which metadata was accepted, Unix seconds
-    lock                        held while a set is made
-
-A new set starts with hard links to the files of the current one (TUF's client replaces files and
-never writes into them), takes what is new, is synced, and only then becomes current. Whenever the
-power goes, the old set or the new one is there, whole.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import msgspec
 
 from p2pdist import limits
 from p2pdist.errors import UsageError
-from p2pdist.files import locked, read_bounded, storage_error, sync_directory, write_atomic
+from p2pdist.files import read_bounded, write_atomic
+from p2pdist.trust.generations import Generations, link_or_copy
 
 ROOT_HISTORY = "root_history"
 _INDEX = "index.json"
@@ -66,27 +58,16 @@ class MetadataSets:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._sets = directory / "sets"
-        self._current = directory / "current"
+        self._sets = Generations(directory, "the metadata")
         self._clock = directory / "clock"
-        try:
-            self._sets.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise storage_error(f"{directory} could not be made", error) from error
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Keep other processes from making sets. Raises Unavailable if one does."""
-        with locked(self._directory / "lock", what=f"the metadata in {self._directory}"):
-            yield
+        return self._sets.lock()
 
     def current(self) -> Path | None:
         """Return the current set, or None if there is none yet."""
-        try:
-            return self._directory / self._current.readlink()
-        except OSError:
-            return None
+        return self._sets.current()
 
     @contextmanager
     def draft(self, known: Index) -> Iterator[Path]:
@@ -94,10 +75,7 @@ class MetadataSets:
 
         It vanishes unless it is committed. Raises Unavailable when the disk is full or fails.
         """
-        draft: Path | None = None
-        try:
-            self._remove_leftovers()
-            draft = Path(tempfile.mkdtemp(dir=self._sets, prefix="set-"))
+        with self._sets.draft() as draft:
             (draft / ROOT_HISTORY).mkdir()
             current = self.current()
             if current is not None:
@@ -106,27 +84,11 @@ class MetadataSets:
                 for role in known.roles:
                     link_or_copy(role_path(current, role), role_path(draft, role))
             yield draft
-        except OSError as error:
-            raise storage_error(f"metadata in {self._directory} could not be written", error) from error
-        finally:
-            if draft is not None and draft != self.current():
-                shutil.rmtree(draft, ignore_errors=True)
 
     def commit(self, draft: Path, index: Index) -> None:
         """Make *draft* current, durably. May raise OSError, which :meth:`draft` turns into ours."""
         (draft / _INDEX).write_bytes(msgspec.json.encode(index))
-        for file in (draft / _INDEX, *metadata_files(draft), *(draft / ROOT_HISTORY).iterdir()):
-            if file.stat().st_nlink == 1:
-                _sync_file(file)
-        sync_directory(draft / ROOT_HISTORY)
-        sync_directory(draft)
-        sync_directory(self._sets)
-        link = self._directory / "current.new"
-        link.unlink(missing_ok=True)
-        link.symlink_to(draft.relative_to(self._directory))
-        link.replace(self._current)
-        sync_directory(self._directory)
-        self._remove_leftovers()
+        self._sets.commit(draft)
 
     def index(self) -> Index:
         """Return what the current set holds undamaged; damaged files are left out."""
@@ -155,12 +117,6 @@ class MetadataSets:
         """Remember that it was *seconds* (Unix). Raises Unavailable when the disk is full."""
         write_atomic(self._clock, str(seconds).encode())
 
-    def _remove_leftovers(self) -> None:
-        current = self.current()
-        for path in self._sets.iterdir():
-            if path != current:
-                shutil.rmtree(path, ignore_errors=True)
-
 
 def metadata_files(directory: Path) -> list[Path]:
     """List the files of the roles other than root in a set."""
@@ -183,26 +139,9 @@ def role_path(directory: Path, role: str) -> Path:
     return directory / f"{role}.json"
 
 
-def link_or_copy(source: Path, destination: Path) -> None:
-    """Give *source* a second name, or a copy where the file system has no hard links."""
-    with suppress(FileExistsError):
-        try:
-            destination.hardlink_to(source)
-        except PermissionError:
-            shutil.copyfile(source, destination)
-
-
 def _digest(path: Path) -> str:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""
-
-
-def _sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

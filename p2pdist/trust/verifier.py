@@ -25,11 +25,11 @@ from p2pdist import limits
 from p2pdist.errors import P2PDistError, PeerError, TrustError, Unavailable, UsageError
 from p2pdist.trust.catalog import Catalog
 from p2pdist.trust.contents import SIGNED_AT_FIELD, Signed, delegated_roles, expiry, read_catalog
+from p2pdist.trust.generations import link_or_copy
 from p2pdist.trust.metadatasets import (
     FileMark,
     Index,
     MetadataSets,
-    link_or_copy,
     metadata_files,
     role_path,
     root_path,
