@@ -5,12 +5,12 @@ from __future__ import annotations
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
 
-import structlog
 import trio
 
 from p2pdist import limits
 from p2pdist.errors import P2PDistError, PeerError, TrustError, UsageError
 from p2pdist.ids import NodeId
+from p2pdist.logs import get_logger
 from p2pdist.net.answering import RequestTable
 from p2pdist.net.endpoints import format_endpoint
 from p2pdist.net.established import Link
@@ -18,7 +18,7 @@ from p2pdist.net.secure import SecureStream
 from p2pdist.net.tls import PROTOCOL, TlsIdentity, failure, server_context
 from p2pdist.trust.certificates import parse_certificate
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 _WATCHED_AT_ONCE = 500  # links between two checkpoints
 

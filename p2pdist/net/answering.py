@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import structlog
 import trio
 
 from p2pdist import limits
 from p2pdist.errors import P2PDistError, TrustError, Unavailable, UsageError
+from p2pdist.logs import get_logger
 from p2pdist.net.asking import answer_bytes_max, problem_of
 from p2pdist.net.events import BodyEnded, BodyReceived, RequestStarted, StreamEvent, StreamReset
 from p2pdist.net.http2 import Session
@@ -20,7 +20,7 @@ from p2pdist.wire import codec
 if TYPE_CHECKING:
     from p2pdist.net.established import Link
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)

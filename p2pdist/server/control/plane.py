@@ -26,6 +26,7 @@ from p2pdist.net.tls import TlsIdentity
 from p2pdist.server.control.admit import Admission, AdmitStore
 from p2pdist.server.control.desk import Desk, DeskStore, Receiver
 from p2pdist.server.control.devices import Device, Directory
+from p2pdist.server.control.library import Library
 from p2pdist.trust.catalog import Catalog
 from p2pdist.trust.certificates import FleetAuthority
 from p2pdist.trust.keys import IdentityKey
@@ -46,7 +47,6 @@ from p2pdist.wire.requests import (
     BundleRequest,
     EnrolRequest,
     RenewRequest,
-    Torrent,
     TorrentRequest,
 )
 
@@ -104,8 +104,7 @@ class ControlPlane:
         self._identity = identity
         self._store = store
         self._threads = threads
-        self._export = export
-        self._torrent = torrent
+        self._library = Library(export, torrent)
         self._swarm_port = swarm_port
         self._welcome = welcome
         self._links: dict[NodeId, Link] = {}
@@ -204,8 +203,8 @@ class ControlPlane:
             requests={
                 "/enrol": RequestHandler(EnrolRequest, self._admission.enrol, strangers=True),
                 "/renew": RequestHandler(RenewRequest, self._admission.renew, strangers=True),
-                "/bundle": RequestHandler(BundleRequest, self._bundle),
-                "/torrent": RequestHandler(TorrentRequest, self._torrent_of),
+                "/bundle": RequestHandler(BundleRequest, self._library.bundle),
+                "/torrent": RequestHandler(TorrentRequest, self._library.torrent),
             },
             on_link=self._carry,
             revoked=lambda node: node in self._revoked,
@@ -382,18 +381,6 @@ class ControlPlane:
             link = self._links.get(member.node)
             if link is not None:
                 _send(link, frame)
-
-    # Requests ----------------------------------------------------------------------------------------
-
-    async def _bundle(self, link: Link, request: BundleRequest) -> Bundle:
-        return await trio.to_thread.run_sync(self._export, dict(request.have))
-
-    async def _torrent_of(self, link: Link, request: TorrentRequest) -> Torrent:
-        info_hash = InfoHash(request.info_hash)
-        torrent = await trio.to_thread.run_sync(self._torrent, info_hash)
-        if torrent is None:
-            raise TrustError(f"no published release has the artifact {info_hash}")
-        return Torrent(torrent=torrent)
 
 
 def _send(link: Link, frame: AnyFrame) -> bool:
