@@ -7,7 +7,6 @@ changed (:meth:`ControlPlane.orders_changed`, :meth:`ControlPlane.catalog_change
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -27,6 +26,7 @@ from p2pdist.server.control.admit import Admission, AdmitStore
 from p2pdist.server.control.desk import Desk, DeskStore, Receiver
 from p2pdist.server.control.devices import Device, Directory
 from p2pdist.server.control.library import Library
+from p2pdist.server.control.neighbours import network_of, send_frame
 from p2pdist.trust.catalog import Catalog
 from p2pdist.trust.certificates import FleetAuthority
 from p2pdist.trust.keys import IdentityKey
@@ -134,7 +134,7 @@ class ControlPlane:
         self.directory.catalog = catalog
         self._versions = dict(versions)
         for link in list(self._links.values()):
-            _send(link, MetadataVersions(versions=self._versions))
+            send_frame(link, MetadataVersions(versions=self._versions))
         if known is None or (known.releases, known.grants) != (catalog.releases, catalog.grants):
             await self._tell_everybody()
 
@@ -224,7 +224,7 @@ class ControlPlane:
         self._welcome(node)
         _log.info("link.attached", node=node, name=device.name, host=link.remote_host)
         try:
-            _send(link, MetadataVersions(versions=dict(self._versions)))
+            send_frame(link, MetadataVersions(versions=dict(self._versions)))
             async for frame in link.frames():
                 await self._frame(node, link, frame)
         finally:
@@ -273,18 +273,18 @@ class ControlPlane:
             node,
             role=role,
             host=link.remote_host,
-            site=str(node) if role == "point" else f"direct:{_network(link.remote_host)}",
+            site=str(node) if role == "point" else f"direct:{network_of(link.remote_host)}",
             group=link.remote.group,
             announce=frame,
         )
         for receiver, sources in self._tracker.poll():
             target = self._links.get(receiver)
             if target is not None:
-                _send(target, self._seen_by(target, sources))
+                send_frame(target, self._seen_by(target, sources))
         for presence in frame.artifacts:
             refusal = self._refused.get(InfoHash(presence.info_hash))
             if refusal is not None and not presence.complete:
-                _send(link, refusal)
+                send_frame(link, refusal)
 
     def _seen_by(self, link: Link, sources: Sources) -> Sources:
         """Name the origin by the address at which the receiver reaches it."""
@@ -333,7 +333,7 @@ class ControlPlane:
     def _route(self, envelope: Envelope) -> bool:
         node = NodeId(envelope.recipient)
         link = self._links.get(node) or self._links.get(self._carrier.get(node, node))
-        return link is not None and _send(link, Routed(envelope=envelope))
+        return link is not None and send_frame(link, Routed(envelope=envelope))
 
     def _origin_of(self, node: NodeId) -> tuple[Receiver, str]:
         receiver: Receiver = "point" if self.directory.role(node, _now()) == "point" else "device"
@@ -380,23 +380,7 @@ class ControlPlane:
         for member in self._tracker.members(info_hash):
             link = self._links.get(member.node)
             if link is not None:
-                _send(link, frame)
-
-
-def _send(link: Link, frame: AnyFrame) -> bool:
-    try:
-        link.send_nowait(frame)
-    except P2PDistError as error:
-        _log.warning("link.too_slow", node=link.remote.node if link.remote else "", reason=str(error))
-        return False
-    return True
-
-
-def _network(host: str) -> str:
-    """Name the network of an address: what is in one /24 or /64 counts as one site."""
-    address = ipaddress.ip_address(host.partition("%")[0])
-    bits = 24 if address.version == 4 else 64
-    return str(ipaddress.ip_network((address, bits), strict=False))
+                send_frame(link, frame)
 
 
 def _now() -> int:

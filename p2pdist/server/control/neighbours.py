@@ -1,0 +1,29 @@
+"""Small things about the neighbours on links: sending without waiting, and the network they are in."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from p2pdist.errors import P2PDistError
+from p2pdist.logs import get_logger
+from p2pdist.net.link import Link
+from p2pdist.wire.frames import AnyFrame
+
+_log = get_logger()
+
+
+def send_frame(link: Link, frame: AnyFrame) -> bool:
+    """Queue a frame; False, and a line in the log, when the neighbour is gone or reads too slowly."""
+    try:
+        link.send_nowait(frame)
+    except P2PDistError as error:
+        _log.warning("link.not_sent", node=link.remote.node if link.remote else "", reason=str(error))
+        return False
+    return True
+
+
+def network_of(host: str) -> str:
+    """Name the network of an address: what is in one /24 or /64 counts as one site."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    bits = 24 if address.version == 4 else 64
+    return str(ipaddress.ip_network((address, bits), strict=False))
