@@ -105,8 +105,9 @@ class Deployments:
 
     def handle_certificate(self, swarms: Collection[str], now: Moment) -> None:
         """The device's certificate names these swarms."""
-        self._judge.swarms = frozenset(swarms)
-        self._plan.renewals.clear()
+        if frozenset(swarms) != self._judge.swarms:
+            self._judge.swarms = frozenset(swarms)
+            self._plan.renewals.clear()
         self._plan.advance(now)
 
     def handle_content_progressed(

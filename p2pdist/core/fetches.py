@@ -49,6 +49,8 @@ class Transfer:
     release: Release
     running: bool = False
     complete: bool = False
+    bad: bool = False
+    """What was on the disk is to be thrown away: news of it are late until it is fetched again."""
     fraction: float = 0.0
     rate_bytes_per_s: int = 0
     sources: int = 0
@@ -84,24 +86,25 @@ class Fetches:
             transfer = self._transfers.setdefault(info_hash, Transfer(release=release))
             transfer.release = release
             if not transfer.running and now_s >= transfer.not_before_s:
-                transfer.running = True
+                transfer.running, transfer.bad = True, False
                 self._commands.append(Fetch(release=release))
 
     def progressed(self, info_hash: InfoHash, fraction: float, rate: int, sources: int) -> None:
         """Good bytes arrived, or did not: how far the artifact is now."""
         transfer = self._transfers.get(info_hash)
-        if transfer is None or transfer.complete:
+        if transfer is None or transfer.complete or transfer.bad:
             return
         if fraction > transfer.fraction:
-            transfer.trouble, transfer.starved_since_s = "", None
+            transfer.running, transfer.trouble, transfer.starved_since_s = True, "", None
         transfer.fraction = min(1.0, max(0.0, fraction))
         transfer.rate_bytes_per_s, transfer.sources = max(0, rate), max(0, sources)
 
     def finished(self, info_hash: InfoHash) -> bool:
         """The artifact is complete on the disk. Returns False if that is no news."""
         transfer = self._transfers.get(info_hash)
-        if transfer is None or transfer.complete or not transfer.running:
+        if transfer is None or transfer.complete or transfer.bad:
             return False
+        transfer.running = True
         transfer.complete, transfer.fraction, transfer.rate_bytes_per_s = True, 1.0, 0
         transfer.trouble, transfer.starved_since_s = "", None
         return True
@@ -145,7 +148,7 @@ class Fetches:
         if transfer is None:
             return
         transfer.trouble = reason
-        transfer.running = transfer.complete = False
+        transfer.running, transfer.complete, transfer.bad = False, False, True
         transfer.fraction, transfer.rate_bytes_per_s, transfer.sources = 0.0, 0, 0
         self._back_off(transfer, now_s)
 

@@ -225,6 +225,8 @@ def test_a_certificate_without_the_swarm_is_renewed_and_asked_for_again_after_a_
     assert device.task("d-app-1").stage == "waiting"
     assert device.tick(30) == []
     assert device.tick(31) == [f"renew {STABLE}"]
+    assert device.admit("another") == [f"renew {STABLE}"]
+    assert device.admit("another") == [], "a new certificate that does not help must not lead to the next"
     assert device.admit() == ["fetch app 1"]
     assert device.machine.next_deadline() is None
 
@@ -556,6 +558,27 @@ def test_a_full_disk_pauses_the_fetch_and_it_goes_on_by_itself() -> None:
     assert device.do() == []
     assert device.task("d-app-1").reason == "no space left"
     assert device.tick(5) == ["fetch app 1"]
+
+
+def test_content_that_finishes_although_the_disk_was_full_a_moment_ago_is_taken_at_once() -> None:
+    app = release()
+    device = device_with(app)
+    device.want(app)
+    device.machine.handle_storage_failed(app.info_hash, "no space left", device.now)
+    device.do()
+    assert device.fetched(app) == ["verify d-app-1.1"]
+
+
+def test_late_news_of_content_that_was_thrown_away_is_not_believed() -> None:
+    app = release()
+    device = device_with(app)
+    device.want(app)
+    device.fetched(app)
+    device.machine.handle_artifact_mismatched("d-app-1.1", "its hash is wrong", device.now)
+    device.do()
+    assert device.fetched(app) == []
+    assert "fetch app 1" in device.tick(5)
+    assert device.fetched(app) == ["verify d-app-1.1"]
 
 
 def test_an_installer_that_cannot_start_is_asked_again_later_with_the_artifact_kept() -> None:
