@@ -43,7 +43,16 @@ class ProcessResult:
 def environment_of(extra: Mapping[str, str]) -> dict[str, str]:
     """What a program sees: enough to find others and to speak plainly, and none of our configuration."""
     kept = {name: os.environ[name] for name in ("HOME", "TMPDIR") if name in os.environ}
-    return {**kept, "PATH": os.environ.get("PATH", _PATH), "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", **extra}
+    path = dict.fromkeys(
+        [*os.environ.get("PATH", "").split(":"), *_PATH.split(":")]
+    )  # dpkg wants all of these
+    return {
+        **kept,
+        "PATH": ":".join(part for part in path if part),
+        "LANG": "C.UTF-8",
+        "LC_ALL": "C.UTF-8",
+        **extra,
+    }
 
 
 async def run_process(

@@ -67,6 +67,16 @@ async def test_a_relative_program_is_found_in_the_working_directory(tmp_path: Pa
     assert result.output.decode().strip() == str(tmp_path.resolve())
 
 
+def test_a_program_finds_the_system_s_directories_whatever_our_own_path_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", "/opt/own:/usr/bin")
+    assert environment_of({})["PATH"].startswith("/opt/own:/usr/bin:/usr/local/sbin:")
+    assert environment_of({})["PATH"].split(":").count("/usr/bin") == 1
+    monkeypatch.delenv("PATH")
+    assert environment_of({})["PATH"].endswith(":/sbin:/bin")
+
+
 async def test_our_own_configuration_does_not_reach_the_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
