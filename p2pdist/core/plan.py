@@ -150,7 +150,7 @@ class Plan:
         self._retry_at = {d: at for d, at in self._retry_at.items() if at > now.monotonic_s}
         lacking: set[SwarmName] = set()
         going: list[Task] = []
-        for task in self._ledger.tasks():
+        for task in map(self._reconsider, self._ledger.tasks()):
             if task.ended or task.deployment == self.hand:
                 continue
             if task.begun:
@@ -180,6 +180,18 @@ class Plan:
                 self._wait(task, f"superseded by {newer.target}, which is newer")
                 going.remove(task)
         return going
+
+    def _reconsider(self, task: Task) -> Task:
+        """Judge a refused deployment anew when what is signed of its target has changed.
+
+        An order may arrive before the metadata that permits it.
+        """
+        release = self._judge.release(task) if task.stage == "refused" and task.listed else None
+        if release is None or release == task.release:
+            return task
+        return self._ledger.keep(
+            task.deployment, stage="waiting", reason="", attempt=task.attempt + 1, bad_artifacts=0
+        )
 
     def _refresh(self, task: Task) -> Task:
         """Take over what the catalog now says of the task's target."""

@@ -324,6 +324,22 @@ def test_a_signed_permission_lets_a_device_go_back_exactly_as_far_as_it_says() -
         assert ("fetch app 1" in words) is allowed, words
 
 
+def test_a_refused_older_release_is_installed_once_metadata_that_permits_it_arrives() -> None:
+    top = release(sequence=2)
+    device = device_with(release(sequence=1), top)
+    device.want(top)
+    install_all(device, top, "d-app-2")
+    back = release(sequence=1, rollback_from=2)
+    device.want(back)
+    assert device.reports[-1].stage == "refused"
+    assert "fetch app 1" in device.learn(back, top)
+    device.fetched(back)
+    device.verified("d-app-1.2")
+    device.installed("d-app-1.2")
+    assert device.reports[-1].stage == "installed"
+    assert device.reports[-1].deployment == "d-app-1"
+
+
 def test_after_a_signed_rollback_the_floor_stays_where_it_was() -> None:
     back, middle, top = release(sequence=1, rollback_from=3), release(sequence=2), release(sequence=3)
     device = device_with(back, middle, top)
