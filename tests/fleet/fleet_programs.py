@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -16,7 +16,7 @@ from workshop import signer
 from p2pdist.agent.agent import Agent, open_agent
 from p2pdist.errors import P2PDistError
 from p2pdist.files import write_atomic
-from p2pdist.ids import GroupPath, NodeId, TargetPath
+from p2pdist.ids import GroupPath, InfoHash, NodeId, TargetPath
 from p2pdist.node.config import AgentConfig, SeedConfig
 from p2pdist.node.home import Home
 from p2pdist.seed.seed import Seed, open_seed, serve_seed
@@ -63,6 +63,9 @@ class ServerProgram(Program, Protocol):
 
     async def publish(self, publication: Publication) -> None:
         """Upload content, then publish. Raises what the server refuses it with."""
+
+    async def upload(self, info_hash: InfoHash, data: bytes) -> None:
+        """Upload an artifact's content again, to repair it."""
 
     async def add_group(self, group: GroupPath) -> None:
         """Make a group."""
@@ -170,12 +173,12 @@ class SeedTask(TaskProgram):
     def __init__(self, nursery: trio.Nursery, who: str, config: SeedConfig) -> None:
         super().__init__(nursery, who, self._serve)
         self._config = config
-        self.seed: Seed
+        self.agent: Seed
 
     async def _serve(self, ready: Ready) -> None:
         home = await trio.to_thread.run_sync(Home.open, self._config.node.data)
         async with open_seed(home, self._config) as seed, trio.open_nursery() as inner:
-            self.seed = seed
+            self.agent = seed
             await inner.start(serve_seed, seed, self._config)
             ready()
 
@@ -213,6 +216,16 @@ class ServerTask(TaskProgram):
             if not path.exists() or path.read_bytes() != data:
                 await trio.to_thread.run_sync(write_atomic, path, data)
         await self.service.publish(publication.metadata, publication.torrents)
+
+    async def upload(self, info_hash: InfoHash, data: bytes) -> None:
+        """Upload an artifact's content again, to repair it."""
+        await trio.to_thread.run_sync(write_atomic, self._home.artifact(info_hash), data)
+        await self.service.content_arrived(info_hash)
+
+    async def announce(self, versions: Mapping[str, int]) -> None:
+        """Tell the fleet that there is metadata of these versions, whatever there is."""
+        assert self.service.catalog is not None
+        await self.service.plane.catalog_changed(self.service.catalog, versions)
 
     async def add_group(self, group: GroupPath) -> None:
         """Make a group."""
