@@ -1,12 +1,16 @@
 """From structures to msgpack bytes and back, with every byte of input checked.
 
-``msgpack`` parses within hard size limits; ``msgspec`` then checks the result against the type.
-Unknown fields are ignored, so that a newer node can talk to an older one; missing or mistyped ones
-are refused.
+Bytes from outside are parsed *as* the type that is expected: a length that the type does not allow is
+refused before memory is spent on it, and nothing nests deeper than the type does. (A parser that builds
+plain lists first takes seconds for a few kilobytes of nested array headers; see
+``docs/decisions/0021``.) Unknown fields are ignored, so that a newer node can talk to an older one;
+missing or mistyped ones are refused.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Hashable
 from typing import Any, TypeVar, cast
 
 import msgpack
@@ -16,8 +20,6 @@ from p2pdist import limits
 from p2pdist.errors import PeerError, UsageError
 
 T = TypeVar("T")
-
-_NESTING_ITEMS_MAX = 100_000
 
 
 def encode(value: Any, *, bytes_max: int = limits.FRAME_BYTES_MAX) -> bytes:
@@ -42,22 +44,17 @@ def decode(data: bytes, kind: type[T] | Any, *, bytes_max: int = limits.FRAME_BY
     if len(data) > bytes_max:
         raise PeerError(f"a {name} of {len(data)} bytes exceeds the limit of {bytes_max}")
     try:
-        raw = msgpack.unpackb(
-            data,
-            raw=False,
-            strict_map_key=True,
-            max_str_len=bytes_max,
-            max_bin_len=bytes_max,
-            max_array_len=_NESTING_ITEMS_MAX,
-            max_map_len=_NESTING_ITEMS_MAX,
-            max_ext_len=0,
-        )
-    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
-        raise PeerError(f"a {name} is not valid msgpack ({error})") from error
-    try:
-        return cast(T, msgspec.convert(raw, kind, strict=True))
-    except (msgspec.ValidationError, RecursionError, P2PValidation) as error:
+        return cast(T, _decoder(cast(Hashable, kind)).decode(data))
+    except (msgspec.ValidationError, P2PValidation) as error:
         raise PeerError(f"a {name} is not valid: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise PeerError(f"a {name} is not valid msgpack ({error})") from error
+
+
+@functools.cache
+def _decoder(kind: Hashable) -> msgspec.msgpack.Decoder[Any]:
+    """Return the parser for one type; there are as many as there are types in the code."""
+    return msgspec.msgpack.Decoder(cast(Any, kind), strict=True)
 
 
 P2PValidation = UsageError

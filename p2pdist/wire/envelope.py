@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from p2pdist import limits
 
-_NodeIdText = Annotated[str, Meta(pattern=r"^[a-z2-7]{32}$")]
+_NodeIdText = Annotated[str, Meta(pattern=r"^[a-z2-7]{32}$", max_length=32)]
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):

@@ -52,7 +52,7 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
     certificate_expires: UnixSeconds
     swarms: Annotated[list[Swarm], Meta(max_length=256)]
     disk_free_bytes: Count
-    installed: Annotated[dict[str, Count], Meta(max_length=10_000)]
+    installed: Annotated[dict[Target, Count], Meta(max_length=10_000)]
     """``channel/product`` to the sequence number that is installed."""
 
 
@@ -86,9 +86,9 @@ class Report(Message, frozen=True, kw_only=True, tag="report"):
     target: Target
     stage: Literal["installed", "failed", "refused"]
     reason: Text
-    exit_code: int | None = None
+    exit_code: Annotated[int, Meta(ge=-(2**31), le=2**32)] | None = None
     output: Annotated[bytes, Meta(max_length=limits.OUTPUT_BYTES_MAX)] = b""
-    seconds: Annotated[float, Meta(ge=0)] = 0.0
+    seconds: Annotated[float, Meta(ge=0, le=2**40)] = 0.0
     """From the moment the device learned of the deployment to its end."""
     finished: UnixSeconds
 

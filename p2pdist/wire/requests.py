@@ -25,7 +25,7 @@ from p2pdist import limits
 from p2pdist.wire.envelope import Envelope
 from p2pdist.wire.frames import InfoHashText, NodeIdText, RoleName, Text
 
-FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.json$", max_length=160)]
+FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.json\Z", max_length=160)]
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
