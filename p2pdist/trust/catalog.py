@@ -46,9 +46,9 @@ class TreeRecipe(Recipe, frozen=True, kw_only=True, tag="tree"):
 class DebRecipe(Recipe, frozen=True, kw_only=True, tag="deb"):
     """A Debian package, installed by dpkg."""
 
-    package: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9+.-]+$", max_length=128)]
+    package: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9+.-]+\Z", max_length=128)]
     version: Annotated[str, Meta(min_length=1, max_length=128)]
-    architecture: Annotated[str, Meta(pattern=r"^[a-z0-9-]+$", max_length=32)]
+    architecture: Annotated[str, Meta(pattern=r"^[a-z0-9-]+\Z", max_length=32)]
     timeout_s: _Seconds = 900
 
 
@@ -85,9 +85,9 @@ class ReleaseCustom(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     product: Annotated[str, Meta(min_length=1, max_length=limits.NAME_CHARS_MAX)]
     version: Annotated[str, Meta(min_length=1, max_length=limits.NAME_CHARS_MAX)]
     sequence: Annotated[int, Meta(ge=1, le=2**53)]
-    platform: Annotated[str, Meta(pattern=r"^(any|[a-z0-9]+(-[a-z0-9_]+)?)$", max_length=64)]
+    platform: Annotated[str, Meta(pattern=r"^(any|[a-z0-9]+(-[a-z0-9_]+)?)\Z", max_length=64)]
     """``any``, an operating system (``linux``), or with its architecture (``linux-x86_64``)."""
-    info_hash: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    info_hash: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
     recipe: AnyRecipe
     prerequisites: Annotated[list[Annotated[str, Meta(max_length=200)]], Meta(max_length=64)] = msgspec.field(
         default_factory=list
