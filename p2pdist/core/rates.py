@@ -57,5 +57,14 @@ def rates_at(rates: RateLimits, minute: int) -> RateLimits:
     )
 
 
+def within_grant(rates: RateLimits, wan_bytes_per_s: int) -> RateLimits:
+    """Lower the WAN limits to what a seed grant allows; 0 allows anything."""
+    return msgspec.structs.replace(
+        rates,
+        wan_up=_lowest([rates.wan_up, wan_bytes_per_s]),
+        wan_down=_lowest([rates.wan_down, wan_bytes_per_s]),
+    )
+
+
 def _lowest(caps: list[int]) -> int:
     return min((cap for cap in caps if cap > 0), default=0)

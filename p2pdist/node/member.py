@@ -15,7 +15,7 @@ import msgspec
 import trio
 
 from p2pdist.core.deployment_model import RefusalKind
-from p2pdist.core.rates import rates_at
+from p2pdist.core.rates import rates_at, within_grant
 from p2pdist.core.scope import grant_valid, points_for, preferred_points
 from p2pdist.core.upstream import Upstream
 from p2pdist.errors import P2PDistError, TrustError, Unavailable
@@ -312,7 +312,10 @@ class Member:
 
     def _set_rates(self, desired: DesiredState) -> None:
         local = time.localtime()
-        self.swarm.set_rates(rates_at(desired.rates, local.tm_hour * 60 + local.tm_min))
+        rates = rates_at(desired.rates, local.tm_hour * 60 + local.tm_min)
+        catalog = self.metadata.catalog
+        grant = catalog.grants.get(self.node) if catalog is not None else None
+        self.swarm.set_rates(within_grant(rates, grant.wan_bytes_per_s) if grant is not None else rates)
 
     # Metadata and content --------------------------------------------------------------------------
 

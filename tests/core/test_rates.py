@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pdist.core.rates import parse_window, rates_at
+from p2pdist.core.rates import parse_window, rates_at, within_grant
 from p2pdist.errors import UsageError
 from p2pdist.wire.messages import RateLimits
 
@@ -32,6 +32,13 @@ def test_a_window_may_span_midnight() -> None:
 
 def test_of_several_windows_the_lowest_counts() -> None:
     assert rates_at(RateLimits(windows=["00:00-24:00=500", "11:00-13:00=200"]), NOON).wan_down == 200
+
+
+def test_a_seed_grant_lowers_the_wan_limits_and_never_raises_them() -> None:
+    assert within_grant(RateLimits(site_up=9, wan_up=0, wan_down=100), 500) == RateLimits(
+        site_up=9, wan_up=500, wan_down=100
+    )
+    assert within_grant(RateLimits(wan_up=7), 0) == RateLimits(wan_up=7)
 
 
 def test_a_limit_below_the_window_stays() -> None:
