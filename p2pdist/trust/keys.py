@@ -254,6 +254,28 @@ class SealedKeyFile(msgspec.Struct, frozen=True, kw_only=True):
         write_secret(path, msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
 
 
+class PublicKeyFile(msgspec.Struct, frozen=True, kw_only=True):
+    """The public half of a signing key, to be handed around."""
+
+    format: Literal["p2pdist public key 1"] = "p2pdist public key 1"
+    name: Annotated[str, Meta(min_length=1, max_length=limits.NAME_CHARS_MAX)]
+    public: Annotated[bytes, Meta(min_length=32, max_length=32)]
+
+    def encode(self) -> bytes:
+        """Return the file's content."""
+        return msgspec.json.encode(self) + b"\n"
+
+
+def load_public_key(path: Path) -> SSlibKey:
+    """Read a public key from a sealed key file or a public one. Raises UsageError if it is neither."""
+    data = read_bounded(path, bytes_max=limits.KEY_FILE_BYTES_MAX)
+    try:
+        file = msgspec.json.decode(data, type=PublicKeyFile)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return SealedKeyFile.load(path).public_key
+    return public_key_of(file.public, name=file.name)
+
+
 def public_key_of(public: bytes, *, name: str = "") -> SSlibKey:
     """Return the Ed25519 key *public* (32 bytes) as TUF metadata holds it. The name is no part of its id."""
     key = SSlibKey.from_crypto(Ed25519PublicKey.from_public_bytes(public))

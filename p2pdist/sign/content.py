@@ -1,0 +1,273 @@
+"""What the fleet may install, and who may hand it out: add, list, revoke, rollback, grant."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+from rich.console import Console
+from rich.table import Table
+
+from p2pdist.errors import UsageError
+from p2pdist.files import locked
+from p2pdist.ids import GroupPath, parse_channel, parse_group, parse_node_id, parse_target, swarm_of
+from p2pdist.sign.ceremony import revoke_key
+from p2pdist.sign.options import CONTENT, OPTIONS, Options, changed, time_now
+from p2pdist.sign.packages import PACKAGE, PackageOptions, Prepared, packages_of, prepare
+from p2pdist.trust import changes
+from p2pdist.trust.catalog import Duty, ReleaseCustom, SeedGrant
+from p2pdist.trust.contents import POINTS_ROLE, channel_role
+from p2pdist.trust.repository import Repository
+from p2pdist.trust.signing import SigningState
+
+_SIZE = re.compile(r"([0-9]+)\s*([kmgt]i?)?b?\Z", re.IGNORECASE)
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_BINARY_UNITS = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+revoke_app = App(name="revoke", group=CONTENT, help="Take back a release, a seed grant or a key.")
+revoke_app.command(revoke_key, name="key")
+
+
+def add(
+    channel: str,
+    paths: Annotated[list[Path] | None, Parameter(name="PATH")] = None,
+    /,
+    *,
+    manifest: Path | None = None,
+    package: PackageOptions = PACKAGE,
+    options: Options = OPTIONS,
+) -> None:
+    """Add packages to a channel: each becomes an artifact, a torrent and a target to be signed.
+
+    A directory becomes a `tree`: versions side by side, switched atomically. A `.deb` says itself what it
+    is. Everything else is a `command` that runs the package, or a single `file` to be replaced.
+
+        p2pdist-sign add stable ./app-3.1 --product app --version 3.1 --health-check "bin/app --selftest"
+        p2pdist-sign add stable vlc_3.0.20_amd64.deb htop_3.2_amd64.deb
+        p2pdist-sign add stable setup.run --product tool --version 7 --command "{artifact} --quiet"
+        p2pdist-sign add stable motd --product motd --version 5 --to /etc/motd
+        p2pdist-sign add stable --manifest releases.toml
+
+    In a manifest each package is a table [[release]] with path and the options below as keys
+    (health_check, timeout_s, mirrors).
+
+    Parameters
+    ----------
+    channel
+        The channel.
+    paths
+        Packages: files or directories.
+    manifest
+        A TOML file that lists packages, instead of paths.
+    """
+    packages = packages_of(paths or [], manifest, package.shared())
+    repository = options.open()
+    state = repository.load()
+    name = parse_channel(channel)
+    changes.next_sequence(state, name, "")  # there is such a channel, before anything is hashed
+    swarm = swarm_of(name, state.fleet)
+    added: list[dict[str, Any]] = []
+    with locked(repository.incoming / ".lock", what="adding packages"), options.progress() as progress:
+        for leftover in repository.incoming.iterdir():
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+        for one in packages:
+            with prepare(repository, name, swarm, one, progress) as prepared:
+                state = _take(repository, channel, prepared, added)
+    lines = [
+        f"{entry['target']}: sequence {entry['sequence']}, {entry['length']} bytes, info-hash"
+        f" {entry['info_hash'][:12]}…"
+        for entry in added
+    ]
+    changed(options, state, lines, added=added)
+
+
+def _take(
+    repository: Repository, channel: str, prepared: Prepared, added: list[dict[str, Any]]
+) -> SigningState:
+    torrent, package = prepared.torrent, prepared.package
+    repository.take_content(prepared.content, torrent.torrent, torrent.info_hash)
+    with repository.change() as state:
+        sequence = package.sequence or changes.next_sequence(state, parse_channel(channel), package.product)
+        custom = ReleaseCustom(
+            product=package.product,
+            version=package.version,
+            sequence=sequence,
+            platform=package.platform,
+            info_hash=torrent.info_hash,
+            recipe=prepared.recipe,
+            prerequisites=package.requires,
+            mirrors=package.mirrors,
+        )
+        changes.put_release(
+            state,
+            prepared.target,
+            custom,
+            length=torrent.length,
+            sha256=torrent.sha256,
+            now=time_now(),
+        )
+    added.append(
+        {
+            "target": prepared.target,
+            "product": package.product,
+            "version": package.version,
+            "sequence": sequence,
+            "platform": package.platform,
+            "length": torrent.length,
+            "sha256": torrent.sha256,
+            "info_hash": torrent.info_hash,
+        }
+    )
+    return state
+
+
+def list_(channel: str | None = None, /, *, options: Options = OPTIONS) -> None:
+    """List the releases of all channels (or of one), and the seed grants, as they will be.
+
+    Parameters
+    ----------
+    channel
+        Only this channel.
+    """
+    state = options.open().load()
+    roles = [channel_role(parse_channel(channel))] if channel else state.roles()[2:]
+    releases: list[dict[str, Any]] = []
+    grants: list[dict[str, Any]] = []
+    for role in roles:
+        for path, file in sorted(state.latest(role).signed.targets.items()):
+            if role == POINTS_ROLE:
+                grants.append(dict(file.custom))
+            else:
+                releases.append({"target": path, "length": file.length, **file.custom})
+
+    def render(console: Console) -> None:
+        table = Table("target", "sequence", "platform", "bytes", "how")
+        for release in releases:
+            cells = [release["target"], release["sequence"], release["platform"], release["length"]]
+            table.add_row(*map(str, cells), release["recipe"]["kind"])
+        console.print(table)
+        table = Table("distribution point", "scope", "duties", "addresses", "until")
+        for grant in grants:
+            until = f"{datetime.fromtimestamp(grant['expires'], UTC):%Y-%m-%d}"
+            duties, addresses = ", ".join(grant["duties"]), ", ".join(grant["addresses"])
+            table.add_row(grant["node"], grant["scope"], duties, addresses, until)
+        if grants:
+            console.print(table)
+
+    options.answer({"releases": releases, "grants": grants}, render)
+
+
+@revoke_app.command(name="target")
+def revoke_target(target: str, /, *, options: Options = OPTIONS) -> None:
+    """Take a release out of its channel: no device installs it any more. Those that have it keep it.
+
+        p2pdist-sign revoke target stable/app/3.1/app-3.1.tar.zst
+
+    Parameters
+    ----------
+    target
+        The release's target path, as `list` shows it.
+    """
+    with options.open().change() as state:
+        changes.remove_release(state, parse_target(target), time_now())
+    changed(options, state, [f"{target} is withdrawn"], target=target)
+
+
+@revoke_app.command(name="grant")
+def revoke_grant(node: str, /, *, options: Options = OPTIONS) -> None:
+    """Withdraw a distribution point's seed grant.
+
+    Parameters
+    ----------
+    node
+        The node's id, as `list` shows it.
+    """
+    with options.open().change() as state:
+        changes.remove_grant(state, parse_node_id(node), time_now())
+    changed(options, state, [f"the grant of {node} is withdrawn"], node=node)
+
+
+def rollback(
+    target: str,
+    /,
+    *,
+    from_: Annotated[int | None, Parameter(name="--from")] = None,
+    options: Options = OPTIONS,
+) -> None:
+    """Permit devices to go back to an older release, which they refuse otherwise.
+
+        p2pdist-sign rollback stable/app/3.0/app-3.0.tar.zst
+
+    Parameters
+    ----------
+    target
+        The older release.
+    from_
+        The highest sequence number from which devices may go back; by default the newest of the product.
+    """
+    with options.open().change() as state:
+        limit = changes.allow_rollback(state, parse_target(target), from_, time_now())
+    lines = [f"devices may go back to {target} from sequence numbers up to {limit}"]
+    changed(options, state, lines, target=target, rollback_from=limit)
+
+
+def grant(
+    node: str,
+    /,
+    *,
+    scope: str,
+    duty: list[Duty] | None = None,
+    address: list[str] | None = None,
+    days: Annotated[int, Parameter(alias="--expires-days")] = 365,
+    disk: str = "0",
+    wan_rate: str = "0",
+    options: Options = OPTIONS,
+) -> None:
+    """Grant a node the right to act as a distribution point. Replaces the grant that it has.
+
+        p2pdist-sign grant q5dg…qjax --scope /emea/berlin --address 10.1.0.2:7600 --disk 200GB
+
+    Parameters
+    ----------
+    node
+        The node's id, as `p2pdist devices` or `p2pdist-seed` shows it.
+    scope
+        The group that it serves, with all its subgroups.
+    duty
+        What it may do: seed (default), gateway, discovery, deploy, push. Can be given several times.
+    address
+        host:port at which its devices reach it, in the order to be tried. Can be given several times.
+    days
+        After how many days the grant ends.
+    disk
+        How much of its disk it uses, such as 200GB; 0 is all that is free.
+    wan_rate
+        Bytes per second that it may take from outside its site, such as 2MB; 0 is unlimited.
+    """
+    seed = SeedGrant(
+        node=parse_node_id(node),
+        duties=tuple(duty or ("seed",)),
+        scope=GroupPath(parse_group(scope)),
+        addresses=tuple(address or ()),
+        expires=int((time_now() + timedelta(days=days)).timestamp()),
+        disk_bytes=parse_size(disk),
+        wan_bytes_per_s=parse_size(wan_rate),
+    )
+    with options.open().change() as state:
+        changes.put_grant(state, seed, time_now())
+    lines = [f"{node} may act as a distribution point for {scope}: {', '.join(seed.duties)}"]
+    changed(options, state, lines, node=node, scope=scope, duties=list(seed.duties), expires=seed.expires)
+
+
+def parse_size(text: str) -> int:
+    """Read a number of bytes such as ``200GB`` or ``512MiB``. Raises UsageError."""
+    match = _SIZE.match(text.strip())
+    if match is None:
+        raise UsageError(f"{text!r} is not a size", hint="write 200GB, 512MiB or a number of bytes")
+    unit = (match[2] or "").lower()
+    return int(match[1]) * (_UNITS.get(unit) or _BINARY_UNITS[unit])
