@@ -111,7 +111,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
     ``learned`` is Unix seconds. ``release`` is what the catalog last said of the target. ``begun`` is
     true from the moment before an installer may have changed the machine until it has ended.
-    ``starved`` marks a failure that good content can still turn around. ``serves`` is true for what was
+    ``starved`` marks a failure that good content can still turn around; ``superseded`` that it waited for
+    a newer release of its product. ``serves`` is true for what was
     fetched and installed: others can have it from here. ``listed`` says that the admin server still
     wants it.
     """
@@ -127,6 +128,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     begun: bool = False
     bad_artifacts: int = 0
     starved: bool = False
+    superseded: bool = False
     serves: bool = False
     listed: bool = True
 

@@ -159,10 +159,8 @@ class Plan:
             verdict = self._judge.verdict(task)
             task = self._refresh(task)
             match verdict:
-                case Refuse(kind=kind, reason=reason):
-                    self._ledger.refuse(kind, task.target, reason, now)
-                    self.end(task, "refused", reason, now)
-                    self._forget(task)
+                case Refuse():
+                    self._refuse(task, verdict, now)
                 case AlreadyInstalled():
                     task = self._ledger.keep(task.deployment, serves=self._is_complete(task))
                     self.end(task, "installed", "it was installed already", now)
@@ -178,6 +176,7 @@ class Plan:
             newer = overtaker(task, rivals)
             if newer is not None:
                 self._wait(task, f"superseded by {newer.target}, which is newer")
+                self._ledger.keep(task.deployment, superseded=True)
                 going.remove(task)
         return going
 
@@ -192,6 +191,15 @@ class Plan:
         return self._ledger.keep(
             task.deployment, stage="waiting", reason="", attempt=task.attempt + 1, bad_artifacts=0
         )
+
+    def _refuse(self, task: Task, verdict: Refuse, now: Moment) -> None:
+        reason = verdict.reason
+        if verdict.kind == "rollback" and task.superseded:
+            reason = f"superseded: {reason}"  # it came in time; nobody offered an old release as a new one
+        else:
+            self._ledger.refuse(verdict.kind, task.target, reason, now)
+        self.end(task, "refused", reason, now)
+        self._forget(task)
 
     def _refresh(self, task: Task) -> Task:
         """Take over what the catalog now says of the task's target."""

@@ -76,17 +76,17 @@ async def _purge(job: Job, recipe: DebRecipe) -> None:
 
 async def _foreign(job: Job, recipe: DebRecipe) -> InstallResult | None:
     """The failure to report if the artifact is not the package that the signed recipe names."""
-    form = "${Package}\t${Version}\t${Architecture}"
+    form = "${Package}\t${Version}\t${Architecture}\n"
     arguments = ["dpkg-deb", "--show", f"--showformat={form}", str(job.artifact)]
     ran = await _run(job, arguments, _QUERY_TIMEOUT_S)
     failed = failed_process("dpkg-deb", ran)
     if failed is not None:
         return failed
     wanted = [recipe.package, recipe.version, recipe.architecture]
-    found = ran.output.decode("utf-8", "replace").strip("\n").split("\t")
-    if found == wanted:
+    lines = ran.output.decode("utf-8", "replace").splitlines()
+    if any(line.split("\t") == wanted for line in lines):  # others may be warnings
         return None
-    failure = f"the package is {' '.join(found)[:200]}, but {' '.join(wanted)} was signed"
+    failure = f"the package is {' '.join(lines)[:200]!r}, but {' '.join(wanted)} was signed"
     return InstallResult(failure=failure)
 
 

@@ -74,26 +74,31 @@ async def install(
     job = Job(release, artifact.absolute(), layout, attempt)
     try:
         await trio.to_thread.run_sync(lambda: layout.state.mkdir(parents=True, exist_ok=True))
+        with locked(layout.state / "lock", what=f"the installer's state {layout.state}"):
+            return await _install(job)
     except OSError as error:
-        raise storage_error(f"{layout.state} could not be made", error) from error
-    with locked(layout.state / "lock", what=f"the installer's state {layout.state}"):
-        ended = await trio.to_thread.run_sync(job.load)
-        if ended is not None:
-            if isinstance(release.recipe, FileRecipe):
-                await trio.to_thread.run_sync(tidy_file, job, release.recipe)
-            return ended
-        if job.last is not None:
-            await wait_witness(job.witness, timeout_s=release.recipe.timeout_s)
-        await trio.to_thread.run_sync(job.clear_witness)
-        match release.recipe:
-            case TreeRecipe() as recipe:
-                result = await install_tree(job, recipe)
-            case DebRecipe() as recipe:
-                result = await install_deb(job, recipe)
-            case CommandRecipe() as recipe:
-                result = await install_command(job, recipe)
-            case FileRecipe() as recipe:
-                result = await install_file(job, recipe)
-        if not job.finished:
-            await trio.to_thread.run_sync(job.finish, result)
-        return result
+        raise storage_error(f"{release.target} could not be installed", error) from error
+
+
+async def _install(job: Job) -> InstallResult:
+    release = job.release
+    ended = await trio.to_thread.run_sync(job.load)
+    if ended is not None:
+        if isinstance(release.recipe, FileRecipe):
+            await trio.to_thread.run_sync(tidy_file, job, release.recipe)
+        return ended
+    if job.last is not None:
+        await wait_witness(job.witness, timeout_s=release.recipe.timeout_s)
+    await trio.to_thread.run_sync(job.clear_witness)
+    match release.recipe:
+        case TreeRecipe() as recipe:
+            result = await install_tree(job, recipe)
+        case DebRecipe() as recipe:
+            result = await install_deb(job, recipe)
+        case CommandRecipe() as recipe:
+            result = await install_command(job, recipe)
+        case FileRecipe() as recipe:
+            result = await install_file(job, recipe)
+    if not job.finished:
+        await trio.to_thread.run_sync(job.finish, result)
+    return result

@@ -405,6 +405,8 @@ def test_a_newer_release_supersedes_an_older_one_that_has_not_begun() -> None:
     device.verified("d-app-2.1")
     device.installed("d-app-2.1")
     assert device.task("d-app-1").stage == "refused"
+    assert device.task("d-app-1").reason.startswith("superseded: ")
+    assert device.refusals == [], "nobody did anything wrong"
 
 
 def test_an_older_release_goes_on_when_the_newer_one_fails() -> None:

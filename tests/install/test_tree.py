@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import trio
 
 from p2pdist.errors import TrustError, Unavailable
 from p2pdist.trust.catalog import Release, TreeRecipe
@@ -141,3 +142,23 @@ async def test_a_version_with_odd_characters_stays_in_its_directory(workshop: Wo
     await workshop.install(release, artifact)
     assert versions(workshop) == ["1-.._.._1.0_beta_.."]
     assert sorted(path.name for path in workshop.root.iterdir()) == ["app"]
+
+
+async def test_a_stop_while_a_tree_is_unpacked_leaves_nothing_and_can_be_repeated(workshop: Workshop) -> None:
+    artifact, recipe = workshop.tree({f"file{number:04}": "x" for number in range(3_000)})
+    release = workshop.release(recipe, artifact)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(workshop.install, release, artifact)
+        while not list(workshop.root.glob("app/versions/.*.unpacking/file*")):
+            await trio.sleep(0.001)  # the file system does not say when
+        nursery.cancel_scope.cancel()
+    assert not list(workshop.root.glob("app/versions/*unpacking"))
+    assert not os.path.lexists(workshop.root / "app/current")
+    assert (await workshop.install(release, artifact)).installed
+
+
+async def test_a_root_that_cannot_be_written_is_not_now(workshop: Workshop) -> None:
+    workshop.root.write_bytes(b"this is no directory")
+    release, artifact = make(workshop, 1)
+    with pytest.raises(Unavailable):
+        await workshop.install(release, artifact)
