@@ -315,20 +315,23 @@ class ControlPlane:
                 self.directory.learn(device)
 
     async def _open(self, neighbour: NodeId, envelope: Envelope) -> None:
+        """Take in what a node says. Whoever forwards it answers for nothing in it, and is believed nothing:
+        only an envelope that opens says where its sender can be reached.
+        """
         node = NodeId(envelope.sender)
-        device = self.directory.get(node)
-        if device is None:
-            device = await self._learn(node)
-            self.directory.learn(device)
-        if node != neighbour and node not in self._links:
-            self._carrier[node] = neighbour
         try:
+            device = self.directory.get(node) or await self._learn(node)
             message = self._desk.open(envelope, device)
         except P2PDistError as error:
             _log.warning("envelope.refused", node=node, by=neighbour, reason=str(error))
             return
-        if message is not None:
-            await self._desk.take(device, message)
+        if message is None:
+            return
+        if self.directory.get(node) is None:
+            self.directory.learn(device)
+        if node != neighbour and node not in self._links:
+            self._carrier[node] = neighbour
+        await self._desk.take(device, message)
 
     def _route(self, envelope: Envelope) -> bool:
         node = NodeId(envelope.recipient)
