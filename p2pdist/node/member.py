@@ -109,6 +109,8 @@ class Member:
         self.desired: DesiredState | None = load_desired(home)
         self._hooks = hooks
         self._mail = Mail(home)
+        self._revoked = ""
+        self._revocation = trio.Event()
         self._spread = spread = int.from_bytes(home.node.encode()[:4], "big") % 997 / 997
         self.uplink = Uplink(
             identity=home.tls_identity,
@@ -185,6 +187,7 @@ class Member:
         """Run until cancelled, or until the admin server revokes this node (TrustError)."""
         await self.metadata.load()
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._end_when_revoked)
             nursery.start_soon(self._keep_linked)
             nursery.start_soon(self._run_metadata)
             nursery.start_soon(self.content.run)
@@ -196,6 +199,13 @@ class Member:
             nursery.start_soon(self._apply_rates)
             nursery.start_soon(self._reporter.run)
             nursery.start_soon(keep_small)
+
+    async def _end_when_revoked(self) -> None:
+        """End the whole program: raised where frames are handled, it would only end the link."""
+        await self._revocation.wait()
+        raise TrustError(
+            f"the admin server has revoked this node: {self._revoked}", hint="ask the fleet's operator"
+        )
 
     # Links -----------------------------------------------------------------------------------------
 
@@ -267,9 +277,8 @@ class Member:
             case Certificate(certificate=pem):
                 await self._take_certificate(pem)
             case Revoked(reason=reason):
-                raise TrustError(
-                    f"the admin server has revoked this node: {reason}", hint="ask the fleet's operator"
-                )
+                self._revoked = reason
+                self._revocation.set()
 
     # What the admin server wants -------------------------------------------------------------------
 
