@@ -33,6 +33,7 @@ from fleet_programs import (
 )
 from fleet_signing import FLEET, PLACE, RELEASE_BYTES, SignedRelease, SigningDesk
 
+from p2pdist.agent.agent import Agent
 from p2pdist.ids import GroupPath, NodeId
 from p2pdist.node.config import (
     AgentConfig,
@@ -74,6 +75,12 @@ class Node:
         self.config = config
         self.program = program
         self.address = f"{host}:{config.point.port}" if isinstance(config, SeedConfig) else ""
+
+    @property
+    def agent(self) -> Agent:
+        """What runs; only where programs are tasks of this process."""
+        assert isinstance(self.program, AgentTask | SeedTask)
+        return self.program.agent
 
     @property
     def home(self) -> Path:

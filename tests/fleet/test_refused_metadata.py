@@ -180,5 +180,5 @@ def all_know(fleet: Fleet, release: SignedRelease) -> bool:
     return all(
         release.target in catalog.releases
         for node in fleet.nodes
-        if (catalog := node.program.agent.member.metadata.catalog) is not None  # type: ignore[attr-defined]
+        if (catalog := node.agent.member.metadata.catalog) is not None
     )
