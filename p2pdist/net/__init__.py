@@ -8,8 +8,8 @@ CA, multiplexed by HTTP/2 (RFC 9113). The dialler is the HTTP/2 client. One long
 endpoints                 ``host:port`` in words people write
 tls, secure               what a node shows and demands; a TLS connection as a trio stream
 events, http2, framing    HTTP/2 and frames without I/O: streams, flow control, limits
-control, asking,          what flows on a link: frames, requests that we make, requests that we answer
-  answering
+opening, control,         what flows on a link: whether both sides want it, frames, requests that we
+  asking, answering       make, requests that we answer
 carrier, established      the trio adapter: reading, writing, keepalive, the end; and the link itself
 dialling, accepting       how links come to be
 memory                    two ends of a link without a network, for tests

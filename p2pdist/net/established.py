@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 import trio
 
 from p2pdist import limits
-from p2pdist.errors import P2PDistError, PeerError, TrustError, Unavailable, UsageError
+from p2pdist.errors import P2PDistError, PeerError, Unavailable, UsageError
 from p2pdist.net.answering import Answerer, RequestTable
-from p2pdist.net.asking import Asker, again, error_of
+from p2pdist.net.asking import Asker, again
 from p2pdist.net.carrier import Carrier
 from p2pdist.net.control import PATH, ControlStream, FrameIterator
 from p2pdist.net.events import (
@@ -36,11 +36,10 @@ from p2pdist.net.events import (
 )
 from p2pdist.net.framing import pack_frame, unpack_frame
 from p2pdist.net.http2 import Session
+from p2pdist.net.opening import Opening
 from p2pdist.net.pulse import Pulse
 from p2pdist.trust.certificates import NodeCertificate
-from p2pdist.wire import codec
 from p2pdist.wire.frames import AnyFrame
-from p2pdist.wire.requests import Problem
 
 T = TypeVar("T")
 
@@ -87,18 +86,14 @@ class Link:
     """
 
     __slots__ = (
-        "_accepted",
         "_answerer",
         "_asker",
         "_carrier",
         "_control",
-        "_control_status",
-        "_established",
         "_frames_received",
         "_frames_sent",
         "_inbox",
-        "_member",
-        "_refused_body",
+        "_opening",
         "_room",
         "_session",
         "local_host",
@@ -122,20 +117,16 @@ class Link:
         self.remote = remote
         self.remote_host = remote_host
         self.local_host = local_host
-        self._member = member
         self._session = Session(dialler=dialler)
         self._carrier = Carrier(stream, self._session, self, dialler=dialler, peer=self.peer, sever=sever)
         self._control = ControlStream(self._session)
-        self._control_status = 0
-        self._refused_body = b""
         self._asker = Asker(self._session, self._carrier.wake, self.peer) if dialler else None
         self._answerer = Answerer(
             self, self._session, self._carrier.wake, requests, stranger=not member, refusal=refusal
         )
+        self._opening = Opening(self._session, self._control, self._answerer, member=member)
         self._inbox = Pulse()
         self._room = Pulse()
-        self._established = trio.Event()  # set, too, when it never will be
-        self._accepted = False
         self._frames_sent = self._frames_received = 0
         if dialler and member:
             self._control.open(self._session.open(PATH))
@@ -228,8 +219,8 @@ class Link:
 
     async def wait_established(self) -> None:
         """Wait until the neighbour has accepted the link. Raises what ended it, if that came first."""
-        await self._established.wait()
-        if self._carrier.end is not None and (self._carrier.loud or not self._accepted):
+        await self._opening.wait_decided()
+        if self._carrier.end is not None and (self._carrier.loud or not self._opening.accepted):
             raise again(self._carrier.end)
 
     async def wait_ended(self) -> None:
@@ -308,10 +299,9 @@ class Link:
         """See :class:`~p2pdist.net.carrier.Owner`."""
         match event:
             case SessionReady():
-                if not self._member:
-                    self._accept()
+                self._opening.ready()
             case RequestStarted(stream=stream, path=path) if path == PATH:
-                self._open_control(stream)
+                self._opening.asked(stream)
             case PingAnswered() | SessionEnded():
                 pass  # the carrier's own
             case _ if event.stream == self._control.stream:
@@ -335,49 +325,25 @@ class Link:
         if self._asker is not None and self._carrier.end is not None:
             self._asker.end(self._carrier.end)
         self._answerer.end()
-        self._established.set()
+        self._opening.decide(False)
         self._inbox.fire()
         self._room.fire()
 
     # The control stream ----------------------------------------------------------------------------
 
-    def _open_control(self, stream: int) -> None:
-        if self._control.stream:
-            raise PeerError("opened a second control stream")
-        if self._answerer.refusal is not None:
-            self._answerer.refuse(stream, self._answerer.refusal)
-        elif not self._member:
-            self._answerer.refuse(stream, TrustError("a link needs a certificate of this fleet"))
-        else:
-            self._control.open(stream)
-            self._session.answer(stream, 200)
-            self._accept()
-
     def _handle_control(self, event: StreamEvent) -> None:
         match event:
             case AnswerStarted(status=status):
-                self._control_status = status
-                if status == 200:
-                    self._accept()
-            case BodyReceived(data=data) if self._asker is not None and self._control_status != 200:
-                self._refused_body += data
-                if len(self._refused_body) > limits.REQUEST_BYTES_MAX:
-                    raise PeerError("refuses with more than is allowed")
+                self._opening.answered(status)
+            case BodyReceived(data=data) if not self._opening.accepted:
+                self._opening.explained(data)
             case BodyReceived(data=data):
                 self._control.feed(data)
                 self._inbox.fire()
-            case BodyEnded() if self._refused_body:
-                try:
-                    problem: Problem = codec.decode(self._refused_body, Problem)
-                except PeerError as error:
-                    raise PeerError(f"refuses the link without a valid reason: {error.what}") from error
-                self._carrier.finish(error_of(problem), loud=True)
             case BodyEnded() | StreamReset():
-                self._carrier.finish(Unavailable(f"{self.peer} closed the control stream"))
-
-    def _accept(self) -> None:
-        self._accepted = True
-        self._established.set()
+                refusal = self._opening.refusal()
+                ended = refusal or Unavailable(f"{self.peer} closed the control stream")
+                self._carrier.finish(ended, loud=refusal is not None)
 
     async def _next_frame(self) -> AnyFrame | None:
         await trio.lowlevel.checkpoint()
