@@ -8,12 +8,14 @@ from contextlib import aclosing
 from typing import Any
 
 import msgspec
+import trio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 
+from p2pdist import limits
 from p2pdist.errors import P2PDistError, PeerError, TrustError, Unavailable, UsageError
 from p2pdist.logs import get_logger
 from p2pdist.server.api.context import Api
@@ -34,6 +36,8 @@ _STATUS: tuple[tuple[type[P2PDistError], int, str], ...] = (
     (PeerError, 422, "peer"),
     (Unavailable, 503, "unavailable"),
 )
+_DRAIN_BYTES = 16 * limits.MIB
+_DRAIN_S = 5.0
 _HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
 
@@ -87,19 +91,42 @@ async def _serve(api: Api, route: Route, request: Request) -> Response:
             query=_query(route, request),
             request=request,
         )
-        answer = await route.handler(api, call)
+        response = _answer(await route.handler(api, call))
     except P2PDistError as error:
         response = _problem(error, route)
-        if route.body is not None or route.streams:
-            response.headers["connection"] = (
-                "close"  # what was not read of the body must not be read as a request
-            )
-        return response
     except ClientDisconnect:
         return Response(status_code=400)  # nobody is there to read it
     except Exception as error:  # noqa: BLE001 - one request's handler; the server goes on
         _log.error("api.failed", path=route.path, method=route.method, exc_info=error)
-        return _problem(Unavailable("the request failed", hint="see the server's log"), route, status=500)
+        response = _problem(Unavailable("the request failed", hint="see the server's log"), route, status=500)
+    if (route.body is not None or route.streams) and not await _drained(request):
+        response.headers["connection"] = "close"  # what was not read must not be taken for a request
+    return response
+
+
+async def _drained(request: Request) -> bool:
+    """Read what is left of a body, so that a client that is still sending gets to hear the answer.
+
+    Returns:
+        False when it is too much, or comes too slowly.
+    """
+    left = _DRAIN_BYTES
+    with trio.move_on_after(_DRAIN_S):
+        try:
+            async with aclosing(request.stream()) as chunks:
+                async for chunk in chunks:
+                    left -= len(chunk)
+                    if left < 0:
+                        return False
+        except RuntimeError:  # Starlette's way to say that it was read to its end
+            return True
+        except ClientDisconnect:
+            return False
+        return True
+    return False
+
+
+def _answer(answer: Any) -> Response:
     response = _json(answer if isinstance(answer, bytes) else msgspec.json.encode(answer))
     if isinstance(answer, ArtifactState):  # so that HEAD tells where an upload continues
         response.headers["x-stored-bytes"] = str(answer.stored_bytes)
