@@ -32,7 +32,7 @@ def test_what_was_applied_is_there_after_opening_again(tmp_path: Path) -> None:
 @given(
     st.lists(st.dictionaries(st.text(max_size=8), st.none() | st.binary(max_size=64), max_size=6), max_size=8)
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_a_journal_holds_what_a_dictionary_would(
     tmp_path_factory: pytest.TempPathFactory, all_changes: list[dict[str, bytes | None]]
 ) -> None:
@@ -86,7 +86,7 @@ def test_a_damaged_journal_is_named_with_what_to_do(tmp_path: Path) -> None:
 
 @given(st.integers(min_value=0, max_value=2**32))
 @example(15256769)  # SQLite's own message quoted text that was not UTF-8
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_random_damage_is_noticed_or_harmless(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
     path = tmp_path_factory.mktemp("damaged") / "journal"
     journal = Journal(path)

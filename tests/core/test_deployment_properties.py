@@ -236,7 +236,7 @@ class World:
 
 
 @given(st.integers(min_value=0, max_value=2**64), st.integers(min_value=10, max_value=120))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_whatever_happens_a_device_keeps_its_promises(seed: int, steps: int) -> None:
     world = World(random.Random(seed))
     for _ in range(steps):
@@ -246,7 +246,7 @@ def test_whatever_happens_a_device_keeps_its_promises(seed: int, steps: int) -> 
 
 
 @given(st.integers(min_value=0, max_value=2**64))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_when_the_trouble_is_over_every_deployment_ends(seed: int) -> None:
     world = World(random.Random(seed))
     for _ in range(60):
@@ -264,7 +264,7 @@ def test_when_the_trouble_is_over_every_deployment_ends(seed: int) -> None:
     world.machine.handle_catalog(catalog, world.now)
     world.machine.handle_certificate([STABLE], world.now)
     world.after()
-    for _ in range(200):
+    for _ in range(60):
         for info_hash in sorted(world.running):
             world.machine.handle_content_finished(info_hash, world.now)
         world.after()

@@ -341,7 +341,7 @@ def test_a_truncated_archive_is_refused_wherever_it_was_cut(tmp_path: Path) -> N
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_an_altered_archive_is_refused_or_unpacks_inside_its_directory(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
