@@ -1,0 +1,21 @@
+"""tools/demo: a whole fleet on this machine, real programs on loopback addresses.
+
+The demonstration is what an operator would do, done by a script: the key ceremony with
+``p2pdist-sign``, an admin server, a distribution point per site, devices, a publication, a deployment,
+and then four attacks. Every program is a process of its own with its own keys and its own directory
+below one temporary directory. Nothing here reaches into a program: what the demonstration knows it has
+from their standard output, their log files and the admin server's HTTP API.
+
+=============  =====================================================================================
+``options``    the command line
+``plan``       which node has which address, directory and configuration file
+``payload``    the software that is distributed
+``programs``   starting, watching and ending processes
+``fleet``      the operator's steps, from the ceremony to the deployment
+``watch``      what the server says while a deployment runs, as a live table
+``attacks``    the four attacks, each with its legitimate part first
+``usurper``    an admin server that has been taken over
+``stranger``   a BitTorrent client with a certificate of its own
+``outcome``    what is printed at the end
+=============  =====================================================================================
+"""

@@ -1,0 +1,214 @@
+"""The program behind tools/demo."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import trio
+from rich.console import Console
+
+from demo_fleet.attacks import run_attacks
+from demo_fleet.fleet import Fleet, open_fleet
+from demo_fleet.options import Options, parse_options
+from demo_fleet.outcome import Outcome, PackageFacts, show
+from demo_fleet.payload import make_bait, make_packages, make_policies
+from demo_fleet.plan import DemoError, Plan, make_plan
+from demo_fleet.programs import open_programs
+from demo_fleet.watch import Progress, size, watch
+from p2pdist.wire import api as wire
+
+_REPORTS_S = 15.0
+"""How long devices' last reports on their sources may take after the installation."""
+
+
+async def demonstrate(options: Options, plan: Plan, console: Console) -> Outcome:
+    """Run the whole demonstration; what it finds wrong stands in the outcome's problems."""
+    began = trio.current_time()
+    outcome = Outcome(sites=options.sites, points=options.sites, devices=len(plan.devices))
+
+    def say(command: str) -> None:
+        console.print(f"  [dim]$ {_typed(command, plan)}[/]", highlight=False, soft_wrap=True)
+
+    payload = plan.directory / "payload"
+    payload.mkdir()
+    step(console, "Software", "taken from what is installed on this machine")
+    packages = await trio.to_thread.run_sync(make_packages, payload, options.packages)
+    bait = await trio.to_thread.run_sync(make_bait, payload)
+    policies = await trio.to_thread.run_sync(make_policies, payload)
+    async with (
+        open_programs(plan.logs, plan.directory / "home", say) as programs,
+        open_fleet(
+            plan,
+            programs,
+            console,
+            uplink_mbit=options.uplink_mbit,
+            patience_s=options.patience_s,
+            packages=packages,
+            bait=bait,
+            policies=policies,
+        ) as fleet,
+    ):
+        await _build(fleet, console)
+        await _distribute(fleet, outcome, console)
+        await run_attacks(fleet, outcome, console, patience_s=options.patience_s)
+        outcome.seconds_total = trio.current_time() - began
+        console.print()
+        show(outcome, console)
+        if options.keep:
+            outcome.directory = str(plan.directory)
+            _say_how_to_look_around(fleet, programs.leave(plan.directory), console)
+    return outcome
+
+
+async def _build(fleet: Fleet, console: Console) -> None:
+    plan = fleet.plan
+    step(console, "Ceremony", "three people, two of whom must sign; a channel with keys of its own")
+    await fleet.hold_ceremony()
+    uplink = f"its uplink limited to {fleet.uplink_mbit} Mbit/s" if fleet.uplink_mbit else "unlimited"
+    step(console, "Admin server", f"at {plan.server_host}, {uplink}")
+    await fleet.found_server()
+    step(console, "Distribution points", "one for each site, with a signed grant for its group")
+    await fleet.enrol(plan.points)
+    await fleet.sign_releases()
+    await fleet.start(plan.points)
+    step(console, "Devices", f"{len(plan.devices)} of them, each reaches its site's point only")
+    await fleet.enrol(plan.devices)
+    await fleet.start(plan.devices)
+
+
+async def _distribute(fleet: Fleet, outcome: Outcome, console: Console) -> None:
+    releases = [fleet.release(package) for package in fleet.packages]
+    for package, release in zip(fleet.packages, releases, strict=True):
+        facts = PackageFacts(target=release.target, kind=package.kind, bytes=release.length)
+        outcome.packages.append(facts)
+    outcome.package_bytes = sum(release.length for release in releases)
+    step(console, "Deployment", f"{size(outcome.package_bytes)} for each device")
+    started = trio.current_time()
+    ids = [await fleet.deploy(release.target) for release in releases]
+    progress = Progress(devices=fleet.plan.devices, deployments=tuple(ids))
+    try:
+        await watch(
+            fleet.api,
+            progress,
+            console,
+            title="Deployment",
+            started=started,
+            patience_s=fleet.patience_s,
+        )
+    except DemoError as error:
+        outcome.problems.append(str(error))
+    installed = progress.installed()
+    outcome.installed, outcome.failed = len(installed), len(fleet.plan.devices) - len(installed)
+    times = [progress.ended_s[name] for name in installed]
+    outcome.seconds_first, outcome.seconds_last = min(times, default=None), max(times, default=None)
+    outcome.problems += [
+        f"{name}: {state.target} {state.stage}: {state.reason}"
+        for name, states in progress.states.items()
+        for state in states
+        if state.stage in ("failed", "refused")
+    ]
+    await _count(fleet, outcome)
+
+
+async def _count(fleet: Fleet, outcome: Outcome) -> None:
+    """Ask where the bytes came from, once every device has reported the last of them."""
+    expected = outcome.installed * outcome.package_bytes
+    status = await fleet.api.get("/status", wire.Status)
+    with trio.move_on_after(_REPORTS_S):
+        while sum(status.received.get("device", {}).values()) < expected:
+            await trio.sleep(0.5)
+            status = await fleet.api.get("/status", wire.Status)
+    outcome.take_received(status.received)
+    outcome.origin_bytes_sent = status.origin_sent_bytes
+    outcome.origin_copies = status.origin_sent_bytes / max(1, outcome.package_bytes)
+
+
+def step(console: Console, title: str, text: str) -> None:
+    """Say what comes now."""
+    console.print(f"\n[bold]{title}[/] [dim]·[/] {text}", highlight=False)
+
+
+def _typed(command: str, plan: Plan) -> str:
+    """A command as a person would type it: without the temporary directory, which is long."""
+    return command.replace(str(plan.directory), "…").replace("[", "\\[")
+
+
+def _say_how_to_look_around(fleet: Fleet, end: Path, console: Console) -> None:
+    program = Path(sys.executable).with_name("p2pdist")
+    device, release = fleet.plan.devices[-1].name, fleet.release(fleet.packages[0]).target
+    console.print("\n[bold]The fleet goes on running.[/] Look around with:\n", highlight=False)
+    lines = [
+        f"export P2PDIST_PROFILE={fleet.programs.environment['P2PDIST_PROFILE']}",
+        f"{program} status",
+        f"{program} device list",
+        f"{program} deployment list",
+        f"{program} explain {device} {release}",
+        f"{program} refusals",
+    ]
+    for line in lines:
+        console.print(f"    {line}", highlight=False, soft_wrap=True)
+    console.print(f"\nLogs are in {fleet.plan.logs}. End it, and remove its files, with:\n", highlight=False)
+    console.print(f"    {end}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _directory(options: Options) -> Iterator[Path]:
+    """A temporary directory. It goes away at the end, unless the fleet is left running in it."""
+    path = Path(tempfile.mkdtemp(prefix="p2pdist-demo-"))
+    keep = False
+    try:
+        yield path
+        keep = options.keep
+    finally:
+        if not keep:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _main() -> int:
+    options = parse_options(sys.argv[1:])
+    console = Console(stderr=True) if options.json else Console()
+    with _directory(options) as directory:
+        plan = make_plan(directory, sites=options.sites, devices=options.devices)
+        outcome = trio.run(demonstrate, options, plan, console)
+    if options.json:
+        print(outcome.encode())
+    return 0 if outcome.ok else 1
+
+
+def main() -> int:
+    """Run the demonstration, and return the exit code."""
+    errors = Console(stderr=True)
+    try:
+        return _main()
+    except DemoError as error:
+        found: list[BaseException] = [error]
+    except BaseExceptionGroup as group:
+        ours, others = group.split((DemoError, KeyboardInterrupt))
+        if others is not None or ours is None:
+            raise
+        found = list(_leaves(ours))
+    except KeyboardInterrupt as error:
+        found = [error]
+    if any(isinstance(error, KeyboardInterrupt) for error in found):
+        errors.print("\ninterrupted; everything that was started has been ended")
+        return 130
+    for text in dict.fromkeys(str(error) for error in found):
+        errors.print(f"\n[bold red]tools/demo cannot go on:[/] {text}", highlight=False, markup=True)
+    return 1
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

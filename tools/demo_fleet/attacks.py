@@ -1,0 +1,198 @@
+"""The four attacks. Each is tried for real; what is shown is what the devices themselves reported."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import trio
+from rich.console import Console
+
+from demo_fleet import stranger
+from demo_fleet.fleet import Fleet
+from demo_fleet.outcome import Outcome, Refused
+from demo_fleet.plan import FLEET, SWARM_PORT, DemoError
+from demo_fleet.usurper import VERSION as FORGED_VERSION
+from demo_fleet.watch import Progress, watch
+from p2pdist.ids import SwarmName
+from p2pdist.wire import api as wire
+
+ALTERED = "altered package"
+WRONG_KEY = "wrong key"
+OLDER = "older release"
+STRANGER = "stranger"
+
+_POLL_S = 0.5
+
+
+async def run_attacks(fleet: Fleet, outcome: Outcome, console: Console, *, patience_s: float) -> None:
+    """Try all four, one after the other, and note who refused what, or who did not."""
+    attacks: Sequence[
+        tuple[str, str, Callable[[Fleet, Console, float], Awaitable[tuple[str, list[str]]]]]
+    ] = (
+        (ALTERED, "bytes of a published package are changed on the admin server's disk", _alter),
+        (
+            WRONG_KEY,
+            "the admin server is taken over, and a release is signed with a key of the attacker",
+            _usurp,
+        ),
+        (OLDER, "a release with a known hole is offered again, correctly signed, after a newer one", _age),
+        (STRANGER, "a BitTorrent client with a certificate of its own authority dials every node", _intrude),
+    )
+    for number, (name, what, attack) in enumerate(attacks, 1):
+        console.print(f"\n[bold]Attack {number}: {name}.[/] {what[0].upper()}{what[1:]}.", highlight=False)
+        outcome.attacks.append(name)
+        before = await _last_number(fleet)
+        try:
+            kind, problems = await attack(fleet, console, patience_s)
+            outcome.problems += [f"{name}: {problem}" for problem in problems]
+            await _collect(fleet, outcome, name, kind, before, patience_s)
+        except DemoError as error:
+            outcome.problems.append(f"{name}: {error}")
+        count = outcome.resisted(name)
+        colour = "green" if count == outcome.devices else "bold red"
+        reasons = [r.reason for r in outcome.refused if r.attack == name]
+        console.print(f"  [{colour}]refused by {count} of {outcome.devices} devices[/]", highlight=False)
+        if reasons:
+            console.print(f"  [dim]“{reasons[0]}”[/]", highlight=False, markup=True)
+
+
+async def _alter(fleet: Fleet, console: Console, patience_s: float) -> tuple[str, list[str]]:
+    release = fleet.release(fleet.bait)
+    content = fleet.plan.server / "artifacts" / release.info_hash
+    _flip(content)
+    console.print(f"  changed 4096 bytes of {content}", highlight=False)
+    deployment = await fleet.deploy(release.target)
+    await _wait_refusals(fleet, "content", release.info_hash, release.target, patience_s)
+    await fleet.api.stop(deployment)
+    return "content", await _not_installed(fleet, release.target, deployment)
+
+
+async def _usurp(fleet: Fleet, console: Console, patience_s: float) -> tuple[str, list[str]]:
+    before = await _last_number(fleet)
+    await fleet.restart_server(usurped=True)
+    console.print(
+        f"  a tampered server runs with all of the server's keys, and offers {FORGED_VERSION}",
+        highlight=False,
+    )
+    try:
+        with trio.move_on_after(patience_s):
+            while not await _refusers(fleet, "metadata", before) >= {n.name for n in fleet.plan.devices}:
+                await trio.sleep(_POLL_S)
+    finally:
+        await fleet.restart_server(usurped=False)
+    console.print("  the real server is back", highlight=False)
+    installed = [
+        f"{device.name} has installed a forged release"
+        for device in (await fleet.api.get("/devices", wire.DeviceList)).devices
+        if 666 in device.installed.values()
+    ]
+    return "metadata", installed
+
+
+async def _age(fleet: Fleet, console: Console, patience_s: float) -> tuple[str, list[str]]:
+    newer, older = fleet.release(fleet.policy_new), fleet.release(fleet.policy_old)
+    started = trio.current_time()
+    first = await fleet.deploy(newer.target)
+    progress = Progress(devices=fleet.plan.devices, deployments=(first,))
+    await watch(
+        fleet.api, progress, console, title=f"first the newer one, {newer.target}", started=started,
+        patience_s=patience_s,
+    )  # fmt: skip
+    if len(progress.installed()) != len(fleet.plan.devices):
+        raise DemoError("the newer release was not installed everywhere")
+    second = await fleet.deploy(older.target)
+    console.print(f"  now the older one is ordered: {older.target}", highlight=False)
+    await _wait_refusals(fleet, "rollback", older.target, older.target, patience_s)
+    problems = await _not_installed(fleet, older.target, second)
+    await fleet.api.stop(second)
+    wrong = [
+        f"{node.name} went back to {older.version}"
+        for node in fleet.plan.devices
+        if (node.root / fleet.policy_new.install_path.lstrip("/")).read_text()
+        != fleet.policy_new.source.read_text()
+    ]
+    return "rollback", problems + wrong
+
+
+async def _intrude(fleet: Fleet, console: Console, patience_s: float) -> tuple[str, list[str]]:
+    release = fleet.release(fleet.packages[0])
+    torrent = (fleet.plan.server / "torrents" / f"{release.info_hash}.torrent").read_bytes()
+    hosts = [fleet.plan.server_host, *(node.host for node in fleet.plan.nodes)]
+    host = f"127.{fleet.plan.network}.250.66"
+    console.print(
+        f"  {host} knows the torrent of {release.target}, and dials {len(hosts)} nodes", highlight=False
+    )
+    visit = await stranger.visit(
+        torrent,
+        SwarmName(f"{release.channel}.{FLEET}.swarm.p2pdist.internal"),
+        [(target, SWARM_PORT) for target in hosts],
+        host=host,
+        fleet_ca=(fleet.plan.server / "ca.pem").read_bytes(),
+        patience_s=min(30.0, patience_s),
+    )
+    problems = [f"the stranger received {visit.received_bytes} bytes"] if visit.received_bytes else []
+    for missing in sorted(set(hosts) - visit.turned_away):
+        problems.append(f"{missing} did not end the stranger's connection")
+    console.print(f"  it received {visit.received_bytes} bytes", highlight=False)
+    return "stranger", problems
+
+
+def _flip(path: Path) -> None:
+    with path.open("r+b") as file:
+        size = path.stat().st_size
+        place = random.Random(size).randrange(max(1, size - 4096))
+        file.seek(place)
+        data = file.read(4096)
+        file.seek(place)
+        file.write(bytes(byte ^ 0xFF for byte in data))
+
+
+async def _last_number(fleet: Fleet) -> int:
+    found = (await fleet.api.get("/refusals", wire.RefusalList)).refusals
+    return max((refusal.number for refusal in found), default=0)
+
+
+async def _refusals(fleet: Fleet, kind: str, after: int) -> list[wire.RefusalInfo]:
+    found = await fleet.api.get("/refusals", wire.RefusalList, after=str(after), limit="1000")
+    return [refusal for refusal in found.refusals if refusal.kind == kind]
+
+
+async def _refusers(fleet: Fleet, kind: str, after: int) -> set[str]:
+    return {refusal.name for refusal in await _refusals(fleet, kind, after)}
+
+
+async def _wait_refusals(fleet: Fleet, kind: str, subject: str, other: str, patience_s: float) -> None:
+    """Wait until every device has refused *subject* (or *other*), or nobody more does."""
+    wanted = {node.name for node in fleet.plan.devices}
+    with trio.move_on_after(min(60.0, patience_s)):
+        while True:
+            found = await _refusals(fleet, kind, 0)
+            if wanted <= {r.name for r in found if subject in r.subject or other in r.subject}:
+                return
+            await trio.sleep(_POLL_S)
+
+
+async def _collect(
+    fleet: Fleet, outcome: Outcome, attack: str, kind: str, after: int, patience_s: float
+) -> None:
+    """Note who has refused what since number *after*; devices that did not are problems."""
+    devices = {node.name for node in fleet.plan.devices}
+    with trio.move_on_after(min(45.0, patience_s)):
+        while not await _refusers(fleet, kind, after) >= devices:
+            await trio.sleep(_POLL_S)
+    seen: set[str] = set()
+    for refusal in sorted(await _refusals(fleet, kind, after), key=lambda r: r.number):
+        if refusal.name in seen:
+            continue
+        seen.add(refusal.name)
+        refused = Refused(attack=attack, device=refusal.name or "admin server", reason=refusal.reason)
+        (outcome.refused if refusal.name in devices else outcome.refused_elsewhere).append(refused)
+    for name in sorted(devices - seen):
+        outcome.problems.append(f"{attack}: {name} has not reported that it refused")
+
+
+async def _not_installed(fleet: Fleet, target: str, deployment: str) -> list[str]:
+    detail = await fleet.api.get(f"/deployments/{deployment}", wire.DeploymentDetail)
+    return [f"{device.name} installed {target}" for device in detail.devices if device.stage == "installed"]

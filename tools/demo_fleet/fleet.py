@@ -1,0 +1,287 @@
+"""The operator's steps: ceremony, server, points, devices, publication, deployment."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+from rich.console import Console
+
+from demo_fleet.api import Api, open_api
+from demo_fleet.payload import Package
+from demo_fleet.plan import (
+    API_PORT,
+    CHANNEL,
+    DEVICES_GROUP,
+    FLEET,
+    LINK_PORT,
+    POINTS_GROUP,
+    SWARM_PORT,
+    DemoError,
+    Node,
+    Plan,
+    site_group,
+)
+from demo_fleet.programs import Programs
+from p2pdist.wire import api as wire
+
+PEOPLE = ("alice", "bob", "carol")
+THRESHOLD = 2
+
+_ENROL_AT_ONCE = 4
+_POLL_S = 0.3
+_USURPER = Path(__file__).with_name("usurper.py")
+
+
+@dataclass(slots=True, kw_only=True)
+class Fleet:
+    """A fleet that comes to life step by step. Made by :func:`open_fleet`.
+
+    Attributes:
+        packages: What the main part distributes.
+        bait: A package that is altered on the server's disk.
+        policy_old: A release that is offered again after ``policy_new``.
+        node_ids: The ids of the nodes by name, as they are enrolled.
+        releases: What is published, by product and sequence.
+    """
+
+    plan: Plan
+    programs: Programs
+    console: Console
+    uplink_mbit: int
+    patience_s: float
+    packages: list[Package]
+    bait: Package
+    policy_old: Package
+    policy_new: Package
+    stack: AsyncExitStack
+    node_ids: dict[str, str] = field(default_factory=dict)
+    releases: dict[tuple[str, int], wire.ReleaseInfo] = field(default_factory=dict)
+    _api: Api | None = None
+
+    @property
+    def operator(self) -> Path:
+        """Where the operator works: passphrases, the signing repository, the publication."""
+        return self.plan.directory / "operator"
+
+    @property
+    def publication(self) -> Path:
+        return self.operator / "publication"
+
+    @property
+    def api(self) -> Api:
+        assert self._api is not None, "the server is not there yet"
+        return self._api
+
+    def release(self, package: Package) -> wire.ReleaseInfo:
+        """Return what the server says of a published package."""
+        return self.releases[package.product, package.sequence]
+
+    async def deploy(self, target: str) -> str:
+        """Order a release onto every device; return the deployment's id."""
+        self.programs.say(f"p2pdist deploy {target} {DEVICES_GROUP}")
+        return await self.api.deploy(target, DEVICES_GROUP)
+
+    # Steps -------------------------------------------------------------------------------------------
+
+    async def hold_ceremony(self) -> None:
+        """Make the keys and the trust root, and sign them."""
+        self.operator.mkdir(mode=0o700)
+        for name in (*PEOPLE, "online"):
+            self._passphrase(name).touch(mode=0o600)
+            self._passphrase(name).write_text(secrets.token_urlsafe(24) + "\n")
+        people = [word for name in PEOPLE for word in ("--root", name)]
+        await self._sign_tool(
+            "init", "--fleet", FLEET, *people, "--threshold", str(THRESHOLD), "--kdf", "interactive",
+            passphrases=(*PEOPLE, "online"), aloud=True,
+        )  # fmt: skip
+        await self._sign_tool("channel", "add", CHANNEL, "--key", "alice", "--key", "bob", aloud=True)
+        await self._sign(PEOPLE[:THRESHOLD])
+        await self._publish_locally()
+
+    async def found_server(self) -> None:
+        """Make the admin server, start it, and let the command line know it."""
+        await self.programs.run(
+            "p2pdist-server", "init", "--data", self.plan.server, "--fleet", FLEET,
+            "--root", self.publication / "metadata" / "1.root.json",
+            "--online-key", self.operator / "repository" / "keys" / "online.key",
+            "--passphrase-file", self._passphrase("online"),
+            "--address", self.plan.link, "--api", f"{self.plan.server_host}:{API_PORT}",
+            "--origin-port", str(SWARM_PORT), aloud=True,
+        )  # fmt: skip
+        await self.start_server()
+        token, ca = self.plan.server / "operator.token", self.plan.server / "ca.pem"
+        await self.programs.run(
+            "p2pdist", "login", self.plan.api, "--token-file", token, "--ca", ca, aloud=True
+        )
+        self._api = await self.stack.enter_async_context(open_api(self.plan.api, ca=ca, token=token))
+        await self.programs.run("p2pdist", "enrolment", "--to", self._bundle)
+        for group in (POINTS_GROUP, *(site_group(point.site) for point in self.plan.points)):
+            await self.programs.run("p2pdist", "group", "add", group)
+
+    async def start_server(self, *, usurped: bool = False) -> None:
+        """Start the admin server, or the program of somebody who has taken it over."""
+        program: tuple[str | Path, ...] = ("python", "-P", _USURPER) if usurped else ("p2pdist-server",)
+        running = await self.programs.start(
+            "server",
+            *program,
+            "run",
+            "--config",
+            self.plan.server / "server.toml",
+            environment={"P2PDIST_ORIGIN_UP_BYTES_PER_S": str(self.uplink_mbit * 125_000)},
+        )
+        await self.programs.wait_logged(running, "server.ready")
+
+    async def restart_server(self, *, usurped: bool) -> None:
+        """End the admin server, and start it or its usurper."""
+        await self.programs.end("server")
+        await self.start_server(usurped=usurped)
+
+    async def enrol(self, nodes: Sequence[Node]) -> None:
+        """Enrol nodes with a token for each of their groups."""
+        for group in sorted({node.group for node in nodes}):
+            count = sum(node.group == group for node in nodes)
+            await self.programs.run(
+                "p2pdist", "token", "add", group, "--uses", str(count), "--to", self._token(group), aloud=True
+            )
+        await _each(nodes, self._enrol, at_once=_ENROL_AT_ONCE)
+
+    async def sign_releases(self) -> None:
+        """Sign the packages and the grants, and publish them."""
+        manifest = self.operator / "releases.toml"
+        packages = [*self.packages, self.bait, self.policy_old, self.policy_new]
+        manifest.write_text("".join(map(_manifest_entry, packages)))
+        await self._sign_tool("add", CHANNEL, "--manifest", manifest, aloud=True)
+        for point in self.plan.points:
+            await self._sign_tool(
+                "grant", self.node_ids[point.name], "--scope", site_group(point.site),
+                "--address", f"{point.host}:{LINK_PORT}", aloud=True,
+            )  # fmt: skip
+        await self._sign(PEOPLE[:THRESHOLD])
+        await self._publish_locally()
+        await self.programs.run(
+            "p2pdist", "publish", self.publication, aloud=True, patience_s=self.patience_s
+        )
+        listed = (await self.api.get("/releases", wire.ReleaseList)).releases
+        self.releases = {(release.product, release.sequence): release for release in listed}
+
+    async def start(self, nodes: Sequence[Node]) -> None:
+        """Start nodes, and wait until the server sees them, devices through the point of their site."""
+        for node in nodes:
+            await self.programs.start(node.name, node.program, "run", "--config", node.config)
+        with trio.move_on_after(self.patience_s):
+            while waiting := await self._not_ready(nodes):
+                await trio.sleep(_POLL_S)
+            return
+        raise DemoError(
+            f"not online after {self.patience_s:.0f} s: {', '.join(waiting)}; see {self.plan.logs}"
+        )
+
+    async def _not_ready(self, nodes: Sequence[Node]) -> list[str]:
+        listed = (await self.api.get("/devices", wire.DeviceList)).devices
+        seen = {device.name: device for device in listed if device.state == "online"}
+        points = {point.site: self.node_ids[point.name] for point in self.plan.points}
+        waiting = []
+        for node in nodes:
+            via = points[node.site] if node.role == "device" else ""
+            if node.name not in seen or seen[node.name].via != via:
+                waiting.append(node.name)
+        return waiting
+
+    # Parts of steps ----------------------------------------------------------------------------------
+
+    async def _enrol(self, node: Node) -> None:
+        node.write_config()
+        said = await self.programs.run(
+            node.program, "enrol", "--bundle", self._bundle, "--token-file", self._token(node.group),
+            "--data", node.data, "--name", node.name, "--machine", node.name, "--local-host", node.host,
+        )  # fmt: skip
+        self.node_ids[node.name] = said.split()[0]
+
+    async def _sign(self, people: Sequence[str]) -> None:
+        """Let people look and sign, each with their own passphrase."""
+        for name in people:
+            await self._sign_tool("sign", "--key", name, "--yes", passphrases=(name,), aloud=True)
+
+    async def _publish_locally(self) -> None:
+        await self._sign_tool("publish", self.publication, passphrases=("online",), aloud=True)
+
+    async def _sign_tool(
+        self, *arguments: str | Path, passphrases: Sequence[str] = (), aloud: bool = False
+    ) -> None:
+        files = [w for name in passphrases for w in ("--passphrase-file", f"{name}={self._passphrase(name)}")]
+        await self.programs.run(
+            "p2pdist-sign", *arguments, *files, "-C", self.operator / "repository",
+            aloud=aloud, patience_s=self.patience_s,
+        )  # fmt: skip
+
+    def _passphrase(self, name: str) -> Path:
+        return self.operator / f"{name}.passphrase"
+
+    def _token(self, group: str) -> Path:
+        return self.operator / f"token{group.replace('/', '-')}"
+
+    @property
+    def _bundle(self) -> Path:
+        return self.operator / f"{FLEET}.enrolment"
+
+
+@asynccontextmanager
+async def open_fleet(
+    plan: Plan,
+    programs: Programs,
+    console: Console,
+    *,
+    uplink_mbit: int,
+    patience_s: float,
+    packages: list[Package],
+    bait: Package,
+    policies: tuple[Package, Package],
+) -> AsyncIterator[Fleet]:
+    """Open a fleet of which nothing exists yet; leaving the block closes the connection to its server."""
+    async with AsyncExitStack() as stack:
+        yield Fleet(
+            plan=plan,
+            programs=programs,
+            console=console,
+            uplink_mbit=uplink_mbit,
+            patience_s=patience_s,
+            packages=packages,
+            bait=bait,
+            policy_old=policies[0],
+            policy_new=policies[1],
+            stack=stack,
+        )
+
+
+def _manifest_entry(package: Package) -> str:
+    fields: dict[str, object] = {
+        "path": str(package.source),
+        "product": package.product,
+        "sequence": package.sequence,
+        "install": package.kind,
+    }
+    if package.kind != "deb":  # which says its version itself
+        fields["version"] = package.version
+    if package.install_path:
+        fields["to"] = package.install_path
+    if package.health_check:
+        fields["health_check"] = package.health_check
+    return "[[release]]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in fields.items()) + "\n"
+
+
+async def _each(nodes: Sequence[Node], work: Callable[[Node], Awaitable[None]], *, at_once: int) -> None:
+    limiter = trio.CapacityLimiter(at_once)
+
+    async def one(node: Node) -> None:
+        async with limiter:
+            await work(node)
+
+    async with trio.open_nursery() as nursery:
+        for node in nodes:
+            nursery.start_soon(one, node)

@@ -1,0 +1,130 @@
+"""What came of it: the closing summary for people, and the JSON object for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from demo_fleet.watch import size
+
+SOURCES = ("origin", "point", "peer", "mirror")
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True):
+    """One device that resisted one attack."""
+
+    attack: str
+    device: str
+    reason: str
+
+
+class PackageFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What was distributed. ``bytes`` is its size on the wire."""
+
+    target: str
+    kind: str
+    bytes: int
+
+
+class Outcome(msgspec.Struct, kw_only=True):
+    """Everything that is reported.
+
+    ``bytes_by_source`` counts what all nodes received, the distribution points included: a byte that a
+    point fetched from the origin and handed on to a device counts once as ``origin``, once as ``point``.
+    ``devices_received`` are the devices' alone. Times are from the deployment's order.
+    """
+
+    sites: int
+    points: int
+    devices: int
+    installed: int = 0
+    failed: int = 0
+    packages: list[PackageFacts] = msgspec.field(default_factory=list)
+    package_bytes: int = 0
+    origin_bytes_sent: int = 0
+    origin_copies: float = 0.0
+    bytes_by_source: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(SOURCES, 0))
+    devices_received: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(SOURCES, 0))
+    seconds_first: float | None = None
+    seconds_last: float | None = None
+    seconds_total: float = 0.0
+    attacks: list[str] = msgspec.field(default_factory=list)
+    refused: list[Refused] = msgspec.field(default_factory=list)
+    refused_elsewhere: list[Refused] = msgspec.field(default_factory=list)
+    problems: list[str] = msgspec.field(default_factory=list)
+    directory: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether every device ended as it should."""
+        return not self.problems and self.failed == 0 and self.installed == self.devices
+
+    def resisted(self, attack: str) -> int:
+        """How many devices have refused *attack*."""
+        return len({r.device for r in self.refused if r.attack == attack})
+
+    def take_received(self, received: Mapping[str, Mapping[str, int]]) -> None:
+        """Take in what the server knows of the bytes by receiver and kind of source."""
+        for receiver, by_source in received.items():
+            for source, count in by_source.items():
+                name = "peer" if source == "device" else source
+                self.bytes_by_source[name] = self.bytes_by_source.get(name, 0) + count
+                if receiver == "device":
+                    self.devices_received[name] = self.devices_received.get(name, 0) + count
+
+    def encode(self) -> str:
+        """Return the JSON object."""
+        fields: dict[str, Any] = {"ok": self.ok, **msgspec.to_builtins(self)}
+        for name in ("seconds_first", "seconds_last", "seconds_total", "origin_copies"):
+            if fields[name] is not None:
+                fields[name] = round(fields[name], 3)
+        return msgspec.json.format(msgspec.json.encode(fields), indent=2).decode()
+
+
+def show(outcome: Outcome, console: Console) -> None:
+    """Print the closing summary."""
+    table = Table(title="What came of it", title_justify="left", title_style="bold", show_header=False)
+    table.add_column(style="dim")
+    table.add_column()
+    table.add_row(
+        "fleet", f"{outcome.devices} devices at {outcome.sites} sites, each with a distribution point"
+    )
+    names = ", ".join(f"{p.target.split('/')[-1]} ({size(p.bytes)})" for p in outcome.packages)
+    table.add_row("distributed", names)
+    colour = "green" if outcome.installed == outcome.devices else "bold red"
+    table.add_row("installed", f"[{colour}]{outcome.installed} of {outcome.devices} devices[/]")
+    if outcome.seconds_first is not None and outcome.seconds_last is not None:
+        table.add_row(
+            "time", f"first device {outcome.seconds_first:.1f} s, last device {outcome.seconds_last:.1f} s"
+        )
+    table.add_row("origin sent", f"{size(outcome.origin_bytes_sent)}, {outcome.origin_copies:.2f} copies")
+    table.add_row("bytes by source", _sources(outcome.bytes_by_source) + "  (to all nodes)")
+    table.add_row("", _sources(outcome.devices_received) + "  (to the devices)")
+    for attack in outcome.attacks:
+        count = outcome.resisted(attack)
+        colour = "green" if count == outcome.devices else "bold red"
+        reason = next((r.reason for r in outcome.refused if r.attack == attack), "")
+        table.add_row(f"attack: {attack}", f"[{colour}]refused by {count} of {outcome.devices} devices[/]")
+        if reason:
+            table.add_row("", f"[dim]“{_short(reason)}”[/]")
+    for problem in outcome.problems:
+        table.add_row("[bold red]problem[/]", problem)
+    console.print(table)
+
+
+def _sources(received: Mapping[str, int]) -> str:
+    total = sum(received.values())
+    return ", ".join(
+        f"{name} {size(received[name])} ({received[name] / total:.0%})"
+        for name in SOURCES
+        if total and received.get(name)
+    )
+
+
+def _short(text: str, chars_max: int = 150) -> str:
+    text = " ".join(text.split()).replace("[", "\\[")
+    return text if len(text) <= chars_max else text[: chars_max - 1] + "…"
