@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from fleet_links import link_as, sealed_report
 from fleet_logs import LogBook
 from harness import GROUP, Fleet, Node, open_fleet
 
 from p2pdist.errors import TrustError
-from p2pdist.net.endpoints import parse_endpoint
-from p2pdist.net.link import Link, open_link
 from p2pdist.node.enrol import enrol, renew_expired
 from p2pdist.node.home import Home
 from p2pdist.node.mail import Mail
 from p2pdist.store import devices
-from p2pdist.wire.frames import Routed
-from p2pdist.wire.messages import Report
 
 
 async def test_a_token_that_is_used_up_admits_nobody_else(tmp_path: Path, log_book: LogBook) -> None:
@@ -109,8 +105,8 @@ async def test_what_a_revoked_device_sends_through_its_point_does_not_end_the_po
         revoked, other = fleet.devices
         await revoked.program.stop()
         await fleet.server.revoke(revoked.node, "it was stolen")
-        async with link_of(revoked, fleet.points[0].address) as link:
-            await link.send(await sealed(revoked, "a report that nobody wants"))
+        async with link_as(revoked, fleet.points[0].address) as link:
+            await link.send(await sealed_report(revoked))
             release = await fleet.release()
             await fleet.until_reported(release, nodes=[other])
         assert not fleet.log.find("link.down", who=fleet.points[0].name)
@@ -154,26 +150,6 @@ def let_certificate_run_out(fleet: Fleet, node: Node) -> None:
         now=datetime.now(UTC) - timedelta(days=2),
     )
     (node.home / "certificate.pem").write_bytes(pem)
-
-
-def link_of(node: Node, address: str) -> AbstractAsyncContextManager[Link]:
-    """A bare link with a node's certificate."""
-    host, port = parse_endpoint(address)
-    home = Home.open(node.home)
-    return open_link(host, port, identity=home.tls_identity(), expect=None, local_host=node.host)
-
-
-async def sealed(node: Node, reason: str) -> Routed:
-    """A report of a node to the admin server, in its envelope."""
-    report = Report(
-        id="r1",
-        deployment="d1",
-        target="stable/app/1.0/app.bin",
-        stage="failed",
-        reason=reason,
-        finished=_now(),
-    )
-    return Routed(envelope=await Mail(Home.open(node.home)).seal(report, now=_now()))
 
 
 def _now() -> int:
