@@ -10,7 +10,8 @@ metadata, the content they name, and key files. The way of a release::
 options      what every command takes: the repository, the output, passphrases
 keyring      finding keys by name, opening them with passphrases
 packages     from a file or a directory to a release: what it is called, how it is installed
-ceremony     init, key, channel, rotate, revoke key
+ceremony     init, channel, rotate, revoke key
+keyfiles     key new, public, list, passphrase
 content      add, list, revoke, rollback, grant
 signing      status, diff, sign, export, import, renew, discard
 publishing   publish, verify

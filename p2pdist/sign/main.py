@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 
 import p2pdist
 from p2pdist.errors import P2PDistError
-from p2pdist.sign import ceremony, content, publishing, signing
+from p2pdist.sign import ceremony, content, keyfiles, publishing, signing
 from p2pdist.sign.options import CONTENT, KEYS, PUBLICATION, SIGNING, complain
 
 
@@ -39,7 +39,7 @@ app = App(
 )
 
 app.command(ceremony.init, group=KEYS)
-app.command(ceremony.key_app)
+app.command(keyfiles.key_app)
 app.command(ceremony.channel_app)
 app.command(ceremony.rotate, group=KEYS)
 app.command(content.add, group=CONTENT, version_flags=())
