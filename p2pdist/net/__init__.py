@@ -7,7 +7,8 @@ CA, multiplexed by HTTP/2 (RFC 9113). The dialler is the HTTP/2 client. One long
 
 endpoints                 ``host:port`` in words people write
 tls, secure               what a node shows and demands; a TLS connection as a trio stream
-events, http2, framing    HTTP/2 and frames without I/O: streams, flow control, limits
+events, http2,            HTTP/2 and frames without I/O: streams, flow control, limits
+  h2settings, framing
 opening, control,         what flows on a link: whether both sides want it, frames, requests that we
   asking, answering       make, requests that we answer
 carrier, established      the trio adapter: reading, writing, keepalive, the end; and the link itself

@@ -74,12 +74,13 @@ class Answerer:
 
     __slots__ = (
         "_arriving",
+        "_busy",
+        "_freed",
         "_held_bytes",
         "_link",
         "_running",
         "_sent",
         "_session",
-        "_slots",
         "_stranger",
         "_table",
         "_wake",
@@ -106,7 +107,8 @@ class Answerer:
         self._arriving: dict[int, _Arriving] = {}
         self._running: dict[int, trio.CancelScope] = {}
         self._held_bytes = 0
-        self._slots: trio.CapacityLimiter | None = None
+        self._busy = 0
+        self._freed = Pulse()
         self._sent = Pulse()
         self.answered = 0
 
@@ -195,15 +197,19 @@ class Answerer:
             self._held_bytes -= len(arriving.body)
 
     async def _answer(self, stream: int, handler: RequestHandler, arrived: _Arriving) -> None:
-        if self._slots is None:
-            self._slots = trio.CapacityLimiter(limits.LINK_REQUESTS_RUNNING_MAX)
         held = len(arrived.body)
         with trio.CancelScope() as scope:
             self._running[stream] = scope
             try:
-                async with self._slots:
+                while self._busy >= limits.LINK_REQUESTS_RUNNING_MAX:
+                    await self._freed.wait()
+                self._busy += 1
+                try:
                     await self._run(stream, handler, arrived)
                     await self._through(stream)
+                finally:
+                    self._busy -= 1
+                    self._freed.fire()
             finally:
                 del self._running[stream]
                 self._held_bytes -= held

@@ -25,7 +25,6 @@ import h2.connection
 import h2.errors
 import h2.events
 import h2.exceptions
-import h2.settings
 
 from p2pdist import limits
 from p2pdist.errors import PeerError, Unavailable
@@ -40,6 +39,7 @@ from p2pdist.net.events import (
     SessionReady,
     StreamReset,
 )
+from p2pdist.net.h2settings import PeerSettings, own_settings
 
 CHUNK_BYTES: Final = 16 * limits.KIB - 9
 """Body bytes in one DATA frame, so that the frame with its header fills one TLS record."""
@@ -113,15 +113,8 @@ class Session:
     def __init__(self, *, dialler: bool) -> None:
         self.urgent = 0
         self._h2 = _Connection(h2.config.H2Configuration(client_side=dialler, header_encoding=None))
-        self._h2.local_settings = h2.settings.Settings(
-            client=dialler,
-            initial_values={
-                h2.settings.SettingCodes.ENABLE_PUSH: 0,
-                h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: limits.LINK_WINDOW_BYTES,
-                h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: limits.LINK_STREAMS_MAX,
-                h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE: limits.LINK_HEADER_BYTES_MAX,
-            },
-        )
+        self._h2.local_settings = own_settings(dialler=dialler)
+        self._h2.remote_settings = PeerSettings(dialler=not dialler)
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(limits.LINK_TRANSIT_BYTES - _WINDOW_INITIAL)
         self._outbox = bytearray()
@@ -204,6 +197,7 @@ class Session:
         """Some seconds have passed: forget some of the other side's control traffic."""
         self._overhead = max(0, self._overhead - limits.LINK_OVERHEAD_FORGIVEN_BYTES)
         self._resets = max(0, self._resets - 1)
+        _ = self._h2.open_inbound_streams  # h2 lets go of finished streams when it counts the open ones
 
     def close(self, reason: str = "") -> None:
         """Say goodbye (GOAWAY), once. What waits on streams is dropped; nothing can be sent afterwards.

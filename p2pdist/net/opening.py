@@ -39,18 +39,20 @@ class Opening:
         self._answerer = answerer
         self._member = member
         self._reason = b""
-        self._decided = trio.Event()
+        self._decided: trio.Event | None = trio.Event()
         self.accepted = False
 
     async def wait_decided(self) -> None:
         """Wait until the link is open, or never will be."""
-        await self._decided.wait()
+        if self._decided is not None:
+            await self._decided.wait()
 
     def decide(self, accepted: bool) -> None:
         """The link is open, or has ended. What was decided first counts."""
-        if not self._decided.is_set():
+        decided, self._decided = self._decided, None
+        if decided is not None:
             self.accepted = accepted
-            self._decided.set()
+            decided.set()
 
     def ready(self) -> None:
         """HTTP/2 is open."""
