@@ -310,7 +310,7 @@ class Fleet:
             lines = [
                 line
                 for line in self.log.lines
-                if line.get("who") == node.name and line["event"] in ("link.up", "link.down")
+                if line.get("who") == node.name and line["event"] in ("link.up", "link.down", "test.started")
             ]
             return bool(lines) and lines[-1]["event"] == "link.up" and lines[-1]["kind"] == kind
 

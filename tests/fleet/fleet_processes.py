@@ -1,0 +1,290 @@
+"""The fleet's programs as what they are: processes, which can be killed at any moment."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import trio
+from fleet_addresses import free_port
+from fleet_logs import LogBook
+from fleet_programs import DEVICES, Program, ServerOptions, ServerProgram
+from fleet_signing import Publication
+
+from p2pdist.ids import GroupPath, InfoHash, NodeId, TargetPath
+from p2pdist.node.config import AgentConfig, SeedConfig
+from p2pdist.server.initialise import add_api_token
+from p2pdist.server.serverhome import ServerHome
+from p2pdist.store.fleetstore import FleetStore
+from p2pdist.trust.keys import SealedKeyFile
+from p2pdist.wire import api
+
+_READY_S = 60.0
+_STOP_S = 20.0
+_PASSPHRASE = b"a passphrase of the tests"
+_ONLINE_SEED = b"online".ljust(32, b".")  # the workshop's key of this name
+
+
+class ProcessProgram:
+    """A program in a process of its own. Its log lines go into the test's book."""
+
+    def __init__(self, nursery: trio.Nursery, who: str, arguments: list[str], log: LogBook) -> None:
+        self._nursery = nursery
+        self._who = who
+        self._arguments = arguments
+        self._log = log
+        self._process: trio.Process | None = None
+        self._gone = trio.Event()
+        self._error = ""
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is there."""
+        return self._process is not None
+
+    @property
+    def error(self) -> str:
+        """What it wrote last, if it ended by itself with an error."""
+        return self._error
+
+    async def start(self) -> None:
+        """Start the process, and wait until it says that it is ready (sd_notify), or has ended."""
+        assert self._process is None, f"{self._who} runs already"
+        self._log.lines.append({"event": "test.started", "who": self._who, "at": trio.current_time()})
+        name = f"p2pdist-test-{os.getpid()}-{self._who}-{secrets.token_hex(4)}"
+        with trio.socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+            await notified.bind(f"\0{name}")
+            self._gone, self._error = trio.Event(), ""
+            self._process = await trio.lowlevel.open_process(
+                [sys.executable, "-c", *self._arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env={**os.environ, "NOTIFY_SOCKET": f"@{name}"},
+            )
+            self._nursery.start_soon(self._follow, self._process, self._gone)
+            with trio.fail_after(_READY_S):
+                async with trio.open_nursery() as nursery:
+
+                    async def ready() -> None:
+                        while b"READY=1" not in await notified.recv(4_096):
+                            pass
+                        nursery.cancel_scope.cancel()
+
+                    nursery.start_soon(ready)
+                    await self._gone.wait()
+                    nursery.cancel_scope.cancel()
+
+    async def stop(self) -> None:
+        """SIGTERM, and wait."""
+        if self._process is not None:
+            self._process.terminate()
+            with trio.move_on_after(_STOP_S):
+                await self._gone.wait()
+            await self.kill()
+
+    async def kill(self) -> None:
+        """SIGKILL, and wait."""
+        if self._process is not None:
+            self._process.kill()
+            await self._gone.wait()
+
+    async def _follow(self, process: trio.Process, gone: trio.Event) -> None:
+        """Keep what it logs until it ends."""
+        last, pending = b"", b""
+        try:
+            assert process.stderr is not None
+            async for data in process.stderr:
+                *lines, pending = (pending + data).split(b"\n")
+                for line in lines:
+                    last = line or last
+                    self._keep(line)
+            await process.wait()
+            if process.returncode not in (0, -9):
+                self._error = last.decode(errors="replace") or f"exit code {process.returncode}"
+        finally:
+            process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+            self._process = None
+            gone.set()
+
+    def _keep(self, line: bytes) -> None:
+        with suppress(ValueError):
+            fields = json.loads(line)
+            self._log.lines.append({**fields, "who": self._who, "at": trio.current_time()})
+            return
+        if line:
+            self._log.lines.append({"event": line.decode(errors="replace"), "who": self._who, "at": 0.0})
+
+
+class ServerProcess(ProcessProgram):
+    """``p2pdist-server``, asked through its HTTP API."""
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        home: ServerHome,
+        store_url: str,
+        host: str,
+        port: int,
+        options: ServerOptions,
+        log: LogBook,
+    ) -> None:
+        config = home.root / "server.toml"
+        super().__init__(nursery, "server", _call("p2pdist.server.main", "run", config), log)
+        self.options = options
+        self._home = home
+        self._host = host
+        self._port = port
+        self._api_port = free_port(host)
+        self._config = config
+        (home.root / "passphrase").touch(mode=0o600)
+        (home.root / "passphrase").write_bytes(_PASSPHRASE)
+        SealedKeyFile._seal("online", _ONLINE_SEED, _PASSPHRASE, "interactive").save(home.root / "online.key")
+        store = FleetStore.open(store_url)
+        self._token = add_api_token(store, "test", "admin", datetime.now(UTC))
+        store.close()
+
+    async def start(self) -> None:
+        """Write the configuration, and start."""
+        self._config.write_text(_toml(self._tables()))
+        await super().start()
+
+    async def publish(self, publication: Publication) -> None:
+        """Upload content, then publish."""
+        for info_hash, data in publication.content.items():
+            await self.upload(info_hash, data)
+        body = api.NewPublication(metadata=dict(publication.metadata), torrents=dict(publication.torrents))
+        await self._ask("POST", "/publications", body)
+
+    async def upload(self, info_hash: InfoHash, data: bytes) -> None:
+        """Upload an artifact's content, unless all of it is there."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        await self._ask(
+            "PUT", f"/artifacts/{info_hash}?offset=0&length={len(data)}&sha256={sha256}", content=data
+        )
+
+    async def add_group(self, group: GroupPath) -> None:
+        """Make a group."""
+        await self._ask("POST", "/groups", api.NewGroup(path=group))
+
+    async def make_token(self, group: GroupPath, *, uses: int = 1, life_s: int = 3_600) -> str:
+        """Make an enrolment token."""
+        made = await self._ask("POST", "/tokens", api.NewToken(group=group, uses=uses, life_s=life_s))
+        token: str = made["token"]
+        return token
+
+    async def deploy(self, target: TargetPath, group: GroupPath) -> str:
+        """Order a release onto a group."""
+        made = await self._ask("POST", "/deployments", api.NewDeployment(target=target, group=group))
+        deployment: str = made["id"]
+        return deployment
+
+    async def stop_deployment(self, deployment: str) -> None:
+        """Withdraw an order."""
+        await self._ask("DELETE", f"/deployments/{deployment}")
+
+    async def revoke(self, node: NodeId, reason: str) -> None:
+        """Take a device out of the fleet."""
+        await self._ask("POST", f"/devices/{node}/revoke", api.RevokeDevice(reason=reason))
+
+    async def _ask(
+        self, method: str, path: str, body: msgspec.Struct | None = None, *, content: bytes | None = None
+    ) -> Any:
+        trust = ssl.create_default_context(cadata=self._home.authority.certificate_pem.decode())
+        async with httpx.AsyncClient(
+            base_url=f"https://{self._host}:{self._api_port}/api/v1",
+            headers={"authorization": f"Bearer {self._token}"},
+            verify=trust,
+            timeout=30.0,
+            trust_env=False,
+        ) as client:
+            sent = msgspec.json.encode(body) if body is not None else content
+            answer = await client.request(method, path, content=sent)
+        assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
+        return answer.json()
+
+    def _tables(self) -> Mapping[str, Any]:
+        options = self.options
+        return {
+            "server": {"data": self._home.root},
+            "link": {
+                "addresses": [f"{self._host}:{self._port}"],
+                "host": self._host,
+                "port": self._port,
+            },
+            "api": {"host": self._host, "port": self._api_port},
+            "origin": {"host": self._host, "port": 0, "up_bytes_per_s": options.origin_up_bytes_per_s},
+            "online": {
+                "key": self._home.root / "online.key",
+                "passphrase_file": self._home.root / "passphrase",
+                "timestamp_life_s": options.timestamp_life_s,
+            },
+            "certificates": {"life_s": options.certificate_life_s},
+            "log": {"json": True},
+            "rates": [{"group": DEVICES, "site_down": options.device_down_bytes_per_s}],
+        }
+
+
+class Processes:
+    """Every program is a process."""
+
+    def __init__(self, log: LogBook) -> None:
+        self._log = log
+        self._nursery: trio.Nursery
+
+    def __call__(self, nursery: trio.Nursery) -> Processes:
+        """Take the nursery in which the processes are followed."""
+        self._nursery = nursery
+        return self
+
+    def server(
+        self, home: ServerHome, store_url: str, host: str, port: int, options: ServerOptions
+    ) -> ServerProgram:
+        """The admin server."""
+        return ServerProcess(self._nursery, home, store_url, host, port, options, self._log)
+
+    def point(self, who: str, config: SeedConfig) -> Program:
+        """A distribution point."""
+        return self._node("p2pdist.seed.main", who, config)
+
+    def device(self, who: str, config: AgentConfig) -> Program:
+        """A device."""
+        return self._node("p2pdist.agent.main", who, config)
+
+    def _node(self, module: str, who: str, config: AgentConfig) -> Program:
+        path = config.node.data.parent / "config.toml"
+        tables = msgspec.to_builtins(config, enc_hook=str)
+        path.write_text(_toml({**tables, "log": {"json": True}}))
+        return ProcessProgram(self._nursery, who, _call(module, "run", path), self._log)
+
+
+def _call(module: str, command: str, config: Path) -> list[str]:
+    return [f"from {module} import main; main()", command, "--config", str(config)]
+
+
+def _toml(tables: Mapping[str, Any]) -> str:
+    lines = []
+    for name, table in tables.items():
+        for one in table if isinstance(table, list) else [table]:
+            lines.append(f"[[{name}]]" if isinstance(table, list) else f"[{name}]")
+            lines += [f"{key} = {_value(value)}" for key, value in one.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _value(value: Any) -> str:
+    return json.dumps(str(value) if isinstance(value, Path) else value)
