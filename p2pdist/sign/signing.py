@@ -129,9 +129,16 @@ def sign(
     wanted: dict[str, Key] = {}
     for role in chosen:
         wanted |= state.wanted_keys(role)
+    shown = {role: state.drafts[role].signed_bytes for role in chosen}
     signers = list(_signers(options, request, key, signer, wanted, passphrases, state, chosen, yes))
     made: list[dict[str, str]] = []
     with _changing(options, request) as target:
+        for role, payload in shown.items():
+            if role not in target.drafts or target.drafts[role].signed_bytes != payload:
+                raise UsageError(
+                    f"{role_words(role)} was changed meanwhile; nothing was signed",
+                    hint="look at it again, then sign",
+                )
         for one in signers:
             for role in chosen:
                 if one.public_key.keyid in target.wanted_keys(role):

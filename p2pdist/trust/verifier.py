@@ -63,6 +63,7 @@ class Verifier:
         self._sets = MetadataSets(directory)
         self._mutex = threading.Lock()
         self._index: Index | None = None
+        self._last: Catalog | None = None
 
     def update(self, bundle: Bundle, *, now: datetime) -> Catalog:
         """Verify a bundle on top of what is known, and keep it.
@@ -79,20 +80,30 @@ class Verifier:
         """
         _check_size(bundle)
         with self._mutex, self._sets.lock():
+            last = self._last
+            if not bundle.files and last is not None and now.timestamp() < last.expires:
+                _check_clock(now, self._sets.clock_floor())
+                return last
             return self._verify(bundle.files, now)
 
     def load(self, *, now: datetime) -> Catalog | None:
         """Verify again what is on the disk, and return it; None if nothing is.
 
         Raises:
-            TrustError: it has expired since, or the clock is wrong.
-            PeerError: a file was damaged; the next :meth:`update` repairs it.
+            TrustError: it has expired since, the clock is wrong, or a file was damaged. In the last case
+                :meth:`versions` no longer names the file, and so the next :meth:`update` repairs it.
             Unavailable: as in :meth:`update`.
         """
         with self._mutex, self._sets.lock():
             if "timestamp" not in self._known().roles:
                 return None
-            return self._verify({}, now)
+            try:
+                return self._verify({}, now)
+            except PeerError as error:
+                raise TrustError(
+                    f"the metadata on this machine is damaged: {error.what}",
+                    hint="it is fetched again by itself",
+                ) from error
 
     def versions(self) -> dict[str, int]:
         """Return the version of each role that is on the disk undamaged; root is always among them."""
@@ -142,7 +153,7 @@ class Verifier:
         floor = self._sets.clock_floor()
         _check_clock(now, floor)
         known = self._sets.index()  # read anew, so that a file damaged since is noticed
-        self._index = None
+        self._index = self._last = None
         with self._sets.draft(known) as draft:
             fetcher = _BundleFetcher(files, self._sets.current(), known)
             try:
@@ -164,6 +175,7 @@ class Verifier:
                 self._sets.commit(draft, index)
         if now.timestamp() >= floor + 1:
             self._sets.raise_clock_floor(int(now.timestamp()))
+        self._last = catalog
         return catalog
 
     def _run_client(self, draft: Path, fetcher: _BundleFetcher) -> tuple[dict[str, Signed], dict[str, str]]:

@@ -11,7 +11,7 @@ import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import zstandard
@@ -489,6 +489,25 @@ def test_nobody_agrees_where_nobody_is(desk: Desk, monkeypatch: pytest.MonkeyPat
     with Path(os.devnull).open() as nobody:
         monkeypatch.setattr(sys, "stdin", nobody)
         assert "use --yes" in desk.refused(2, "sign", "--passphrase-file", desk.passphrase)
+
+
+def test_what_changes_while_somebody_looks_at_it_is_not_signed(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for the passphrase prompt to slip a release in finds it unsigned."""
+    from p2pdist.sign import signing
+
+    original = signing.open_key
+
+    def slow(*arguments: Any) -> Any:
+        monkeypatch.setattr(signing, "open_key", original)
+        releases(desk, "1")
+        return original(*arguments)
+
+    monkeypatch.setattr(signing, "open_key", slow)
+    error = desk.refused(2, "sign", "--key", "dev", "--yes", "--passphrase-file", desk.passphrase)
+    assert "the channel 'stable' was changed meanwhile; nothing was signed" in error
+    assert all(not names for row in desk.data("status")["roles"] for names in row["signed"])
 
 
 def test_signatures_on_a_changed_draft_do_not_come_in(desk: Desk) -> None:
