@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import msgspec
 import sqlalchemy as sa
 
 from p2pdist.core.desired import Order
 from p2pdist.errors import PeerError
 from p2pdist.ids import NodeId, node_id_of
+from p2pdist.logs import get_logger
 from p2pdist.server.control.desk import Receiver
 from p2pdist.server.control.devices import Device
 from p2pdist.store import content, deployments, devices, incidents, mailroom
 from p2pdist.store.devices import CloneRefused
-from p2pdist.store.fleetstore import FleetStore
+from p2pdist.store.fleetstore import FleetStore, QueryRefused
 from p2pdist.store.records import DeviceRecord
 from p2pdist.wire.messages import ContentReport, FromDevice, Heartbeat, Progress, Refusal, Report
+
+_log = get_logger()
+
+Said = tuple[NodeId, Receiver, str, FromDevice]
+"""A message with its sender, what that is, and who carries it (empty: its own link)."""
 
 
 class StoredPlane:
@@ -28,10 +35,13 @@ class StoredPlane:
         """Return every deployment that has not been stopped."""
         return self._store.read_now(deployments.active_orders)
 
+    def look(self, nodes: Sequence[NodeId]) -> tuple[Sequence[Order], Sequence[Device]]:
+        """Return the deployments and these devices, as they were at one moment."""
+        return self._store.read_now(_look, nodes)
+
     def device(self, node: NodeId) -> Device | None:
         """Return a device that has been enrolled."""
-        record = self._store.read_now(devices.find_device, node)
-        return _device(record) if record is not None else None
+        return self._store.read_now(_find_device, node)
 
     def enrol(
         self, *, token: str, public: bytes, name: str, platform: str, machine: str, host: str, now: int
@@ -64,13 +74,49 @@ class StoredPlane:
         """Reserve envelope counters; returns the number before the first."""
         return self._store.write_now(mailroom.reserve_counters, count).start - 1
 
-    def record(self, messages: Sequence[tuple[NodeId, Receiver, str, FromDevice]], *, now: int) -> None:
-        """Store messages, each with its sender, what that is, and who carries it (empty: its own link)."""
-        self._store.write_now(_record, messages, now)
+    def clone_seen(self, node: NodeId, *, host: str, reason: str, now: int) -> None:
+        """Record that another machine uses a device's key."""
+        self._store.write_now(devices.note_clone, node, host, reason, now)
+
+    def record(
+        self, messages: Sequence[Said], windows: Mapping[NodeId, bytes], *, now: int
+    ) -> frozenset[int]:
+        """Store messages and replay windows; return the places of those that the database cannot take.
+
+        A message that breaks a rule of the schema is a defect of ours. It must not hold up the others
+        for ever, so then each is stored by itself.
+        """
+        try:
+            self._store.write_now(_record, messages, windows, now)
+        except QueryRefused as error:
+            _log.error("messages.refused_by_database", count=len(messages), reason=str(error))
+        else:
+            return frozenset()
+        refused = set()
+        for place, message in enumerate(messages):
+            try:
+                self._store.write_now(_record, [message], {}, now)
+            except QueryRefused as error:
+                _log.error("message.dropped", node=message[0], reason=str(error))
+                refused.add(place)
+        return frozenset(refused)
+
+
+def _look(connection: sa.Connection, nodes: Sequence[NodeId]) -> tuple[Sequence[Order], Sequence[Device]]:
+    found = devices.find_devices(connection, nodes)
+    return deployments.active_orders(connection), [_device(record) for record in found.values()]
+
+
+def _find_device(connection: sa.Connection, node: NodeId) -> Device | None:
+    record = devices.find_device(connection, node)
+    if record is None:
+        return None
+    window = mailroom.load_windows(connection, [node]).get(node, b"")
+    return msgspec.structs.replace(_device(record), window=window)
 
 
 def _record(
-    connection: sa.Connection, messages: Sequence[tuple[NodeId, Receiver, str, FromDevice]], now: int
+    connection: sa.Connection, messages: Sequence[Said], windows: Mapping[NodeId, bytes], now: int
 ) -> None:
     beats: list[tuple[NodeId, Heartbeat, str]] = []
     progress: list[tuple[NodeId, Progress]] = []
@@ -96,6 +142,7 @@ def _record(
     deployments.record_reports(connection, reports, now)
     incidents.record_refusals(connection, refusals)
     content.record_content(connection, contents, now)
+    mailroom.save_windows(connection, windows)
 
 
 def _device(record: DeviceRecord) -> Device:

@@ -79,7 +79,7 @@ def bytes_by_source(
 ) -> dict[Receiver, dict[str, int]]:
     """Return how many bytes devices and distribution points have received from which kind of source."""
     table = content_sources
-    query = sa.select(table.c.receiver_role, table.c.role, sa.func.sum(table.c.received)).group_by(
+    query = sa.select(table.c.receiver_role, table.c.role, _total(table.c.received)).group_by(
         table.c.receiver_role, table.c.role
     )
     if info_hash is not None:
@@ -93,7 +93,7 @@ def bytes_by_source(
 def sources_by_target(connection: sa.Connection, target: str) -> dict[NodeId, dict[str, int]]:
     """Return, for each node that reported on *target*, its received bytes by kind of source."""
     query = (
-        sa.select(content_sources.c.node, content_sources.c.role, sa.func.sum(content_sources.c.received))
+        sa.select(content_sources.c.node, content_sources.c.role, _total(content_sources.c.received))
         .join(
             content_reports,
             sa.and_(
@@ -148,3 +148,8 @@ def add_sent_bytes(connection: sa.Connection, sent: Mapping[InfoHash, int]) -> N
             .values(sent_bytes=artifacts.c.sent_bytes + sa.bindparam("more")),
             rows,
         )
+
+
+def _total(column: sa.Column[int]) -> sa.ColumnElement[float]:
+    """A sum that does not overflow, whatever devices claim."""
+    return sa.func.sum(sa.cast(column, sa.Float))

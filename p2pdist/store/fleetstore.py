@@ -51,6 +51,10 @@ _PRAGMAS = (
 )
 
 
+class QueryRefused(Unavailable):
+    """The change breaks a rule of the schema, or met another one: the same again may fail the same way."""
+
+
 class FleetStore:
     """The admin server's database. Made by :meth:`open`; the caller calls :meth:`close`."""
 
@@ -197,12 +201,12 @@ def _error_of(error: SQLAlchemyError) -> P2PDistError:
             f"the fleet's database cannot grow ({cause})", hint="free some disk space; reading goes on"
         )
     if isinstance(error, IntegrityError):
-        return Unavailable(f"the change met another one ({cause})", hint="look again, then repeat it")
+        return QueryRefused(f"the change met another one ({cause})", hint="look again, then repeat it")
     if isinstance(error, OperationalError | InterfaceError):
         return Unavailable(
             f"the fleet's database cannot be used now ({cause})",
             hint="check the disk, its permissions and the database server",
         )
     if isinstance(error, DatabaseError):
-        return Unavailable(f"the fleet's database refused a query ({cause})", hint="see the server's log")
+        return QueryRefused(f"the fleet's database refused a query ({cause})", hint="see the server's log")
     return Unavailable(f"the fleet's database cannot be used now ({cause})", hint="see the server's log")

@@ -44,9 +44,7 @@ async def move_group(api: Api, call: Call[wire.MoveGroup]) -> wire.GroupsChanged
     """Move a group with everything in it; its devices are told."""
     old, new = parse_group(call.body.path), parse_group(call.body.to)
     moved = await api.change(call, "group.move", f"{old} to {new}", groups.move_group, old, new)
-    for device in await api.store.read(devices.list_devices, group=new):
-        await api.service.plane.device_changed(device.node)
-    await api.service.plane.orders_changed()
+    await api.service.plane.groups_changed()
     stale = [grant for grant in api.grants.values() if covers(old, grant.scope)]
     warnings = [
         f"the seed grant of {grant.node} is for {grant.scope}, which is {_moved(grant.scope, old, new)} now:"

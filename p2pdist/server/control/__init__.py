@@ -1,9 +1,11 @@
 """The admin server's control plane: the links of the fleet and what is said on them.
 
-plane    accepts links, keeps who is reached how, tracks the swarms, passes frames on
+plane    accepts links, keeps who is reached how, passes frames on
+swarms   who takes part in which swarm, and who hears of whom
 devices  what is known of each device that is attached, and what it should have
 desk     opens envelopes, takes messages in, answers them once they are on the disk
 library  metadata and torrents, for whoever asks
+clones   two machines with one identity key
 admit    enrolment, renewal, certificates
 
 Invariants: a report is acknowledged only after it was committed; a revoked node has no link, no answer

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Literal, Protocol
 
 import nacl.utils
 import trio
 
 from p2pdist import limits
-from p2pdist.errors import PeerError, Unavailable
+from p2pdist.errors import PeerError, Unavailable, UsageError
 from p2pdist.ids import NodeId
 from p2pdist.logs import get_logger
 from p2pdist.server.control.devices import Device
@@ -24,6 +24,9 @@ _log = get_logger()
 
 Receiver = Literal["point", "device"]
 
+_Item = tuple[Device, FromDevice, bytes]
+"""A message, its sender, and the sender's replay window once the message was in it."""
+
 _INBOX_MESSAGES = 4_096  # a few seconds of a large fleet; beyond it, devices wait on their links
 _BATCH_MESSAGES = 512
 _COUNTERS = 65_536
@@ -33,8 +36,22 @@ _STORE_AGAIN_S = 2.0
 class DeskStore(Protocol):
     """What the desk needs of the store. Blocking; called in a worker thread."""
 
-    def record(self, messages: Sequence[tuple[NodeId, Receiver, str, FromDevice]], *, now: int) -> None:
-        """Store messages in one transaction, each with its sender, what that is, and who carries it.
+    def record(
+        self,
+        messages: Sequence[tuple[NodeId, Receiver, str, FromDevice]],
+        windows: Mapping[NodeId, bytes],
+        *,
+        now: int,
+    ) -> frozenset[int]:
+        """Store messages in one transaction, and with them what was seen of their senders' counters.
+
+        Args:
+            messages: Each with its sender, what that is, and who carries it.
+            windows: Replay windows by sender.
+            now: Unix seconds.
+
+        Returns:
+            The places of messages that the database cannot take, whatever they say.
 
         Raises:
             Unavailable: the disk is full.
@@ -69,7 +86,7 @@ class Desk:
         self._threads = threads
         self._route = route
         self._windows: dict[NodeId, ReplayWindow] = {}
-        self._inbox, self._incoming = trio.open_memory_channel[tuple[Device, FromDevice]](_INBOX_MESSAGES)
+        self._inbox, self._incoming = trio.open_memory_channel[_Item](_INBOX_MESSAGES)
         self._counter = self._reserved = 0
         self._counting = trio.Lock()
 
@@ -82,7 +99,7 @@ class Desk:
         if envelope.recipient != self._key.node:
             raise PeerError(f"an envelope for {envelope.recipient} came to the admin server")
         data = open_envelope(envelope, key=self._key, sender_public=sender.public, now=int(time.time()))
-        if not self._windows.setdefault(sender.node, ReplayWindow()).accept(envelope.counter):
+        if not self._window_of(sender).accept(envelope.counter):
             return None
         message: FromDevice = codec.decode(data, FromDevice, bytes_max=limits.ENVELOPE_BYTES_MAX)
         return message
@@ -93,12 +110,25 @@ class Desk:
 
     async def take(self, sender: Device, message: FromDevice) -> None:
         """Queue a message for the store; waits when the store is behind."""
-        await self._inbox.send((sender, message))
+        await self._inbox.send((sender, message, self._window_of(sender).snapshot()))
 
     async def send(self, recipient: Device, message: FromServer) -> bool:
-        """Seal a message and send it on its way; False when the recipient is not attached."""
+        """Seal a message and send it on its way; False when that cannot be done now.
+
+        Nothing is lost by that: the next heartbeat of the recipient asks for it again.
+        """
+        try:
+            envelope = await self._seal(recipient, message)
+        except (Unavailable, UsageError) as error:
+            _log.error(
+                "message.not_sent", node=recipient.node, message=type(message).__name__, reason=str(error)
+            )
+            return False
+        return self._route(envelope)
+
+    async def _seal(self, recipient: Device, message: FromServer) -> Envelope:
         data = codec.encode(message, bytes_max=limits.ENVELOPE_BYTES_MAX - limits.KIB)
-        envelope = seal(
+        return seal(
             data,
             key=self._key,
             recipient_public=recipient.public,
@@ -106,7 +136,6 @@ class Desk:
             expires=int(time.time()) + limits.ENVELOPE_LIFE_S,
             nonce=nacl.utils.random(24),
         )
-        return self._route(envelope)
 
     async def run(self, taken: Callable[[Device, FromDevice], Awaitable[None]]) -> None:
         """Store what comes in, in batches, then answer it; until cancelled.
@@ -121,24 +150,36 @@ class Desk:
                     batch.append(self._incoming.receive_nowait())
                 except trio.WouldBlock:
                     break
-            await self._commit(batch)
-            await self._acknowledge(batch)
-            for device, message in batch:
+            refused = await self._commit(batch)
+            stored = [(item[0], item[1]) for place, item in enumerate(batch) if place not in refused]
+            await self._acknowledge(stored)
+            for device, message in stored:
                 await taken(device, message)
 
-    async def _commit(self, batch: list[tuple[Device, FromDevice]]) -> None:
-        """Store a batch, however long the disk stays full: nothing is acknowledged before."""
-        rows = [(device.node, *self._origin(device.node), message) for device, message in batch]
+    async def _commit(self, batch: list[_Item]) -> frozenset[int]:
+        """Store a batch, however long the disk stays full: nothing is acknowledged before.
+
+        Returns:
+            The places of messages that were not stored and never will be.
+        """
+        rows = [(device.node, *self._origin(device.node), message) for device, message, _ in batch]
+        windows = {device.node: window for device, _, window in batch}
         while True:
             try:
-                await trio.to_thread.run_sync(
-                    lambda: self._store.record(rows, now=int(time.time())), limiter=self._threads
+                return await trio.to_thread.run_sync(
+                    lambda: self._store.record(rows, windows, now=int(time.time())), limiter=self._threads
                 )
             except Unavailable as error:
                 _log.error("messages.not_stored", count=len(batch), reason=str(error))
                 await trio.sleep(_STORE_AGAIN_S)
-            else:
-                return
+
+    def _window_of(self, sender: Device) -> ReplayWindow:
+        window = self._windows.get(sender.node)
+        if window is None:
+            window = self._windows[sender.node] = ReplayWindow()
+            if sender.window:
+                window.restore(sender.window)
+        return window
 
     async def _acknowledge(self, batch: list[tuple[Device, FromDevice]]) -> None:
         ids: dict[NodeId, tuple[Device, list[str]]] = {}

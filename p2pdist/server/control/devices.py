@@ -20,7 +20,10 @@ from p2pdist.wire.messages import DesiredState, RateLimits
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
-    """What the admin server knows of one device. ``revoked`` is the reason, or None."""
+    """What the admin server knows of one device. ``revoked`` is the reason, or None.
+
+    ``window`` is what was seen of its envelopes' counters when the store was asked.
+    """
 
     node: NodeId
     public: bytes
@@ -28,6 +31,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     platform: str
     name: str
     revoked: str | None = None
+    window: bytes = b""
 
 
 class Directory:

@@ -15,18 +15,18 @@ import msgspec
 import trio
 
 from p2pdist.core.desired import Order
-from p2pdist.core.sources import SourceRules
-from p2pdist.core.tracker import Tracker
 from p2pdist.errors import P2PDistError, TrustError
 from p2pdist.ids import GroupPath, InfoHash, NodeId
 from p2pdist.logs import get_logger
 from p2pdist.net.link import Link, RequestHandler, serve_links
 from p2pdist.net.tls import TlsIdentity
 from p2pdist.server.control.admit import Admission, AdmitStore
+from p2pdist.server.control.clones import CloneGuard, CloneStore
 from p2pdist.server.control.desk import Desk, DeskStore, Receiver
 from p2pdist.server.control.devices import Device, Directory
 from p2pdist.server.control.library import Library
-from p2pdist.server.control.neighbours import network_of, send_frame
+from p2pdist.server.control.neighbours import send_frame
+from p2pdist.server.control.swarms import Swarms
 from p2pdist.trust.catalog import Catalog
 from p2pdist.trust.certificates import FleetAuthority
 from p2pdist.trust.keys import IdentityKey
@@ -39,7 +39,6 @@ from p2pdist.wire.frames import (
     MetadataVersions,
     Presence,
     Routed,
-    Sources,
 )
 from p2pdist.wire.messages import Certificate, FromDevice, Heartbeat, RenewalRequest, Revoked
 from p2pdist.wire.requests import (
@@ -53,11 +52,14 @@ from p2pdist.wire.requests import (
 _log = get_logger()
 
 
-class PlaneStore(AdmitStore, DeskStore, Protocol):
+class PlaneStore(AdmitStore, DeskStore, CloneStore, Protocol):
     """What the control plane needs of the store. Blocking; called in a worker thread."""
 
     def orders(self) -> Sequence[Order]:
         """Return every deployment that has not been stopped."""
+
+    def look(self, nodes: Sequence[NodeId]) -> tuple[Sequence[Order], Sequence[Device]]:
+        """Return the deployments and these devices, as they were at one moment."""
 
 
 class PlaneSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,16 +107,15 @@ class ControlPlane:
         self._store = store
         self._threads = threads
         self._library = Library(export, torrent)
-        self._swarm_port = swarm_port
         self._welcome = welcome
         self._links: dict[NodeId, Link] = {}
         self._carrier: dict[NodeId, NodeId] = {}
         self._carried: dict[NodeId, frozenset[NodeId]] = {}
         self._versions: Mapping[str, int] = {}
-        self._tracker = Tracker(SourceRules())
-        self._refused: dict[InfoHash, ContentRefused] = {}
+        self._swarms = Swarms(key.node, swarm_port, self._links)
         self._revoked: set[NodeId] = set()
         self.directory = Directory(authority.fleet, rates=settings.rates, heartbeat_s=settings.heartbeat_s)
+        self._clones = CloneGuard(store, threads)
         self._desk = Desk(key, store, threads, self._route, self._origin_of)
         self._admission = Admission(
             key=key,
@@ -144,6 +145,16 @@ class ControlPlane:
         self.directory.set_orders(orders)
         await self._tell_everybody()
 
+    async def groups_changed(self) -> None:
+        """Groups were moved: look at every attached device and at the deployments afresh, then tell."""
+        nodes = self.directory.nodes()
+        orders, devices = await trio.to_thread.run_sync(self._store.look, nodes, limiter=self._threads)
+        self.directory.set_orders(orders)
+        for device in devices:
+            if self.directory.get(device.node) is not None:
+                self.directory.learn(device)
+        await self._tell_everybody()
+
     async def device_changed(self, node: NodeId) -> None:
         """A device was moved to another group, or revoked."""
         device = await trio.to_thread.run_sync(self._store.device, node, limiter=self._threads)
@@ -163,23 +174,15 @@ class ControlPlane:
 
     def set_origin(self, artifacts: Sequence[Presence]) -> None:
         """Say what the origin serves: all of it."""
-        self._tracker.announce(
-            self._key.node,
-            role="origin",
-            host="0.0.0.0",
-            site="origin",
-            group=GroupPath("/"),
-            announce=Announce(role="origin", port=self._swarm_port(), artifacts=list(artifacts)),
-        )
+        self._swarms.set_origin(artifacts)
 
     def content_altered(self, info_hash: InfoHash, reason: str) -> None:
         """The origin's own copy of an artifact is not what was signed: tell everybody who wants it."""
-        node = self._key.node
-        self._spread(ContentRefused(info_hash=info_hash, source=node, by=node, reason=reason))
+        self._swarms.altered(info_hash, reason)
 
     def content_mended(self, info_hash: InfoHash) -> None:
         """The origin has a good copy of an artifact again: what was said against it is history."""
-        self._refused.pop(info_hash, None)
+        self._swarms.mended(info_hash)
 
     def attached(self) -> Mapping[NodeId, NodeId | None]:
         """Return every device that can be reached now, and the point that carries it (None: direct)."""
@@ -216,6 +219,8 @@ class ControlPlane:
         node = link.remote.node
         device = await self._learn(node)
         older = self._links.get(node)
+        if older is not None:
+            await self._clones.check(device, link)
         self._links[node] = link
         if older is not None:
             await older.aclose("a newer link of this node has come")
@@ -246,7 +251,7 @@ class ControlPlane:
         return device
 
     def _detach(self, node: NodeId) -> None:
-        self._tracker.forget(node)
+        self._swarms.forget(node)
         self._desk.forget(node)
         self._carrier.pop(node, None)
         self.directory.forget(node)
@@ -256,7 +261,7 @@ class ControlPlane:
     async def _frame(self, node: NodeId, link: Link, frame: AnyFrame) -> None:
         match frame:
             case Announce():
-                self._announced(node, link, frame)
+                self._swarms.announced(node, link, frame, self.directory.role(node, _now()))
             case Attached(nodes=nodes):
                 await self._attached(node, [NodeId(carried) for carried in nodes])
             case Routed(envelope=envelope):
@@ -265,34 +270,6 @@ class ControlPlane:
                 _log.warning("content.refused", by=frame.by, source=frame.source, reason=frame.reason)
             case _:
                 _log.warning("frame.unexpected", frame=type(frame).__name__, node=node)
-
-    def _announced(self, node: NodeId, link: Link, frame: Announce) -> None:
-        assert link.remote is not None
-        role = self.directory.role(node, _now())
-        self._tracker.announce(
-            node,
-            role=role,
-            host=link.remote_host,
-            site=str(node) if role == "point" else f"direct:{network_of(link.remote_host)}",
-            group=link.remote.group,
-            announce=frame,
-        )
-        for receiver, sources in self._tracker.poll():
-            target = self._links.get(receiver)
-            if target is not None:
-                send_frame(target, self._seen_by(target, sources))
-        for presence in frame.artifacts:
-            refusal = self._refused.get(InfoHash(presence.info_hash))
-            if refusal is not None and not presence.complete:
-                send_frame(link, refusal)
-
-    def _seen_by(self, link: Link, sources: Sources) -> Sources:
-        """Name the origin by the address at which the receiver reaches it."""
-        candidates = [
-            msgspec.structs.replace(c, host=link.local_host) if c.node == self._key.node else c
-            for c in sources.candidates
-        ]
-        return Sources(info_hash=sources.info_hash, candidates=candidates)
 
     async def _attached(self, carrier: NodeId, nodes: Sequence[NodeId]) -> None:
         """A distribution point says whom it carries; only one with a grant is believed."""
@@ -376,14 +353,6 @@ class ControlPlane:
         state = self.directory.state_for(node, known=known, now=_now(), now_ms=int(time.time() * 1000))
         if device is not None and state is not None:
             await self._desk.send(device, state)
-
-    def _spread(self, frame: ContentRefused) -> None:
-        info_hash = InfoHash(frame.info_hash)
-        self._refused[info_hash] = frame
-        for member in self._tracker.members(info_hash):
-            link = self._links.get(member.node)
-            if link is not None:
-                send_frame(link, frame)
 
 
 def _now() -> int:

@@ -1,0 +1,78 @@
+"""Noticing that two machines use one identity key.
+
+A node has one link. A newer link of the same node takes over from the older one, because a device whose
+connection died unnoticed must be able to come back. Two machines with the same key take over from each
+other again and again, within seconds; that is how a clone shows itself. Then the link that stands is
+kept, and the other machine is refused for a while.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Protocol
+
+import trio
+
+from p2pdist.errors import TrustError
+from p2pdist.ids import NodeId
+from p2pdist.net.link import Link
+from p2pdist.server.control.devices import Device
+
+TAKEOVERS_MAX = 3  # an honest device whose link died unnoticed needs its own time limits to notice
+WITHIN_S = 60.0
+_NODES_MAX = 10_000  # the oldest are forgotten
+
+
+class CloneWatch:
+    """Remembers who took over from whom. Pure; times are monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._takeovers: dict[NodeId, deque[float]] = {}
+
+    def takes_over(self, node: NodeId, now: float) -> bool:
+        """A newer link of *node* wants to take over from one that stands; return whether it may."""
+        times = self._takeovers.pop(node, None) or deque(maxlen=TAKEOVERS_MAX)
+        self._takeovers[node] = times  # the newest last
+        if len(times) == TAKEOVERS_MAX and now - times[0] < WITHIN_S:
+            return False
+        times.append(now)
+        if len(self._takeovers) > _NODES_MAX:
+            del self._takeovers[next(iter(self._takeovers))]
+        return True
+
+
+class CloneStore(Protocol):
+    """What the guard needs of the store. Blocking; called in a worker thread."""
+
+    def clone_seen(self, node: NodeId, *, host: str, reason: str, now: int) -> None:
+        """Record that another machine uses a device's key."""
+
+
+class CloneGuard:
+    """Lets a newer link take over from an older one, unless two machines do so in turn."""
+
+    def __init__(self, store: CloneStore, threads: trio.CapacityLimiter) -> None:
+        self._store = store
+        self._threads = threads
+        self._watch = CloneWatch()
+
+    async def check(self, device: Device, link: Link) -> None:
+        """Check that *link* may take over from the one that *device* has.
+
+        Raises:
+            TrustError: it may not: two machines use one key. It has been recorded.
+            Unavailable: it could not be recorded.
+        """
+        if self._watch.takes_over(device.node, trio.current_time()):
+            return
+        reason = f"two machines use the identity key of {device.name} ({device.node}) at the same time"
+        await trio.to_thread.run_sync(
+            lambda: self._store.clone_seen(
+                device.node, host=link.remote_host, reason=reason, now=int(time.time())
+            ),
+            limiter=self._threads,
+        )
+        raise TrustError(
+            f"{reason}: a disk was cloned", hint="delete identity.key on the copy and enrol it anew"
+        )
