@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tuf.api.metadata import Metadata, Root
 
@@ -76,6 +76,7 @@ def test_a_bundle_whose_root_lacks_its_signature_is_refused() -> None:
         EnrolmentBundle.decode(msgspec.structs.replace(BUNDLE, root=root.to_bytes()).encode())
 
 
+@settings(deadline=None)
 @given(data=st.binary(max_size=300))
 def test_arbitrary_bytes_are_no_bundle(data: bytes) -> None:
     with pytest.raises(UsageError):

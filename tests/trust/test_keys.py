@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from securesystemslib.exceptions import UnverifiedSignatureError
 
@@ -50,6 +50,7 @@ def test_another_kind_of_private_key_is_no_identity(tmp_path: Path) -> None:
         IdentityKey.load(path)
 
 
+@settings(deadline=None)
 @given(data=st.binary(max_size=300))
 def test_arbitrary_bytes_are_no_identity_and_no_sealed_key(
     tmp_path_factory: pytest.TempPathFactory, data: bytes

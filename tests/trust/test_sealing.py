@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pdist import limits
@@ -28,6 +28,7 @@ def envelope(data: bytes = b"report", *, counter: int = 7, expires: int = NOW + 
     )
 
 
+@settings(deadline=None)
 @given(data=st.binary(max_size=5_000))
 def test_what_was_sealed_opens_for_the_recipient(data: bytes) -> None:
     sealed = envelope(data)
@@ -70,6 +71,7 @@ def test_an_envelope_past_its_expiry_and_the_clocks_skew_is_refused() -> None:
         open_envelope(sealed, key=SERVER, sender_public=DEVICE.public, now=NOW + limits.CLOCK_SKEW_S + 1)
 
 
+@settings(deadline=None)
 @given(box=st.binary(min_size=0, max_size=400))
 def test_an_arbitrary_box_is_refused(box: bytes) -> None:
     with pytest.raises(TrustError):
@@ -100,6 +102,7 @@ def test_an_anonymous_box_opens_for_its_recipient_only() -> None:
         open_anonymous(box, key=STRANGER)
 
 
+@settings(deadline=None)
 @given(counters=st.lists(st.integers(1, 60), max_size=80))
 def test_a_window_accepts_each_counter_once_and_only_recent_ones(counters: list[int]) -> None:
     window = ReplayWindow(16)
@@ -124,6 +127,7 @@ def test_a_window_takes_a_jump_to_the_last_counter_and_nothing_below_one() -> No
     assert not window.accept(5)
 
 
+@settings(deadline=None)
 @given(data=st.binary(max_size=100))
 def test_a_damaged_window_is_told(data: bytes) -> None:
     with pytest.raises(UsageError, match="damaged"):
