@@ -17,7 +17,7 @@ from typing import Literal
 from p2pdist.ids import NodeId
 
 RETRY_FIRST_S = 0.5
-RETRY_MAX_S = 30.0
+RETRY_MAX_S = 10.0
 SERVER_DELAY_S = 3.0  # plus up to as much again: failover in seconds, spread over seconds
 BETTER_EVERY_S = 20.0
 

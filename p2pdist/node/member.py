@@ -1,20 +1,18 @@
 """The runtime of a member of the fleet: one object that wires uplink, mail, metadata and content.
 
 A program opens it with :func:`open_member`, which starts its tasks in a nursery of its own, and gives
-it :class:`Hooks` for what only the program knows: what to install, what to prefetch, whom to carry.
+it :class:`~p2pdist.node.hooks.Hooks` for what only the program knows: what to install, what to prefetch, whom to carry.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Protocol
 
 import msgspec
 import trio
 
-from p2pdist.core.deployment_model import RefusalKind
 from p2pdist.core.rates import rates_at, within_grant
 from p2pdist.core.scope import grant_valid, points_for, preferred_points
 from p2pdist.core.upstream import Upstream
@@ -26,13 +24,13 @@ from p2pdist.net.link import Link
 from p2pdist.node.content import Content
 from p2pdist.node.enrol import renew_expired
 from p2pdist.node.home import Home, load_desired, save_desired
+from p2pdist.node.hooks import Hooks
 from p2pdist.node.mail import Mail
 from p2pdist.node.memory import keep_small
 from p2pdist.node.metadata import Metadata
 from p2pdist.node.reports import Announcer, ContentReporter, Heart, Renewer
 from p2pdist.node.uplink import Uplink
-from p2pdist.swarm.session import Swarm, SwarmEvent, SwarmSettings, open_swarm
-from p2pdist.trust.catalog import Catalog
+from p2pdist.swarm.session import Swarm, SwarmSettings, open_swarm
 from p2pdist.trust.verifier import Verifier
 from p2pdist.wire.frames import (
     AnyFrame,
@@ -56,34 +54,6 @@ from p2pdist.wire.requests import Bundle, BundleRequest, Torrent, TorrentRequest
 _log = get_logger()
 
 _RATES_EVERY_S = 30.0
-
-
-class Hooks(Protocol):
-    """What a program adds to the runtime. Every method is called from the runtime's own tasks."""
-
-    async def linked(self) -> None:
-        """A link to a neighbour stands."""
-
-    async def state_changed(self, desired: DesiredState, catalog: Catalog | None) -> None:
-        """The desired state or the catalog is new."""
-
-    async def received(self, ids: list[str]) -> None:
-        """The admin server has stored these reports and refusals."""
-
-    async def content_event(self, event: SwarmEvent) -> None:
-        """Something happened in the swarm."""
-
-    async def content_refused(self, frame: ContentRefused) -> None:
-        """A neighbour reports that a source served bad bytes."""
-
-    async def passing_frame(self, frame: AnyFrame) -> None:
-        """A frame for somebody whom this node carries."""
-
-    def installed(self) -> Mapping[str, int]:
-        """``channel/product`` to the sequence number that is installed."""
-
-    async def refuse(self, kind: RefusalKind, subject: str, reason: str) -> None:
-        """Something was refused for want of trust; report it until the admin server has it."""
 
 
 class MemberSettings(msgspec.Struct, frozen=True, kw_only=True):
