@@ -1,7 +1,7 @@
 """The runtime of a member of the fleet: one object that wires uplink, mail, metadata and content.
 
-A program opens it with :func:`open_member`, which starts its tasks in a nursery of its own, and gives
-it :class:`~p2pdist.node.hooks.Hooks` for what only the program knows: what to install, what to prefetch, whom to carry.
+A program opens it with :func:`open_member`, runs :meth:`Member.run` in a nursery of its own, and gives it
+:class:`~p2pdist.node.hooks.Hooks` for what only the program knows.
 """
 
 from __future__ import annotations
