@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import trio
 from fleet_addresses import free_port
 from harness import POINTS, Fleet
 
+from p2pdist.errors import Unavailable
 from p2pdist.ids import NodeId
 from p2pdist.net.endpoints import parse_endpoint
 from p2pdist.net.link import Link, RequestHandler, open_link, serve_links
@@ -74,8 +75,9 @@ class LyingPoint:
 
     async def send_down(self, frame: AnyFrame) -> None:
         """Send something to every device."""
-        for link in self._devices.values():
-            await link.send(frame)
+        for link in list(self._devices.values()):
+            with suppress(Unavailable):  # the device has just gone
+                await link.send(frame)
 
     async def _pass_down(self) -> None:
         async for frame in self.uplink.frames():

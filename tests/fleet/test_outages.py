@@ -1,4 +1,7 @@
-"""Programs that end and come back, in any order: the work goes on, and nothing is lost."""
+"""Programs that end and come back, in any order: the work goes on, and nothing is lost.
+
+Here they end in an orderly way; `test_kills` kills them.
+"""
 
 from __future__ import annotations
 
@@ -12,44 +15,11 @@ from harness import Fleet, open_fleet
 
 from p2pdist.ids import NodeId
 
-SLOW_SITE = ServerOptions(device_down_bytes_per_s=400_000)
 SLOW_ORIGIN = ServerOptions(origin_up_bytes_per_s=800_000)
 
 
 @pytest.mark.slow
-async def test_devices_go_on_fetching_from_their_point_while_the_server_is_away_and_report_when_it_is_back(
-    tmp_path: Path, log_book: LogBook
-) -> None:
-    async with open_fleet(tmp_path, log_book, options=SLOW_SITE) as fleet:
-        (point,) = fleet.points
-        release = await fleet.release()
-        await fleet.until(lambda: point.has_artifact(release), "the point has all of it")
-        for device in fleet.devices:
-            await fleet.until(lambda device=device: device.held_bytes(release), "every device has begun")
-        await fleet.server.stop()
-        assert all(device.installed() is None for device in fleet.devices)
-        await fleet.until_installed(release)
-        await fleet.server.start()
-        await fleet.until_reported(release)
-
-
-@pytest.mark.slow
-async def test_a_point_that_ends_in_the_middle_of_a_fetch_goes_on_where_it_was(
-    tmp_path: Path, log_book: LogBook
-) -> None:
-    async with open_fleet(tmp_path, log_book, devices=2, options=SLOW_ORIGIN) as fleet:
-        (point,) = fleet.points
-        release = await fleet.release(size=4_000_000)
-        await fleet.until(lambda: point.held_bytes(release) > 0, "the point has a part")
-        await point.program.stop()
-        assert not point.has_artifact(release)
-        await point.program.start()
-        await fleet.until_reported(release)
-        assert point.has_artifact(release)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 async def test_everything_restarted_in_any_order_ends_with_every_device_installed_and_reported(
     tmp_path: Path, log_book: LogBook, seed: int
 ) -> None:
