@@ -115,45 +115,51 @@ def init(
             raise UsageError(f"{count} of {len(people)} keys cannot sign", hint="choose another threshold")
     if (options.repository / "current").is_symlink():
         raise UsageError(f"{options.repository} holds a repository already", hint="choose another directory")
-    repository = Repository(options.repository)
-    made: list[str] = []
-
-    def key_set(people: Sequence[str] | None, count: int | None, purpose: str) -> KeySet:
-        if people is None:
-            return KeySet(keys=root_keys.keys, threshold=root_keys.threshold if count is None else count)
-        found = tuple(_found_or_made(repository, text, keys, purpose, made) for text in people)
-        return KeySet(keys=found, threshold=count if count is not None else 1)
-
-    root_keys = key_set(root, threshold, "root")
+    ceremony = _Ceremony(Repository(options.repository), keys)
+    holders = ceremony.key_set(root, threshold, "root")
     state = changes.found_fleet(
         parse_fleet(fleet),
-        root=root_keys,
-        targets=key_set(targets, targets_threshold, "targets"),
-        points=key_set(points, points_threshold, "seed grants"),
-        online=_found_or_made(repository, online, keys, "admin server", made),
+        root=holders,
+        targets=ceremony.key_set(targets, targets_threshold, "targets", holders),
+        points=ceremony.key_set(points, points_threshold, "seed grants", holders),
+        online=ceremony.key(online, "admin server"),
         lives=lives.lives(),
         now=time_now(),
     )
     Repository.create(options.repository, state)
     lines = [f"the repository of the fleet {fleet} is in {options.repository}"]
-    lines += [f"  made the key {repository.keys / name}.key" for name in made]
-    changed(options, state, lines, repository=str(options.repository), fleet=fleet, keys_made=made)
+    lines += [f"  made the key {options.repository / 'keys' / name}.key" for name in ceremony.made]
+    changed(options, state, lines, repository=str(options.repository), fleet=fleet, keys_made=ceremony.made)
 
 
-def _found_or_made(
-    repository: Repository, text: str, options: NewKeyOptions, purpose: str, made: list[str]
-) -> Key:
-    keyring = Keyring(repository)
-    path = Path(text)
-    if path.is_file():
+class _Ceremony:
+    """Finds people's keys, and makes those that are not there. ``made`` are their names."""
+
+    def __init__(self, repository: Repository, options: NewKeyOptions) -> None:
+        self._keyring = Keyring(repository)
+        self._options = options
+        self.made: list[str] = []
+
+    def key_set(
+        self, people: Sequence[str] | None, threshold: int | None, purpose: str, default: KeySet | None = None
+    ) -> KeySet:
+        if people is None:
+            assert default is not None
+            return KeySet(keys=default.keys, threshold=threshold or default.threshold)
+        return KeySet(keys=tuple(self.key(text, purpose) for text in people), threshold=threshold or 1)
+
+    def key(self, text: str, purpose: str) -> Key:
+        path = Path(text)
+        if path.is_file():
+            return load_public_key(path)
+        if "/" in text:
+            raise UsageError(f"there is no file {text}", hint="give a name, or a file with a public key")
+        path = self._keyring.path_of(text)
+        if not path.exists():
+            passphrase = self._options.new_passphrase(text, purpose)
+            SealedKeyFile.create(text, passphrase, kdf=self._options.kdf).save(path)
+            self.made.append(text)
         return load_public_key(path)
-    if "/" in text:
-        raise UsageError(f"there is no file {text}", hint="give a name, or a file with a public key")
-    if not keyring.path_of(text).exists():
-        file = SealedKeyFile.create(text, options.new_passphrase(text, purpose), kdf=options.kdf)
-        file.save(keyring.path_of(text))
-        made.append(text)
-    return load_public_key(keyring.path_of(text))
 
 
 @channel_app.command(name="add")
