@@ -22,6 +22,11 @@ from demo_fleet.programs import open_programs
 from demo_fleet.watch import Progress, size, watch
 from p2pdist.wire import api as wire
 
+_WIDTH = 120
+"""Columns of what does not go to a terminal."""
+
+_began = trio.lowlevel.RunVar[float]("began")
+
 _REPORTS_S = 15.0
 """How long devices' last reports on their sources may take after the installation."""
 
@@ -29,6 +34,7 @@ _REPORTS_S = 15.0
 async def demonstrate(options: Options, plan: Plan, console: Console) -> Outcome:
     """Run the whole demonstration; what it finds wrong stands in the outcome's problems."""
     began = trio.current_time()
+    _began.set(began)
     outcome = Outcome(sites=options.sites, points=options.sites, devices=len(plan.devices))
 
     def say(command: str) -> None:
@@ -129,8 +135,9 @@ async def _count(fleet: Fleet, outcome: Outcome) -> None:
 
 
 def step(console: Console, title: str, text: str) -> None:
-    """Say what comes now."""
-    console.print(f"\n[bold]{title}[/] [dim]·[/] {text}", highlight=False)
+    """Say what comes now, and how many seconds have gone by."""
+    seconds = trio.current_time() - _began.get()
+    console.print(f"\n[bold]{title}[/] [dim]·[/] {text} [dim]· {seconds:.0f} s[/]", highlight=False)
 
 
 def _typed(command: str, plan: Plan) -> str:
@@ -171,7 +178,9 @@ def _directory(options: Options) -> Iterator[Path]:
 
 def _main() -> int:
     options = parse_options(sys.argv[1:])
-    console = Console(stderr=True) if options.json else Console()
+    console = Console(stderr=options.json)
+    if not console.is_terminal:
+        console = Console(stderr=options.json, width=_WIDTH)
     with _directory(options) as directory:
         plan = make_plan(directory, sites=options.sites, devices=options.devices)
         outcome = trio.run(demonstrate, options, plan, console)

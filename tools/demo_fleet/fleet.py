@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import trio
 from rich.console import Console
@@ -29,6 +30,8 @@ from demo_fleet.plan import (
 )
 from demo_fleet.programs import Programs
 from p2pdist.wire import api as wire
+
+T = TypeVar("T")
 
 PEOPLE = ("alice", "bob", "carol")
 THRESHOLD = 2
@@ -121,8 +124,8 @@ class Fleet:
         )
         self._api = await self.stack.enter_async_context(open_api(self.plan.api, ca=ca, token=token))
         await self.programs.run("p2pdist", "enrolment", "--to", self._bundle)
-        for group in (POINTS_GROUP, *(site_group(point.site) for point in self.plan.points)):
-            await self.programs.run("p2pdist", "group", "add", group)
+        groups = [POINTS_GROUP, *(site_group(point.site) for point in self.plan.points)]
+        await _each(groups, self._add_group, at_once=_ENROL_AT_ONCE)
 
     async def start_server(self, *, usurped: bool = False) -> None:
         """Start the admin server, or the program of somebody who has taken it over."""
@@ -138,9 +141,10 @@ class Fleet:
         await self.programs.wait_logged(running, "server.ready")
 
     async def restart_server(self, *, usurped: bool) -> None:
-        """End the admin server, and start it or its usurper."""
+        """End the admin server, start it or its usurper, and wait until everybody has found it again."""
         await self.programs.end("server")
         await self.start_server(usurped=usurped)
+        await self._wait_online(self.plan.nodes)
 
     async def enrol(self, nodes: Sequence[Node]) -> None:
         """Enrol nodes with a token for each of their groups."""
@@ -174,6 +178,10 @@ class Fleet:
         """Start nodes, and wait until the server sees them, devices through the point of their site."""
         for node in nodes:
             await self.programs.start(node.name, node.program, "run", "--config", node.config)
+        await self._wait_online(nodes)
+
+    async def _wait_online(self, nodes: Sequence[Node]) -> None:
+        waiting: list[str] = []
         with trio.move_on_after(self.patience_s):
             while waiting := await self._not_ready(nodes):
                 await trio.sleep(_POLL_S)
@@ -194,6 +202,9 @@ class Fleet:
         return waiting
 
     # Parts of steps ----------------------------------------------------------------------------------
+
+    async def _add_group(self, group: str) -> None:
+        await self.programs.run("p2pdist", "group", "add", group)
 
     async def _enrol(self, node: Node) -> None:
         node.write_config()
@@ -275,13 +286,13 @@ def _manifest_entry(package: Package) -> str:
     return "[[release]]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in fields.items()) + "\n"
 
 
-async def _each(nodes: Sequence[Node], work: Callable[[Node], Awaitable[None]], *, at_once: int) -> None:
+async def _each(things: Sequence[T], work: Callable[[T], Awaitable[None]], *, at_once: int) -> None:
     limiter = trio.CapacityLimiter(at_once)
 
-    async def one(node: Node) -> None:
+    async def one(thing: T) -> None:
         async with limiter:
-            await work(node)
+            await work(thing)
 
     async with trio.open_nursery() as nursery:
-        for node in nodes:
-            nursery.start_soon(one, node)
+        for thing in things:
+            nursery.start_soon(one, thing)

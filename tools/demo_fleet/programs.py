@@ -28,8 +28,9 @@ _END_SCRIPT = """#!/bin/sh
 # Ends the demonstration that was left running, and removes its files.
 directory={directory}
 for pid in {pids}; do
+    [ -r "/proc/$pid/cmdline" ] || continue
     # Only what is still the same program: ids are used again.
-    if tr '\\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "$directory"; then kill "$pid"; fi
+    if tr '\\0' ' ' <"/proc/$pid/cmdline" | grep -qF "$directory"; then kill "$pid"; fi
 done
 sleep 2
 rm -rf "$directory"

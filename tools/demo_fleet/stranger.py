@@ -26,7 +26,7 @@ _POLL_S = 0.2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visit:
-    """What came of it: bytes received, and the addresses that ended the handshake."""
+    """What came of it: bytes received, and the addresses that ended the handshake with a TLS alert."""
 
     received_bytes: int
     turned_away: frozenset[str]
@@ -56,6 +56,7 @@ async def visit(
             {
                 "listen_interfaces": f"{host}:0s",
                 "outgoing_interfaces": host,
+                "enable_outgoing_utp": False,
                 "enable_dht": False,
                 "enable_lsd": False,
                 "enable_upnp": False,
@@ -64,6 +65,7 @@ async def visit(
                 "alert_mask": int(
                     libtorrent.alert.category_t.error_notification
                     | libtorrent.alert.category_t.peer_notification
+                    | libtorrent.alert.category_t.connect_notification
                     | libtorrent.alert.category_t.status_notification
                 ),
             }
@@ -99,7 +101,8 @@ async def _dial(
         while not wanted <= found:
             for alert in session.pop_alerts():
                 if isinstance(alert, libtorrent.peer_error_alert | libtorrent.peer_disconnected_alert):
-                    found.add(str(alert.endpoint[0]))
+                    if alert.error.category().name() == "asio.ssl":
+                        found.add(str(alert.endpoint[0]))
                 elif isinstance(alert, libtorrent.torrent_error_alert):
                     raise DemoError(f"the stranger could not begin: {alert.message()}")
             await trio.sleep(_POLL_S)
