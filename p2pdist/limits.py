@@ -64,6 +64,7 @@ LINK_HANDSHAKE_S = 10.0  # TLS and the HTTP/2 preface; a slow 3G link needs 3
 LINK_KEEPALIVE_S = 20.0  # below the 30 s at which careless NATs forget a TCP connection
 LINK_DEAD_AFTER_S = 45.0  # two keepalives and their answers lost
 REQUEST_TIMEOUT_S = 30.0  # one request without an answer
+LINK_PATIENCE_S = 1.0  # a handshake that waits longer for the other side loses its place to others
 LINKS_PENDING_MAX = 1_024  # accepted, not yet through the handshake
 
 # Swarm -------------------------------------------------------------------------------------------

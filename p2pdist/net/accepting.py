@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import trio
 
@@ -122,26 +123,20 @@ class _Acceptor:
         self._on_link = on_link
         self._revoked = revoked
         self._links = links
-        self._pending = 0
-        self._strangers = 0
+        self._pending: dict[SecureStream, None] = {}  # in order of arrival
+        self._strangers: dict[Link, None] = {}
         self._context: tuple[TlsIdentity, ssl.SSLContext] | None = None
 
     async def connection(self, tcp: trio.SocketStream) -> None:
         """Serve one connection. Nothing that comes of it reaches the others."""
-        if self._pending >= limits.LINKS_PENDING_MAX:
-            await trio.aclose_forcefully(tcp)
-            return
         stream: SecureStream | None = None
         try:
             deadline = trio.current_time() + limits.LINK_HANDSHAKE_S
-            self._pending += 1
-            try:
-                stream = SecureStream(tcp, self._tls(), server_side=True)
+            stream = SecureStream(tcp, self._tls(), server_side=True)
+            with self._shaking_hands(stream):
                 link = await self._shake_hands(stream, deadline)
-            finally:
-                self._pending -= 1
             if link is not None:
-                await self._carry(link, deadline)
+                await self._carry(link, stream, deadline)
         except (P2PDistError, OSError) as error:
             _log.info("link.refused", reason=str(error))
         except Exception:  # noqa: BLE001  # one connection's handler: the server goes on
@@ -149,6 +144,25 @@ class _Acceptor:
         finally:
             if stream is not None:
                 stream.sever()
+
+    @contextmanager
+    def _shaking_hands(self, stream: SecureStream) -> Iterator[None]:
+        """Count a handshake.
+
+        Where there are too many, one that keeps us waiting is cut, or else the newcomer: when
+        everybody comes back at once they wait for us, not we for them.
+        """
+        if len(self._pending) >= limits.LINKS_PENDING_MAX:
+            late = trio.current_time() - limits.LINK_PATIENCE_S
+            slow = (each for each in self._pending if each.waiting_since and each.waiting_since <= late)
+            loser = next(slow, stream)
+            self._pending.pop(loser, None)
+            loser.sever()
+        self._pending[stream] = None
+        try:
+            yield
+        finally:
+            self._pending.pop(stream, None)
 
     async def _shake_hands(self, stream: SecureStream, deadline: float) -> Link | None:
         local_host, remote_host = stream.addresses()
@@ -179,28 +193,21 @@ class _Acceptor:
             sever=stream.sever,
         )
 
-    async def _carry(self, link: Link, deadline: float) -> None:
+    async def _carry(self, link: Link, stream: SecureStream, deadline: float) -> None:
         if link.remote is None or link.refused:
             await self._carry_stranger(link, deadline)
             return
         self._links._add(link, link.remote.node)
         try:
             async with link.running(watched=True):
-                if await self._established(link, deadline):
+                with self._shaking_hands(stream), trio.move_on_at(deadline) as scope:
+                    await link.wait_established()
+                if scope.cancelled_caught:
+                    _log.info("link.handshake_slow", peer=link.peer)
+                else:
                     await self._have(link)
         finally:
             self._links._discard(link)
-
-    async def _established(self, link: Link, deadline: float) -> bool:
-        self._pending += 1
-        try:
-            with trio.move_on_at(deadline) as scope:
-                await link.wait_established()
-        finally:
-            self._pending -= 1
-        if scope.cancelled_caught:
-            _log.info("link.handshake_slow", peer=link.peer)
-        return not scope.cancelled_caught
 
     async def _have(self, link: Link) -> None:
         try:
@@ -219,18 +226,19 @@ class _Acceptor:
 
     async def _carry_stranger(self, link: Link, deadline: float) -> None:
         """Answer what a stranger may ask, for a while. A refused node hears why, and no more."""
-        if self._strangers >= limits.LINK_STRANGERS_MAX:
-            link.abort("too many strangers at once")
-            return
+        if len(self._strangers) >= limits.LINK_STRANGERS_MAX:
+            loser = next((each for each in self._strangers if not each.busy), link)
+            self._strangers.pop(loser, None)
+            loser.abort("too many strangers at once")
         if link.remote is None:
             deadline += limits.LINK_STRANGER_S - limits.LINK_HANDSHAKE_S
-        self._strangers += 1
+        self._strangers[link] = None
         try:
             async with link.running():
                 with trio.move_on_at(deadline):
                     await link.wait_ended()
         finally:
-            self._strangers -= 1
+            self._strangers.pop(link, None)
 
     def _tls(self) -> ssl.SSLContext:
         identity = self._identity()

@@ -167,6 +167,11 @@ class Answerer:
             self._wake()
 
     @property
+    def running(self) -> int:
+        """How many requests have arrived whole, and are not answered."""
+        return len(self._running)
+
+    @property
     def under_way(self) -> int:
         """How many requests have arrived, in part or whole, and are not answered."""
         return len(self._arriving) + len(self._running)

@@ -37,7 +37,12 @@ def answer_bytes_max(path: str) -> int:
 
 def error_of(problem: Problem) -> P2PDistError:
     """Turn what the other side could not do into the error family that it names."""
-    return _FAMILIES[problem.family](problem.what, hint=problem.hint)
+    return _FAMILIES[problem.family](printable(problem.what), hint=printable(problem.hint))
+
+
+def printable(text: str) -> str:
+    """Return the other side's text as it may be shown: nothing in it moves a terminal's cursor."""
+    return "".join(each if each.isprintable() else " " for each in text)
 
 
 def again(error: P2PDistError) -> P2PDistError:

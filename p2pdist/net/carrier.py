@@ -15,6 +15,7 @@ import trio
 
 from p2pdist import limits
 from p2pdist.errors import P2PDistError, PeerError, Unavailable
+from p2pdist.net.asking import printable
 from p2pdist.net.events import PingAnswered, SessionEnded, SessionEvent
 from p2pdist.net.http2 import Session
 from p2pdist.net.pulse import Pulse
@@ -222,7 +223,7 @@ class Carrier:
                 if self._pinged_at is not None:
                     self.round_trip_s = trio.current_time() - self._pinged_at
             case SessionEnded(reason=reason):
-                said = f": {reason}" if reason else ""
+                said = f": {printable(reason)}" if reason else ""
                 self.finish(Unavailable(f"{self._peer} closed the link{said}"), loud=bool(reason))
             case _:
                 self._owner.happened(event, nursery)

@@ -145,6 +145,11 @@ class Link:
         return self._answerer.refusal is not None
 
     @property
+    def busy(self) -> bool:
+        """Whether a request of the neighbour is being worked on."""
+        return self._answerer.running > 0
+
+    @property
     def end_reason(self) -> str:
         """Why the link has ended; empty while it lives."""
         return self._carrier.end.what if self._carrier.end is not None else ""

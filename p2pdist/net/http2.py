@@ -358,7 +358,8 @@ def _path_of(headers: list[tuple[bytes, bytes]]) -> str:
     path = fields.get(b":path", b"")
     if fields.get(b":method") != b"POST" or len(path) > _PATH_CHARS_MAX or not path.isascii():
         return ""
-    return path.decode()
+    text = path.decode()
+    return text if text.isprintable() else ""
 
 
 def _status_of(headers: list[tuple[bytes, bytes]]) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import trio
@@ -28,15 +28,20 @@ class SecureStream(trio.abc.Stream):
 
     Raises:
         OSError: the connection has broken already.
+
+    Attributes:
+        waiting_since: Since when (trio's clock) the other side has been waited for, to send or to
+            receive; None while nothing is awaited.
     """
 
-    __slots__ = ("_rest", "_socket")
+    __slots__ = ("_rest", "_socket", "waiting_since")
 
     def __init__(self, tcp: trio.SocketStream, context: ssl.SSLContext, *, server_side: bool) -> None:
         plain = socket.socket(fileno=tcp.socket.detach())
         plain.setblocking(False)
         self._socket = context.wrap_socket(plain, server_side=server_side, do_handshake_on_connect=False)
         self._rest = bytearray()
+        self.waiting_since: float | None = None
 
     async def do_handshake(self) -> None:
         """Carry out the handshake. The caller sets the deadline.
@@ -98,11 +103,16 @@ class SecureStream(trio.abc.Stream):
             try:
                 return operation(*arguments)
             except ssl.SSLWantReadError:
-                await trio.lowlevel.wait_readable(self._socket)
+                await self._wait(trio.lowlevel.wait_readable)
             except ssl.SSLWantWriteError:
-                await trio.lowlevel.wait_writable(self._socket)
+                await self._wait(trio.lowlevel.wait_writable)
             except OSError as error:
                 raise trio.BrokenResourceError(error.strerror or str(error)) from error
+
+    async def _wait(self, until_ready: Callable[[Any], Awaitable[None]]) -> None:
+        self.waiting_since = trio.current_time()
+        await until_ready(self._socket)
+        self.waiting_since = None
 
 
 def _host(address: Any) -> str:

@@ -17,6 +17,7 @@ from p2pdist import limits
 from p2pdist.errors import PeerError, TrustError, Unavailable, UsageError
 from p2pdist.net.events import AnswerStarted, BodyEnded, RequestStarted, SessionEnded, StreamReset
 from p2pdist.net.framing import pack_frame
+from p2pdist.net.http2 import Session
 from p2pdist.net.link import Link, RequestHandler, open_link, open_stranger_link
 from p2pdist.net.tls import client_context, server_context
 from p2pdist.wire import codec
@@ -171,19 +172,34 @@ async def test_a_dialler_does_not_wait_for_a_silent_server(fleet: Any, autojump_
     await listener.aclose()
 
 
-async def test_more_connections_in_the_handshake_than_allowed_are_dropped_at_once(
+async def test_where_too_many_shake_hands_one_that_keeps_us_waiting_makes_room(
     serving: Any, fleet: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "LINKS_PENDING_MAX", 3)
+    monkeypatch.setattr(limits, "LINK_PATIENCE_S", 0.0)
     async with serving() as server:
         silent = [await trio.open_tcp_stream(server.host, server.port) for _ in range(3)]
         await trio.testing.wait_all_tasks_blocked()
-        one_more = await trio.open_tcp_stream(server.host, server.port)
-        assert await read_to_end(one_more) == b""
-        for tcp in (*silent, one_more):
-            await tcp.aclose()
-        await trio.testing.wait_all_tasks_blocked()
         assert await still_serves(server, fleet)
+        assert await read_to_end(silent[0]) == b""
+        with trio.move_on_after(0.05):
+            assert not await read_to_end(silent[2]), "the newest is still there"
+        for tcp in silent:
+            await tcp.aclose()
+
+
+async def test_where_too_many_shake_hands_and_none_is_late_the_newcomer_is_dropped(
+    serving: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "LINKS_PENDING_MAX", 3)
+    monkeypatch.setattr(limits, "LINK_PATIENCE_S", 60.0)
+    async with serving() as server:
+        early = [await trio.open_tcp_stream(server.host, server.port) for _ in range(3)]
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        async with await trio.open_tcp_stream(server.host, server.port) as newcomer:
+            assert await read_to_end(newcomer) == b""
+        for tcp in early:
+            await tcp.aclose()
 
 
 async def test_a_stranger_is_not_kept_for_long(serving: Any, fleet: Any, autojump_clock: Any) -> None:
@@ -198,18 +214,57 @@ async def test_a_stranger_is_not_kept_for_long(serving: Any, fleet: Any, autojum
         assert trio.current_time() - started <= limits.LINK_STRANGER_S + 1
 
 
-async def test_strangers_are_few_at_once(serving: Any, fleet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_where_too_many_strangers_stay_the_oldest_idle_one_makes_room(
+    serving: Any, fleet: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def wait(link: Link, request: TorrentRequest) -> Torrent:
+        await trio.sleep_forever()
+        raise AssertionError
+
     monkeypatch.setattr(limits, "LINK_STRANGERS_MAX", 2)
     ca_pem = fleet.authority.certificate_pem
-    async with serving() as server, contextlib.AsyncExitStack() as stack:
-        for _ in range(2):
-            await stack.enter_async_context(
-                open_stranger_link(server.host, server.port, ca_pem=ca_pem, expect=None)
-            )
-        with pytest.raises(Unavailable):
-            async with open_stranger_link(server.host, server.port, ca_pem=ca_pem, expect=None):
-                pass
-        assert await still_serves(server, fleet)
+    table = {"/enrol": RequestHandler(TorrentRequest, wait, strangers=True)}
+    async with (
+        serving(requests=table) as server,
+        open_stranger_link(server.host, server.port, ca_pem=ca_pem, expect=None) as busy,
+        open_stranger_link(server.host, server.port, ca_pem=ca_pem, expect=None) as idle,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(busy.request, "/enrol", ASKED, Torrent)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        async with open_stranger_link(server.host, server.port, ca_pem=ca_pem, expect=None) as third:
+            await idle.wait_ended()
+            assert (busy.end_reason, third.end_reason) == ("", "")
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_member_that_falls_silent_is_cut_by_the_server(
+    serving: Any, fleet: Any, autojump_clock: Any
+) -> None:
+    async with serving() as server:
+        stream = await tls_dial(server, fleet.identity())
+        session = Session(dialler=True)
+        session.open("/control")
+        await stream.send_all(session.output())
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert len(server.links) == 1
+        started = trio.current_time()
+        await read_to_end(stream)
+        silent = trio.current_time() - started
+        assert limits.LINK_DEAD_AFTER_S - 1 <= silent <= limits.LINK_DEAD_AFTER_S + limits.LINK_WATCH_S + 1
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert len(server.links) == 0
+        await trio.aclose_forcefully(stream)
+
+
+async def test_a_neighbours_words_do_not_move_a_terminals_cursor(against: Any) -> None:
+    async with against(dialler=True) as (link, raw):
+        await accept_control(link, raw)
+        raw.session.close("red \x1b[31m alert\n")
+        await raw.flush()
+        with pytest.raises(Unavailable, match="alert") as caught:
+            await anext(link.frames())
+        assert str(caught.value).isprintable()
 
 
 # On the control stream -------------------------------------------------------------------------------
@@ -306,7 +361,7 @@ async def test_a_neighbour_that_reads_no_frames_makes_senders_wait_and_is_cut_in
 ) -> None:
     async with against(dialler=False) as (link, raw):
         await open_control(link, raw)
-        frame = MetadataVersions(versions={"x" * 100: 1})
+        frame = MetadataVersions(versions={str(number) * 100: 1 for number in range(10, 20)})
         sent = 0
 
         async def send_forever() -> None:
