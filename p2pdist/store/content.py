@@ -133,11 +133,6 @@ def mark_damaged(connection: sa.Connection, info_hash: InfoHash, reason: str) ->
     )
 
 
-def remove_artifact(connection: sa.Connection, info_hash: InfoHash) -> None:
-    """Forget a content file."""
-    connection.execute(sa.delete(artifacts).where(artifacts.c.info_hash == info_hash))
-
-
 def add_sent_bytes(connection: sa.Connection, sent: Mapping[InfoHash, int]) -> None:
     """Add to what the origin has sent of each artifact."""
     rows = [{"key": info_hash, "more": count} for info_hash, count in sent.items() if count]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -151,12 +151,6 @@ def revoke_device(connection: sa.Connection, node: NodeId, reason: str, now: int
     return require_device(connection, node)
 
 
-def revoked_nodes(connection: sa.Connection) -> dict[NodeId, str]:
-    """Return every revoked node with the reason."""
-    query = sa.select(devices.c.node, devices.c.revoked_reason).where(devices.c.revoked.is_not(None))
-    return {NodeId(node): reason for node, reason in connection.execute(query)}
-
-
 def note_clone(connection: sa.Connection, node: NodeId, host: str, reason: str, now: int) -> None:
     """Remember that somebody else showed a device's key. The newest sightings of each device are kept."""
     connection.execute(sa.update(devices).where(devices.c.node == node).values(clones=devices.c.clones + 1))
@@ -206,20 +200,6 @@ def record_heartbeats(
             "last_seen": now,
         }
         for node, beat, via in items
-    ]
-    _update_devices(connection, rows)
-
-
-def record_seen(connection: sa.Connection, seen: Mapping[NodeId, str], now: int) -> None:
-    """Store that these nodes were heard of just now, and who carries each (empty: a direct link)."""
-    _update_devices(connection, [{"key": node, "via": via, "last_seen": now} for node, via in seen.items()])
-
-
-def record_revisions(connection: sa.Connection, revisions: Mapping[NodeId, tuple[int, str]]) -> None:
-    """Store the revision and digest of each node's desired state, before it is sent."""
-    rows = [
-        {"key": node, "revision": revision, "desired_digest": digest}
-        for node, (revision, digest) in revisions.items()
     ]
     _update_devices(connection, rows)
 

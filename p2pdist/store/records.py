@@ -31,8 +31,8 @@ class GroupRecord(msgspec.Struct, frozen=True, kw_only=True):
 class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True):
     """An enrolled node.
 
-    ``via`` is the neighbour that last carried it: empty for a direct link. ``revision`` is that of the
-    last desired state made for it, ``revision_known`` the one it last said it has. ``clones`` counts the
+    ``via`` is the neighbour that last carried it: empty for a direct link. ``revision_known``
+    is that of the desired state which it last said it has. ``clones`` counts the
     attempts of another machine to use its key.
     """
 
@@ -46,9 +46,7 @@ class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True):
     last_seen: int | None
     via: str
     program: str
-    revision: int
     revision_known: int
-    desired_digest: str
     certificate_expires: int
     disk_free_bytes: int
     metadata_versions: Mapping[str, int]
