@@ -97,6 +97,7 @@ AUDIT_KEPT_MAX = 1_000_000  # the newest: years of daily work, some 200 MB
 # The admin server's HTTP API ------------------------------------------------------------------------
 API_BODY_BYTES_MAX = 1 * MIB  # one JSON request of an operator
 PUBLICATION_BYTES_MAX = 96 * MIB  # a whole metadata bundle and torrents, in base64
+API_SILENCE_S = 60.0  # an upload or a body of which nothing comes for so long has been given up
 API_ROWS_MAX = 1_000  # rows of a log in one answer
 DISK_RESERVE_BYTES = 64 * MIB  # an upload leaves this much for the database and the metadata
 PROFILE_BYTES_MAX = 64 * KIB  # an operator's profile, a token file

@@ -144,7 +144,7 @@ async def test_a_connection_that_breaks_in_the_middle_is_tried_again(
     publisher = Publisher(tmp_path / "signed")
     publisher.add_release("1.0", DATA)
     publication = publisher.write(tmp_path / "publication")
-    monkeypatch.setattr(publishing, "_WAIT_FIRST_S", 0)
+    monkeypatch.setattr(publishing, "_WAIT_FIRST_S", 0.1)
     async with open_shell(publisher) as shell:
         whole, broken = publishing._chunks, []
 

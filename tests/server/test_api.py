@@ -13,6 +13,7 @@ import trio
 from serverkit import Operator, Publisher, enrolled_device, open_fleet
 
 from p2pdist import limits
+from p2pdist.server.api import app
 from p2pdist.server.api.routes import PREFIX, ROUTES
 from p2pdist.store import content
 from p2pdist.wire import api as wire
@@ -226,6 +227,27 @@ async def test_an_upload_continues_where_it_was_cut_off(tmp_path: Path) -> None:
         state = await fleet.operator.upload(made, DATA[70_000:], offset=70_000)
         assert state.complete and state.stored_bytes == len(DATA)
         assert (await fleet.operator.upload(made, b"", offset=0)).complete
+
+
+async def test_an_uploader_that_falls_silent_makes_way_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "API_SILENCE_S", 0.2)
+    monkeypatch.setattr(app, "_DRAIN_S", 0.1)
+    async with open_fleet(tmp_path) as fleet:
+        made = fleet.publisher.add_release("1.0", DATA)
+        context = ssl.create_default_context(cadata=fleet.ca_pem.decode())
+        stream = await trio.open_ssl_over_tcp_stream(
+            fleet.api[0], fleet.api[1], ssl_context=context, https_compatible=True
+        )
+        path = f"{PREFIX}/artifacts/{made.info_hash}?length={made.length}&sha256={made.sha256}"
+        head = f"PUT {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {fleet.token}\r\n"
+        head += f"content-length: {made.length}\r\n\r\n"
+        await stream.send_all(head.encode() + DATA[:10_000])
+        answer = await stream.receive_some(4_096)
+        assert b"x-stored-bytes: 10000" in answer and b"connection: close" in answer
+        await trio.aclose_forcefully(stream)
+        assert (await fleet.operator.upload(made, DATA[10_000:], offset=10_000)).complete
 
 
 async def test_an_upload_survives_a_restart_of_the_server(tmp_path: Path) -> None:

@@ -160,11 +160,15 @@ async def _body(route: Route, request: Request) -> Any:
     if route.body is None:
         return None
     data = bytearray()
-    async with aclosing(request.stream()) as chunks:
-        async for chunk in chunks:
-            data += chunk
-            if len(data) > route.body_bytes_max:
-                raise UsageError(f"the request's body is larger than {route.body_bytes_max} bytes")
+    with trio.move_on_after(limits.API_SILENCE_S) as silence:
+        async with aclosing(request.stream()) as chunks:
+            async for chunk in chunks:
+                silence.deadline = trio.current_time() + limits.API_SILENCE_S
+                data += chunk
+                if len(data) > route.body_bytes_max:
+                    raise UsageError(f"the request's body is larger than {route.body_bytes_max} bytes")
+    if silence.cancelled_caught:
+        raise UsageError("the request's body did not come", hint="send it again")
     try:
         return msgspec.json.decode(bytes(data), type=route.body, strict=True)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+import trio
 from starlette.requests import ClientDisconnect
 
 from p2pdist import limits
@@ -100,13 +101,18 @@ async def publish(api: Api, call: Call[wire.NewPublication]) -> wire.Published:
 
 
 async def _chunks(call: Call[None]) -> AsyncGenerator[bytes, None]:
-    """The body as it comes; an uploader that goes away ends it, and what has come is kept."""
+    """The body as it comes. An uploader that goes away or falls silent ends it; what has come is kept."""
     async with aclosing(call.request.stream()) as stream:
-        try:
-            async for chunk in stream:
-                yield chunk
-        except ClientDisconnect:
-            return
+        while True:
+            chunk = b""
+            with trio.move_on_after(limits.API_SILENCE_S) as silence:
+                try:
+                    chunk = await anext(stream)
+                except (StopAsyncIteration, ClientDisconnect):
+                    return
+            if silence.cancelled_caught:
+                return
+            yield chunk
 
 
 def _info(api: Api, release: Release) -> wire.ReleaseInfo:
