@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol
 
 import trio
 from fleet_addresses import AddressRange, free_port
@@ -50,8 +50,6 @@ from p2pdist.store import content, deployments, devices, incidents
 from p2pdist.store.fleetstore import FleetStore
 from p2pdist.store.records import DeviceDeploymentRecord, DeviceRecord, RefusalRecord
 from p2pdist.trust.enrolment import EnrolmentBundle
-
-T = TypeVar("T")
 
 PATIENCE_S = 40.0
 _LOOK_EVERY_S = 0.02
@@ -268,12 +266,15 @@ class Fleet:
 
     async def until(
         self,
-        condition: Callable[[], T | Awaitable[T]],
+        condition: Callable[[], Any],
         what: str,
         *,
         patience_s: float = PATIENCE_S,
-    ) -> T:
-        """Wait until *condition* holds, and return what it returned. Fails with what is in the log."""
+    ) -> Any:
+        """Wait until *condition*, which may be asynchronous, holds; return what it returned.
+
+        Fails with the end of the log.
+        """
         with trio.move_on_after(patience_s):
             while True:
                 answer = condition()

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from fleet_logs import LogBook
+from fleet_programs import DEVICES
 from fleet_signing import SignedRelease
-from harness import DEVICES, Fleet, open_fleet
+from harness import Fleet, Node, open_fleet
 
 
 async def altered_release(fleet: Fleet) -> SignedRelease:
@@ -24,7 +25,7 @@ async def altered_release(fleet: Fleet) -> SignedRelease:
 async def until_everybody_refused(fleet: Fleet, kind: str) -> None:
     for node in fleet.devices:
 
-        async def refused(node=node) -> bool:  # type: ignore[no-untyped-def]
+        async def refused(node: Node = node) -> bool:
             return bool(await fleet.refusals(who=node, kind=kind))
 
         await fleet.until(refused, f"{node.name} refuses")
@@ -54,6 +55,7 @@ async def test_devices_install_a_release_once_its_altered_content_has_been_repai
         await fleet.until_reported(release)
 
 
+@pytest.mark.slow
 async def test_content_that_was_altered_at_the_point_is_fetched_again_and_never_installed(
     tmp_path: Path, log_book: LogBook
 ) -> None:

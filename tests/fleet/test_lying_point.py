@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 from fleet_links import link_as, sealed_report
 from fleet_logs import LogBook
-from harness import DEVICES, Node, open_fleet
+from fleet_programs import DEVICES
+from harness import Node, open_fleet
 from lying_point import open_lying_point
 
 from p2pdist.node.home import Home, load_desired

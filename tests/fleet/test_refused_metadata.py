@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from fleet_logs import LogBook
-from fleet_programs import ServerTask
+from fleet_programs import DEVICES, ServerTask
 from fleet_signing import SignedRelease
-from harness import DEVICES, Fleet, Node, open_fleet
+from harness import Fleet, Node, open_fleet
 from workshop import Workshop
 
 from p2pdist import limits
@@ -107,7 +107,8 @@ async def until_refused(fleet: Fleet, node: Node, kind: str) -> str:
         records = await fleet.refusals(who=node, kind=kind)
         return records[0].reason if records else ""
 
-    return await fleet.until(reason, f"{node.name} refuses")
+    found: str = await fleet.until(reason, f"{node.name} refuses")
+    return found
 
 
 @pytest.mark.parametrize(("forgery", "word"), FORGERIES.items(), ids=[f.__name__ for f in FORGERIES])
