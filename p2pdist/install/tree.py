@@ -2,9 +2,9 @@
 
 Below the install root::
 
-    <product>/versions/<sequence>-<version>/    one unpacked tree each, complete or absent
-    <product>/versions/.<directory>.artifact    the SHA-256 that it was unpacked from
-    <product>/current -> versions/…             what is in use; replaced by one rename
+    opt/<product>/versions/<sequence>-<version>/    one unpacked tree each, complete or absent
+    opt/<product>/versions/.<directory>.artifact    the SHA-256 that it was unpacked from
+    opt/<product>/current -> versions/…             what is in use; replaced by one rename
 
 Order of steps: unpack aside and rename; write down what is current; switch; check; drop old versions.
 A crash before the switch leaves the old version current, one after it is resumed with the check.
@@ -82,7 +82,7 @@ class _Versions:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._base = job.layout.root / job.release.product
+        self._base = job.layout.root / "opt" / job.release.product
         self.path = self._base / "versions"
 
     def unpack(self, recipe: TreeRecipe) -> str:

@@ -87,7 +87,7 @@ def check(device: Path, releases: list[Release]) -> None:
             reports.setdefault(report.deployment, []).append(report)
     assert {name: len(each) for name, each in reports.items()} == {f"d-{r.product}-1": 1 for r in releases}
     assert reports["d-tree-1"][0].stage == "installed"
-    assert {path.read_text() for path in (device / "root/tree/current").iterdir()} == {"whole"}
+    assert {path.read_text() for path in (device / "root/opt/tree/current").iterdir()} == {"whole"}
     assert reports["d-file-1"][0].stage == "installed"
     assert (device / "root/etc/file").read_bytes() == b"a file"
     log = device / "root/log"

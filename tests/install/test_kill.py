@@ -104,7 +104,7 @@ def tree_case(workshop: Workshop, *, sick: bool = False) -> Case:
         releases.append((workshop.release(recipe, artifact, sequence), artifact))
 
     def version(device: Path) -> str | None:
-        current = device / "root/app/current"
+        current = device / "root/opt/app/current"
         found = {path.read_text() for path in current.glob("part*")}
         assert len(found) == 1, "a half tree is visible"
         assert len(list(current.iterdir())) == 7

@@ -28,17 +28,17 @@ def make(
 
 
 def current(workshop: Workshop) -> str:
-    return str((workshop.root / "app/current/version").read_text())
+    return str((workshop.root / "opt/app/current/version").read_text())
 
 
 def versions(workshop: Workshop) -> list[str]:
-    return sorted(path.name for path in (workshop.root / "app/versions").iterdir() if path.name[0] != ".")
+    return sorted(path.name for path in (workshop.root / "opt/app/versions").iterdir() if path.name[0] != ".")
 
 
 async def test_a_tree_is_unpacked_switched_and_checked(workshop: Workshop) -> None:
     result = await workshop.install(*make(workshop, 1))
     assert (result.exit_code, result.output, result.failure) == (0, b"checked 1\n", "")
-    assert os.readlink(workshop.root / "app/current") == "versions/1-1.0"  # noqa: PTH115
+    assert os.readlink(workshop.root / "opt/app/current") == "versions/1-1.0"  # noqa: PTH115
     assert current(workshop) == "1"
 
 
@@ -49,7 +49,7 @@ async def test_a_newer_tree_takes_over_and_older_ones_go(workshop: Workshop) -> 
     assert versions(workshop) == ["2-1.0".replace("1.0", "2.0"), "3-3.0", "4-4.0"]
     assert (await workshop.install(*make(workshop, 5, keep=0))).installed
     assert versions(workshop) == ["5-5.0"]
-    assert sorted(os.listdir(workshop.root / "app/versions")) == [".5-5.0.artifact", "5-5.0"]  # noqa: PTH208
+    assert sorted(os.listdir(workshop.root / "opt/app/versions")) == [".5-5.0.artifact", "5-5.0"]  # noqa: PTH208
 
 
 async def test_a_sick_version_is_taken_back_with_its_output(workshop: Workshop) -> None:
@@ -64,7 +64,7 @@ async def test_a_sick_version_is_taken_back_with_its_output(workshop: Workshop) 
 async def test_a_first_version_that_is_sick_leaves_nothing_in_use(workshop: Workshop) -> None:
     result = await workshop.install(*make(workshop, 1, check=SICK))
     assert not result.installed
-    assert not os.path.lexists(workshop.root / "app/current")
+    assert not os.path.lexists(workshop.root / "opt/app/current")
     assert versions(workshop) == []
 
 
@@ -84,10 +84,10 @@ async def test_a_check_that_is_missing_from_the_tree_counts_as_failed(workshop: 
 async def test_installing_what_is_current_does_nothing(workshop: Workshop) -> None:
     release, artifact = make(workshop, 1)
     await workshop.install(release, artifact)
-    before = (workshop.root / "app/versions/1-1.0").stat().st_mtime_ns
+    before = (workshop.root / "opt/app/versions/1-1.0").stat().st_mtime_ns
     artifact.unlink()
     assert (await workshop.install(release, artifact)).installed
-    assert (workshop.root / "app/versions/1-1.0").stat().st_mtime_ns == before
+    assert (workshop.root / "opt/app/versions/1-1.0").stat().st_mtime_ns == before
 
 
 async def test_an_older_version_that_is_still_there_needs_no_unpacking(workshop: Workshop) -> None:
@@ -130,10 +130,10 @@ async def test_an_archive_that_breaks_its_recipe_leaves_the_version_before(works
 
 
 async def test_a_directory_where_the_link_should_be_is_not_touched(workshop: Workshop) -> None:
-    (workshop.root / "app/current").mkdir(parents=True)
+    (workshop.root / "opt/app/current").mkdir(parents=True)
     with pytest.raises(Unavailable, match="is not a symbolic link"):
         await workshop.install(*make(workshop, 1))
-    assert (workshop.root / "app/current").is_dir()
+    assert (workshop.root / "opt/app/current").is_dir()
 
 
 async def test_a_version_with_odd_characters_stays_in_its_directory(workshop: Workshop) -> None:
@@ -141,7 +141,7 @@ async def test_a_version_with_odd_characters_stays_in_its_directory(workshop: Wo
     release = msgspec.structs.replace(workshop.release(recipe, artifact), version="../../1.0 beta/..")
     await workshop.install(release, artifact)
     assert versions(workshop) == ["1-.._.._1.0_beta_.."]
-    assert sorted(path.name for path in workshop.root.iterdir()) == ["app"]
+    assert sorted(path.name for path in (workshop.root / "opt").iterdir()) == ["app"]
 
 
 async def test_a_stop_while_a_tree_is_unpacked_leaves_nothing_and_can_be_repeated(workshop: Workshop) -> None:
@@ -149,11 +149,11 @@ async def test_a_stop_while_a_tree_is_unpacked_leaves_nothing_and_can_be_repeate
     release = workshop.release(recipe, artifact)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(workshop.install, release, artifact)
-        while not list(workshop.root.glob("app/versions/.*.unpacking/file*")):
+        while not list(workshop.root.glob("opt/app/versions/.*.unpacking/file*")):
             await trio.sleep(0.001)  # the file system does not say when
         nursery.cancel_scope.cancel()
-    assert not list(workshop.root.glob("app/versions/*unpacking"))
-    assert not os.path.lexists(workshop.root / "app/current")
+    assert not list(workshop.root.glob("opt/app/versions/*unpacking"))
+    assert not os.path.lexists(workshop.root / "opt/app/current")
     assert (await workshop.install(release, artifact)).installed
 
 
