@@ -25,6 +25,7 @@ import h2.connection
 import h2.errors
 import h2.events
 import h2.exceptions
+from hyperframe.frame import GoAwayFrame
 
 from p2pdist import limits
 from p2pdist.errors import PeerError, Unavailable
@@ -209,19 +210,21 @@ class Session:
             return
         self._closed = True
         self._outgoing.clear()
-        try:
-            code = h2.errors.ErrorCodes.PROTOCOL_ERROR if reason else h2.errors.ErrorCodes.NO_ERROR
-            said = reason.encode()[:_REASON_BYTES_MAX] or None
-            self._h2.close_connection(code, additional_data=said)
-        except h2.exceptions.H2Error:
-            return  # it was said by h2, which found the fault
         self._outbox += self._h2.data_to_send()
+        # Not through h2, which would take nothing in afterwards: what is on its way to us has to be
+        # read, or the connection's end resets it, and with it what is on its way to the other side.
+        self._outbox += GoAwayFrame(
+            last_stream_id=self._h2.highest_inbound_stream_id,
+            error_code=h2.errors.ErrorCodes.PROTOCOL_ERROR if reason else h2.errors.ErrorCodes.NO_ERROR,
+            additional_data=reason.encode()[:_REASON_BYTES_MAX],
+        ).serialize()
 
     def output(self) -> bytes:
         """Return the next bytes to send, about one chunk; empty when there is nothing to do."""
-        self._outbox += self._h2.data_to_send()
-        while len(self._outbox) < CHUNK_BYTES and self._pump():
+        if not self._closed:
             self._outbox += self._h2.data_to_send()
+            while len(self._outbox) < CHUNK_BYTES and self._pump():
+                self._outbox += self._h2.data_to_send()
         data = bytes(self._outbox)
         self._outbox.clear()
         return data
@@ -233,7 +236,7 @@ class Session:
 
         Raises:
             PeerError: they are not HTTP/2 as it was agreed, or a flood. The session is over;
-                :meth:`output` returns the goodbye.
+                :meth:`close` says why.
         """
         self._overhead += len(data)
         if self._greeting is not None:
@@ -242,11 +245,14 @@ class Session:
         try:
             happened = self._h2.receive_data(data)
         except h2.exceptions.H2Error as error:
+            self._h2.data_to_send()  # a goodbye without our reason
             raise PeerError(f"broke HTTP/2 ({str(error) or type(error).__name__})") from error
         events: list[SessionEvent] = []
         for event in happened:
             self._translate(event, events)
-        self._outbox += self._h2.data_to_send()
+        answers = self._h2.data_to_send()
+        if not self._closed:
+            self._outbox += answers
         self._check_flood()
         return events
 

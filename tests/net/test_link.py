@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -259,6 +260,38 @@ async def test_what_was_queued_before_closing_still_arrives(linked: Any) -> None
         await link.aclose()
         await done.wait()
     assert arrived == [large] * 5
+
+
+async def test_it_still_arrives_when_the_other_side_is_sending_too(linked: Any) -> None:
+    large = Attached(nodes=["a" * 32] * 10_000)
+    arrived: list[AnyFrame] = []
+    reasons: list[str] = []
+    done = trio.Event()
+
+    async def send(link: Link) -> None:
+        with contextlib.suppress(Unavailable):
+            while True:
+                await link.send(large)
+
+    async def collect_and_send(link: Link) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send, link)
+            async for frame in link.frames():
+                arrived.append(frame)
+        reasons.append(link.end_reason)
+        done.set()
+
+    for _ in range(5):
+        arrived.clear()
+        done = trio.Event()
+        async with linked(on_link=collect_and_send) as (link, _):
+            await anext(link.frames())
+            for _ in range(5):
+                await link.send(large)
+            await link.aclose()
+            await done.wait()
+        assert arrived == [large] * 5
+    assert all("closed the link" in reason for reason in reasons)
 
 
 async def test_a_link_that_was_closed_takes_nothing_more(linked: Any) -> None:
