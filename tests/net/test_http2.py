@@ -220,6 +220,25 @@ def test_both_sides_may_say_goodbye_at_the_same_moment() -> None:
     assert [type(event) for event in (*heard, *heard_back)] == [SessionEnded, SessionEnded]
 
 
+def test_what_is_under_way_when_we_say_goodbye_is_still_taken_in() -> None:
+    pair = Pair()
+    stream = pair.dialler.open("/x")
+    pair.settle()
+    pair.acceptor.answer(stream, 200)
+    pair.acceptor.send(stream, bytes(200_000))
+    under_way = []
+    while data := pair.acceptor.output():
+        under_way.append(data)
+
+    pair.dialler.close()
+    goodbye = pair.dialler.output()
+    for data in under_way:
+        pair.dialler.receive(data)
+        assert pair.dialler.output() == b""
+
+    assert [type(event) for event in pair.acceptor.receive(goodbye)] == [SessionEnded]
+
+
 def test_a_ping_is_answered() -> None:
     pair = Pair()
     pair.acceptor.ping()
