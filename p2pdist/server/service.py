@@ -79,6 +79,7 @@ class Service:
         self.trouble = ""
         self.incidents = IncidentBook(home.key.node, store)
         self._publishing = trio.Lock()
+        self._taken = trio.Event()
         self._certificate_pem = self._issue(())
         self._certified_at = _utc_now()
         self._valid_grants: frozenset[NodeId] = frozenset()
@@ -171,6 +172,7 @@ class Service:
     async def _take(self, catalog: Catalog) -> None:
         """Serve what is published now, and tell the fleet."""
         self.catalog = catalog
+        self._taken.set()
         self.people_expire = await trio.to_thread.run_sync(lambda: people_expire(self.repository.export({})))
         self._certify()
         await self._serve(catalog)
@@ -199,7 +201,9 @@ class Service:
     async def _keep_up(self) -> None:
         """Sign the online roles anew in time, renew the certificate, notice grants that expire."""
         while True:
-            await trio.sleep(await self._until_upkeep())
+            with trio.move_on_after(await self._until_upkeep()):
+                await self._taken.wait()
+            self._taken = trio.Event()
             await self._keep_metadata()
             await self._save_sent()
             if (_utc_now() - self._certified_at).total_seconds() > _CERTIFICATE_LIFE_S / 2:
@@ -216,7 +220,7 @@ class Service:
             due = await trio.to_thread.run_sync(self.repository.next_resign)
         except P2PDistError:
             due = None
-        if due is None:
+        if due is None or self.trouble:
             return _UPKEEP_S
         return min(_UPKEEP_S, max(0.5, (due - _utc_now()).total_seconds()))
 
@@ -224,6 +228,9 @@ class Service:
         async with self._publishing:
             try:
                 signed = await trio.to_thread.run_sync(lambda: self.repository.resign(now=_utc_now()))
+                if self.catalog is not None and not signed:
+                    self.trouble = ""
+                    return
                 catalog = await trio.to_thread.run_sync(lambda: self.repository.load(now=_utc_now()))
             except P2PDistError as error:
                 if str(error) != self.trouble:
@@ -231,7 +238,7 @@ class Service:
                 self.trouble = str(error)
                 return
             self.trouble = ""
-            if catalog is not None and (signed or self.catalog is None):
+            if catalog is not None:
                 await self._take(catalog)
 
     async def _check_all_content(self) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
+import shutil
 import ssl
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -262,18 +265,35 @@ def found(tmp_path: Path, publisher: Publisher) -> ServerHome:
     return ServerHome.create(root, ACME, publisher.root, datetime.now(UTC))
 
 
+@cache
+def _empty_database() -> Path:
+    """A migrated database, made once: migrating takes as long as a whole test."""
+    folder = Path(tempfile.mkdtemp(prefix="p2pdist-test-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    FleetStore.open(f"sqlite:///{folder / 'fleet.db'}").close()
+    return folder / "fleet.db"
+
+
 @asynccontextmanager
 async def open_fleet(
-    tmp_path: Path, publisher: Publisher | None = None, *, plane: PlaneSettings | None = None
+    tmp_path: Path,
+    publisher: Publisher | None = None,
+    *,
+    plane: PlaneSettings | None = None,
+    timestamp_life_s: int = 86_400,
 ) -> AsyncIterator[Fleet]:
     """Run a real admin server on loopback; a second time on the same directory it is a restart."""
     publisher = publisher or Publisher(tmp_path / "signed")
     home = found(tmp_path, publisher)
-    store = FleetStore.open(f"sqlite:///{home.root / 'fleet.db'}")
+    database = home.root / "fleet.db"
+    if not database.exists():
+        shutil.copy(_empty_database(), database)
+    store = FleetStore.open(f"sqlite:///{database}")
     token = add_api_token(store, "ops", "admin", datetime.now(UTC))
     settings = ServiceSettings(
         plane=plane or PlaneSettings(host="127.0.0.1", port=0),
         origin=OriginSettings(host="127.0.0.1", port=0),
+        timestamp_life_s=timestamp_life_s,
     )
     try:
         async with (

@@ -73,16 +73,13 @@ async def test_the_server_shows_a_certificate_of_the_fleets_own_authority(tmp_pa
 # Bad input -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "body",
-    [b"", b"{", b"[]", b'{"path": 7}', b'{"path": "/a", "more": 1}', b"\xff\xfe", b"[" * 100_000, b"null"],
-)
-async def test_a_body_that_is_not_what_the_route_takes_is_a_problem_document(
-    tmp_path: Path, body: bytes
-) -> None:
+async def test_a_body_that_is_not_what_the_route_takes_is_a_problem_document(tmp_path: Path) -> None:
     async with open_fleet(tmp_path) as fleet:
-        problem = await fleet.operator.problem("POST", "/groups", body)
-        assert problem.status == 400 and "NewGroup" in problem.detail and "openapi" in problem.hint
+        for body in (
+            b"", b"{", b"[]", b'{"path": 7}', b'{"path": "/a", "more": 1}', b"\xff\xfe", b"[" * 9_999, b"null"
+        ):  # fmt: skip
+            problem = await fleet.operator.problem("POST", "/groups", body)
+            assert problem.status == 400 and "NewGroup" in problem.detail and "openapi" in problem.hint
 
 
 async def test_bad_requests_of_many_kinds_are_problem_documents(tmp_path: Path) -> None:

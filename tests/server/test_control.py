@@ -640,3 +640,51 @@ async def test_a_message_from_behind_a_point_is_answered_through_it(tmp_path: Pa
                 return detail.device.via
 
             await until_equal(via, point.node)
+
+
+# Upkeep ------------------------------------------------------------------------------------------------
+
+
+async def test_online_roles_are_signed_again_before_they_expire_and_announced(tmp_path: Path) -> None:
+    async with open_fleet(tmp_path, timestamp_life_s=3) as fleet:
+        fleet.publisher.add_release("1.0", DATA)
+        await fleet.operator.publish(fleet.publisher)
+        device = await enrolled_device(fleet)
+        async with device.attached() as link:
+            frames = link.frames()
+            first = (await next_frame(frames, MetadataVersions)).versions["timestamp"]
+            second = (await next_frame(frames, MetadataVersions)).versions["timestamp"]
+            assert second > first
+            bundle = await link.request("/bundle", BundleRequest(have={"timestamp": first}), Bundle)
+            assert "timestamp.json" in bundle.files
+        status = await fleet.operator.ask("GET", "/status", wire.Status)
+        assert status.problems == [] and status.metadata_expires is not None
+        assert status.metadata_expires > time.time() + 80 * 86_400
+
+
+async def test_a_grant_that_expires_makes_its_point_a_device_again(tmp_path: Path) -> None:
+    async with open_fleet(tmp_path, timestamp_life_s=2) as fleet:
+        fleet.publisher.add_release("1.0", DATA)
+        device = await enrolled_device(fleet, name="branch")
+        fleet.publisher.add_grant(device.node, "/", expires=int(time.time()) + 3)
+        await fleet.operator.publish(fleet.publisher)
+        await deploy(fleet)
+        async with device.attached() as link:
+            frames = link.frames()
+            await device.send(link, device.heartbeat())
+            assert (await device.next_message(frames, DesiredState)).prefetch == ["stable/app/1.0/app.bin"]
+            assert (await device.next_message(frames, DesiredState)).prefetch == []
+        status = await fleet.operator.ask("GET", "/status", wire.Status)
+        assert any("grant" in problem and "expired" in problem for problem in status.problems)
+
+
+async def test_strangers_in_the_swarm_are_recorded_as_refusals_of_the_server(tmp_path: Path) -> None:
+    async with open_fleet(tmp_path) as fleet:
+        for _ in range(3):
+            fleet.service.incidents.note("stranger", "10.0.0.9:1234", "no certificate of this fleet")
+
+        async def listed() -> list[tuple[str, str, str]]:
+            answer = await fleet.operator.ask("GET", "/refusals", wire.RefusalList)
+            return [(r.name, r.kind, r.subject) for r in answer.refusals]
+
+        await until_equal(listed, [("admin server", "stranger", "10.0.0.9:1234")])

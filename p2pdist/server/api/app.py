@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -51,12 +52,7 @@ class _Denied(P2PDistError):
 
 def make_app(api: Api) -> Starlette:
     """Make the application that serves *api*."""
-    description = msgspec.json.encode(describe(ROUTES, PREFIX))
-
-    async def openapi(request: Request) -> Response:
-        return _json(description)
-
-    routes = [StarletteRoute(f"{PREFIX}/openapi.json", openapi, methods=["GET"])]
+    routes = [StarletteRoute(f"{PREFIX}/openapi.json", _openapi, methods=["GET"])]
     by_path: dict[str, list[Route]] = {}
     for route in ROUTES:
         by_path.setdefault(route.path, []).append(route)
@@ -64,6 +60,15 @@ def make_app(api: Api) -> Starlette:
         methods = [route.method for route in same]
         routes.append(StarletteRoute(PREFIX + path, _endpoint(api, same), methods=[str(m) for m in methods]))
     return Starlette(routes=routes, exception_handlers={HTTPException: _http_problem})
+
+
+async def _openapi(request: Request) -> Response:
+    return _json(await trio.to_thread.run_sync(_description))
+
+
+@cache
+def _description() -> bytes:
+    return msgspec.json.encode(describe(ROUTES, PREFIX))
 
 
 def _endpoint(api: Api, routes: Sequence[Route]) -> Callable[[Request], Awaitable[Response]]:
