@@ -168,7 +168,10 @@ class ServerProcess(ProcessProgram):
         """Upload content, then publish."""
         for info_hash, data in publication.content.items():
             await self.upload(info_hash, data)
-        body = api.NewPublication(metadata=dict(publication.metadata), torrents={**publication.torrents})
+        body = api.NewPublication(
+            metadata=dict(publication.metadata),
+            torrents={str(name): data for name, data in publication.torrents.items()},
+        )
         await self._ask("POST", "/publications", body)
 
     async def upload(self, info_hash: InfoHash, data: bytes) -> None:

@@ -45,7 +45,7 @@ async def test_a_point_killed_in_the_middle_of_a_fetch_goes_on_and_its_devices_i
         assert not point.has_artifact(release)
         await point.program.start()
         await fleet.until_reported(release)
-        assert point.has_artifact(release)
+        await fleet.until(lambda: point.has_artifact(release), "the point has all of it in the end")
 
 
 async def test_a_device_killed_in_the_middle_of_a_fetch_and_again_after_the_install_still_reports(
