@@ -188,4 +188,6 @@ def main() -> None:
         code = app()
     except P2PDistError as error:
         code = complain(error)
+    except SystemExit as ended:  # cyclopts has printed what is wrong with the arguments
+        code = 2 if ended.code else 0
     sys.exit(code)
