@@ -20,6 +20,8 @@ from p2pdist.wire.messages import ContentReport, Progress, Received, Refusal, Re
 
 from .conftest import OpenShell
 
+pytestmark = pytest.mark.slow  # real processes, many kills or a whole server: not in the fast subset
+
 DATA = bytes(range(256)) * 4_000
 
 

@@ -10,6 +10,8 @@ from fleet_programs import DEVICES
 from fleet_signing import SignedRelease
 from harness import Fleet, Node, open_fleet
 
+pytestmark = pytest.mark.slow  # whole fleets and their timers: not in the fast subset
+
 
 async def altered_release(fleet: Fleet) -> SignedRelease:
     """Publish a release, alter its file on the server's disk, and deploy it."""
@@ -43,7 +45,6 @@ async def test_every_device_refuses_content_that_was_altered_at_the_origin_and_n
         assert [device.installed() for device in fleet.devices] == [None] * 3
 
 
-@pytest.mark.slow
 async def test_devices_install_a_release_once_its_altered_content_has_been_repaired(
     tmp_path: Path, log_book: LogBook
 ) -> None:
@@ -55,7 +56,6 @@ async def test_devices_install_a_release_once_its_altered_content_has_been_repai
         await fleet.until_reported(release)
 
 
-@pytest.mark.slow
 async def test_content_that_was_altered_at_the_point_is_fetched_again_and_never_installed(
     tmp_path: Path, log_book: LogBook
 ) -> None:

@@ -10,6 +10,8 @@ from harness import Node, open_fleet
 
 from p2pdist.trust.metadatasets import MetadataSets
 
+pytestmark = pytest.mark.slow  # whole fleets and their timers: not in the fast subset
+
 
 async def test_a_device_whose_clock_was_set_back_believes_no_metadata_and_says_why(
     tmp_path: Path, log_book: LogBook

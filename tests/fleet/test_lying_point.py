@@ -15,6 +15,8 @@ from lying_point import open_lying_point
 from p2pdist.node.home import Home, load_desired
 from p2pdist.wire.frames import Routed
 
+pytestmark = pytest.mark.slow  # whole fleets and their timers: not in the fast subset
+
 
 def altered(frame: Routed) -> Sequence[Routed]:
     box = bytearray(frame.envelope.box)

@@ -17,6 +17,8 @@ from p2pdist.node.home import Home
 from p2pdist.node.mail import Mail
 from p2pdist.store import devices
 
+pytestmark = pytest.mark.slow  # whole fleets and their timers: not in the fast subset
+
 
 async def test_a_token_that_is_used_up_admits_nobody_else(tmp_path: Path, log_book: LogBook) -> None:
     async with open_fleet(tmp_path, log_book, points=0, devices=0) as fleet:
@@ -112,7 +114,6 @@ async def test_what_a_revoked_device_sends_through_its_point_does_not_end_the_po
         assert not fleet.log.find("link.down", who=fleet.points[0].name)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("points", [0, 1], ids=["attached to the server", "behind a point"])
 async def test_a_device_whose_certificate_ran_out_while_it_was_off_renews_it_and_goes_on(
     tmp_path: Path, log_book: LogBook, points: int

@@ -15,10 +15,11 @@ from harness import Fleet, open_fleet
 
 from p2pdist.ids import NodeId
 
+pytestmark = pytest.mark.slow  # whole fleets and their timers: not in the fast subset
+
 SLOW_ORIGIN = ServerOptions(origin_up_bytes_per_s=800_000)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_everything_restarted_in_any_order_ends_with_every_device_installed_and_reported(
     tmp_path: Path, log_book: LogBook, seed: int
@@ -36,7 +37,6 @@ async def test_everything_restarted_in_any_order_ends_with_every_device_installe
         await fleet.until_installed(release)
 
 
-@pytest.mark.slow
 async def test_devices_whose_only_point_is_gone_fetch_from_the_origin(
     tmp_path: Path, log_book: LogBook
 ) -> None:
@@ -53,7 +53,6 @@ async def test_devices_whose_only_point_is_gone_fetch_from_the_origin(
         await fleet.until(from_origin, "the devices say that the origin sent it")
 
 
-@pytest.mark.slow
 async def test_devices_go_back_to_their_point_when_it_is_there_again(
     tmp_path: Path, log_book: LogBook
 ) -> None:

@@ -18,6 +18,8 @@ from p2pdist import limits
 from p2pdist.trust.publication import OnlineRepository
 from p2pdist.wire.requests import Bundle
 
+pytestmark = pytest.mark.slow  # whole fleets and their timers: not in the fast subset
+
 
 class Lies:
     """What a compromised admin server serves instead of, or besides, its metadata."""
@@ -121,7 +123,6 @@ async def test_forged_metadata_is_refused_by_every_device_with_the_reason(
             assert word in await until_refused(fleet, node, "metadata")
 
 
-@pytest.mark.slow
 async def test_what_was_signed_before_is_still_installed_while_the_server_serves_forged_metadata(
     tmp_path: Path, log_book: LogBook, lies: Lies
 ) -> None:
@@ -136,7 +137,6 @@ async def test_what_was_signed_before_is_still_installed_while_the_server_serves
         await fleet.until_reported(release)
 
 
-@pytest.mark.slow
 async def test_honest_metadata_is_believed_again_after_forged_metadata_was_refused(
     tmp_path: Path, log_book: LogBook, lies: Lies
 ) -> None:
@@ -149,7 +149,6 @@ async def test_honest_metadata_is_believed_again_after_forged_metadata_was_refus
         await fleet.until_reported(release)
 
 
-@pytest.mark.slow
 async def test_an_older_release_deployed_without_permission_is_refused_on_every_device(
     tmp_path: Path, log_book: LogBook
 ) -> None:

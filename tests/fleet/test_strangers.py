@@ -24,6 +24,8 @@ from p2pdist.trust.certificates import FleetAuthority
 from p2pdist.trust.keys import IdentityKey
 from p2pdist.wire.frames import Attached, Candidate, Sources
 
+pytestmark = pytest.mark.slow  # whole fleets and their timers: not in the fast subset
+
 SWARM = swarm_of(CHANNEL, FLEET)
 
 
@@ -86,7 +88,6 @@ def of_no_swarm(fleet: Fleet) -> Stranger:
     return Stranger(fleet, fleet.server_home.authority, [other])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("make", [of_another_fleet, of_no_swarm], ids=["another CA", "another swarm"])
 async def test_a_stranger_gets_no_byte_of_content_and_the_point_reports_it(
     tmp_path: Path, log_book: LogBook, make: Callable[[Fleet], Stranger]
@@ -125,7 +126,6 @@ async def test_a_certificate_of_the_fleets_authority_for_a_node_that_never_enrol
             await use_link(fleet.bundle.addresses[0], of_no_swarm(fleet).tls_identity())
 
 
-@pytest.mark.slow
 async def test_a_point_without_a_grant_is_refused_by_the_devices_that_it_invites(
     tmp_path: Path, log_book: LogBook
 ) -> None:
@@ -146,7 +146,6 @@ async def test_a_point_without_a_grant_is_refused_by_the_devices_that_it_invites
         assert "without a valid seed grant" in judged.reason
 
 
-@pytest.mark.slow
 async def test_a_node_without_a_grant_that_says_whom_it_carries_is_not_believed(
     tmp_path: Path, log_book: LogBook
 ) -> None:

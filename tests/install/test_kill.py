@@ -26,6 +26,8 @@ import pytest
 
 from p2pdist.trust.catalog import CommandRecipe, DebRecipe, FileRecipe, Release
 
+pytestmark = pytest.mark.slow  # real processes, many kills or a whole server: not in the fast subset
+
 Workshop = Any
 SAMPLE = 4
 STEP = 2  # 1 tries every point; twice as long

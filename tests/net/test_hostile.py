@@ -24,6 +24,8 @@ from p2pdist.wire import codec
 from p2pdist.wire.frames import MetadataVersions
 from p2pdist.wire.requests import Problem, Torrent, TorrentRequest
 
+pytestmark = pytest.mark.slow  # real processes, many kills or a whole server: not in the fast subset
+
 ASKED = TorrentRequest(info_hash="0" * 64)
 
 

@@ -63,6 +63,8 @@ from p2pdist.wire.requests import (
     TorrentRequest,
 )
 
+pytestmark = pytest.mark.slow  # real processes, many kills or a whole server: not in the fast subset
+
 DATA = bytes(range(256)) * 1_000
 
 

@@ -25,6 +25,8 @@ from p2pdist.server.serverhome import ServerHome
 from p2pdist.trust.keys import SealedKeyFile
 from p2pdist.wire import api as wire
 
+pytestmark = pytest.mark.slow  # real processes, many kills or a whole server: not in the fast subset
+
 DATA = bytes(range(256)) * 20_000
 PASSPHRASE = b"correct horse"
 READY_S = 60.0

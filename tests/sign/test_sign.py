@@ -23,6 +23,8 @@ from p2pdist.trust.publicationdir import read_metadata
 from p2pdist.trust.verifier import Verifier
 from p2pdist.wire.requests import Bundle
 
+pytestmark = pytest.mark.slow  # real processes, many kills or a whole server: not in the fast subset
+
 if TYPE_CHECKING:
     from conftest import Desk
 

@@ -31,6 +31,8 @@ from p2pdist.trust.repository import Repository
 from p2pdist.trust.verifier import Verifier
 from p2pdist.wire.requests import Bundle
 
+pytestmark = pytest.mark.slow  # real processes, many kills or a whole server: not in the fast subset
+
 NODE = IdentityKey.generate().node
 
 
