@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
 from fleet_logs import LogBook
 from harness import Node, open_fleet
 

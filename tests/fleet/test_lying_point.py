@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+import pytest
 from fleet_links import link_as, sealed_report
 from fleet_logs import LogBook
 from fleet_programs import DEVICES
