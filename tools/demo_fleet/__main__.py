@@ -17,6 +17,7 @@ from demo_fleet.fleet import Fleet, open_fleet
 from demo_fleet.options import Options, parse_options
 from demo_fleet.outcome import Outcome, PackageFacts, show
 from demo_fleet.payload import make_bait, make_packages, make_policies
+from demo_fleet.picture import save_picture
 from demo_fleet.plan import DemoError, Plan, make_plan
 from demo_fleet.programs import open_programs
 from demo_fleet.watch import Progress, size, watch
@@ -60,11 +61,13 @@ async def demonstrate(options: Options, plan: Plan, console: Console) -> Outcome
         ) as fleet,
     ):
         await _build(fleet, console)
-        await _distribute(fleet, outcome, console)
+        progress = await _distribute(fleet, outcome, console)
         await run_attacks(fleet, outcome, console, patience_s=options.patience_s)
         outcome.seconds_total = trio.current_time() - began
         console.print()
         show(outcome, console)
+        if options.picture is not None:
+            save_picture(options.picture, progress, outcome)
         if options.keep:
             outcome.directory = str(plan.directory)
             _say_how_to_look_around(fleet, programs.leave(plan.directory), console)
@@ -87,7 +90,7 @@ async def _build(fleet: Fleet, console: Console) -> None:
     await fleet.start(plan.devices)
 
 
-async def _distribute(fleet: Fleet, outcome: Outcome, console: Console) -> None:
+async def _distribute(fleet: Fleet, outcome: Outcome, console: Console) -> Progress:
     releases = [fleet.release(package) for package in fleet.packages]
     for package, release in zip(fleet.packages, releases, strict=True):
         facts = PackageFacts(target=release.target, kind=package.kind, bytes=release.length)
@@ -119,14 +122,18 @@ async def _distribute(fleet: Fleet, outcome: Outcome, console: Console) -> None:
         if state.stage in ("failed", "refused")
     ]
     await _count(fleet, outcome)
+    return progress
 
 
 async def _count(fleet: Fleet, outcome: Outcome) -> None:
-    """Ask where the bytes came from, once every device has reported the last of them."""
-    expected = outcome.installed * outcome.package_bytes
+    """Ask where the bytes came from, once every node has reported the last of them."""
+    expected = {
+        "device": outcome.installed * outcome.package_bytes,
+        "point": outcome.points * outcome.package_bytes,
+    }
     status = await fleet.api.get("/status", wire.Status)
     with trio.move_on_after(_REPORTS_S):
-        while sum(status.received.get("device", {}).values()) < expected:
+        while any(sum(status.received.get(role, {}).values()) < n for role, n in expected.items()):
             await trio.sleep(0.5)
             status = await fleet.api.get("/status", wire.Status)
     outcome.take_received(status.received)

@@ -26,6 +26,7 @@ class Options:
     keep: bool
     uplink_mbit: int
     patience_s: float
+    picture: Path | None
 
 
 def parse_options(arguments: Sequence[str]) -> Options:
@@ -68,6 +69,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
         metavar="SECONDS",
         help="give up on a step after this long (default 600)",
     )
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw the outcome as an SVG")
     parsed = parser.parse_args(arguments)
     return Options(
         sites=parsed.sites,
@@ -77,6 +79,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
         keep=parsed.keep,
         uplink_mbit=parsed.uplink,
         patience_s=float(parsed.patience),
+        picture=parsed.picture,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from demo_fleet.watch import size
+
+_DIRECTORY = re.compile(r"/\S*/p2pdist-demo-\w+/(\w+/)*")
+"""The demonstration's directory, which says nothing to a reader."""
 
 SOURCES = ("origin", "point", "peer", "mirror")
 
@@ -126,5 +130,5 @@ def _sources(received: Mapping[str, int]) -> str:
 
 
 def _short(text: str, chars_max: int = 150) -> str:
-    text = " ".join(text.split()).replace("[", "\\[")
+    text = _DIRECTORY.sub("…/", " ".join(text.split())).replace("[", "\\[")
     return text if len(text) <= chars_max else text[: chars_max - 1] + "…"

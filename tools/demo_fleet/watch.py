@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -41,6 +41,8 @@ class Progress:
     deployments: tuple[str, ...]
     states: dict[str, list[wire.DeviceDeployment]] = field(default_factory=dict)
     ended_s: dict[str, float] = field(default_factory=dict)
+    halfway: dict[str, list[wire.DeviceDeployment]] = field(default_factory=dict)
+    """The states when about half of the content had arrived."""
 
     def take(self, details: Sequence[wire.DeploymentDetail], elapsed_s: float) -> None:
         """Take in what the server says *elapsed_s* after the order."""
@@ -48,6 +50,8 @@ class Progress:
         for detail in details:
             for device in detail.devices:
                 self.states.setdefault(device.name, []).append(device)
+        if abs(_fraction(self.states) - 0.5) < abs(_fraction(self.halfway) - 0.5):
+            self.halfway = self.states
         for name, states in self.states.items():
             if len(states) == len(self.deployments) and all(s.stage in ENDED for s in states):
                 self.ended_s.setdefault(name, elapsed_s)
@@ -69,8 +73,9 @@ class Progress:
         """One line for a log."""
         states = [s for listed in self.states.values() for s in listed]
         count = {stage: sum(s.stage == stage for s in states) for stage in {s.stage for s in states}}
-        done = sum(s.fraction for s in states) / max(1, len(states))
-        return f"{done:4.0%} fetched; " + ", ".join(f"{n} {stage}" for stage, n in sorted(count.items()))
+        return f"{_fraction(self.states):4.0%} fetched; " + ", ".join(
+            f"{n} {stage}" for stage, n in sorted(count.items())
+        )
 
 
 async def watch(
@@ -89,7 +94,8 @@ async def watch(
             with Live(console=console, auto_refresh=False) as live:
                 while not progress.finished:
                     await _look(api, progress, started)
-                    live.update(draw(progress, title, console.height - 4), refresh=True)
+                    table = draw(progress.devices, progress.states, title, console.height - 4)
+                    live.update(table, refresh=True)
                     if not progress.finished:
                         await trio.sleep(_POLL_S)
         else:
@@ -109,7 +115,9 @@ async def watch(
     )
 
 
-def draw(progress: Progress, title: str, rows: int) -> Table:
+def draw(
+    devices: Sequence[Node], states: Mapping[str, Sequence[wire.DeviceDeployment]], title: str, rows: int
+) -> Table:
     """Draw the table; where it does not fit into *rows*, one line stands for each site."""
     table = Table(title=title, title_justify="left", title_style="bold", expand=False, pad_edge=False)
     table.add_column("device")
@@ -118,14 +126,14 @@ def draw(progress: Progress, title: str, rows: int) -> Table:
     table.add_column("", width=20)
     table.add_column("rate", justify="right", min_width=9)
     table.add_column("sources")
-    if len(progress.devices) <= max(rows, 6):
-        for node in progress.devices:
-            table.add_row(*_row(node.name, progress.states.get(node.name, [])))
+    if len(devices) <= max(rows, 6):
+        for node in devices:
+            table.add_row(*_row(node.name, states.get(node.name, [])))
     else:
-        for site in sorted({node.site for node in progress.devices}):
-            names = [node.name for node in progress.devices if node.site == site]
-            states = [s for name in names for s in progress.states.get(name, [])]
-            table.add_row(*_row(f"site {site}: {len(names)} devices", states))
+        for site in sorted({node.site for node in devices}):
+            names = [node.name for node in devices if node.site == site]
+            together = [state for name in names for state in states.get(name, [])]
+            table.add_row(*_row(f"site {site}: {len(names)} devices", together))
     return table
 
 
@@ -136,6 +144,11 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.2f} GB"
+
+
+def _fraction(states: Mapping[str, Sequence[wire.DeviceDeployment]]) -> float:
+    fractions = [state.fraction for listed in states.values() for state in listed]
+    return sum(fractions) / max(1, len(fractions))
 
 
 async def _look(api: Api, progress: Progress, started: float) -> None:
