@@ -29,6 +29,7 @@ from p2pdist.swarm.model import (
     StrangerRefused,
     SwarmEvent,
 )
+from p2pdist.swarm.parameters import torrent_parameters
 from p2pdist.swarm.tuning import SwarmSettings, parse_host, session_settings
 from p2pdist.wire.messages import RateLimits
 
@@ -196,15 +197,7 @@ class Swarm:
 
     async def _start(self, artifact: Artifact) -> tuple[lt.torrent_handle, int, int]:
         """Put an artifact into the session, stopped; return its handle, pieces and piece size."""
-        parameters = lt.load_torrent_buffer(artifact.torrent)
-        info = parameters.ti
-        if info is None or info.info_hashes().v2.to_bytes().hex() != artifact.info_hash:
-            raise UsageError(f"the torrent of {artifact.info_hash} is of something else")
-        parameters.save_path = str(artifact.path.parent)
-        parameters.renamed_files = {0: artifact.path.name}
-        parameters.root_certificate = self._settings.ca_pem.decode()
-        parameters.max_connections = limits.PEERS_PER_TORRENT_MAX
-        parameters.flags = _flags(sealed=artifact.sealed)
+        parameters, info = torrent_parameters(artifact, self._settings.ca_pem)
         handle = await trio.to_thread.run_sync(self._session.add_torrent, parameters)
         return handle, info.num_pieces(), info.piece_length()
 
@@ -391,22 +384,6 @@ async def open_swarm(settings: SwarmSettings) -> AsyncIterator[Swarm]:
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(swarm._close)
-
-
-def _flags(*, sealed: bool) -> int:
-    """Return the flags of a new torrent: found by nobody, managed by us, started once it has its key."""
-    flags = (
-        lt.torrent_flags.paused
-        | lt.torrent_flags.update_subscribe
-        | lt.torrent_flags.apply_ip_filter
-        | lt.torrent_flags.duplicate_is_error
-        | lt.torrent_flags.disable_dht
-        | lt.torrent_flags.disable_lsd
-        | lt.torrent_flags.disable_pex
-    )
-    if sealed:
-        flags |= lt.torrent_flags.seed_mode | lt.torrent_flags.upload_mode
-    return flags
 
 
 def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -8,7 +8,7 @@
 The origin's uplink and each site's two directions are shaped by a token bucket where the packets leave
 (so the queue stands before the slow link, as in a real modem); every host of a site has the LAN's rate.
 Only the WAN links segment packets to their real size, so that their counters and their rates include
-the headers of every packet. There is no extra delay.
+the headers of every packet. There is no extra delay. TCP's congestion control is cubic everywhere.
 """
 
 from __future__ import annotations
@@ -170,6 +170,8 @@ class Network:
 
 
 def _in(namespace: str, *command: str) -> str:
+    if command[:3] == ("ip", "route", "add"):
+        command = (*command, "congctl", "cubic")  # the usual one, whatever this machine has
     if command[0] in ("ip", "tc"):
         return run(command[0], "-n", namespace, *command[1:])
     return run("ip", "netns", "exec", namespace, *command)
