@@ -133,7 +133,8 @@ class Service:
     def altered(self, info_hash: InfoHash, reason: str) -> None:
         """Our own copy of an artifact is not what was signed."""
         self.incidents.note("content", info_hash, reason)
-        self.plane.content_altered(info_hash, reason)
+        # the fleet learns what is wrong, not where the server keeps its files; the log says that
+        self.plane.content_altered(info_hash, "the admin server's copy is not what was signed")
 
     def unsaved_sent(self) -> int:
         """Return the content bytes that the origin has sent and that are not in the database yet."""
