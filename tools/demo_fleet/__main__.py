@@ -85,7 +85,7 @@ async def _build(fleet: Fleet, console: Console) -> None:
     await fleet.enrol(plan.points)
     await fleet.sign_releases()
     await fleet.start(plan.points)
-    step(console, "Devices", f"{len(plan.devices)} of them, each reaches its site's point only")
+    step(console, "Devices", f"{len(plan.devices)} in all, carried by the point of their site")
     await fleet.enrol(plan.devices)
     await fleet.start(plan.devices)
 

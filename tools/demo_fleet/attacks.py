@@ -11,7 +11,7 @@ from rich.console import Console
 
 from demo_fleet import stranger
 from demo_fleet.fleet import Fleet
-from demo_fleet.outcome import Outcome, Refused
+from demo_fleet.outcome import Outcome, Refused, counted
 from demo_fleet.plan import FLEET, SWARM_PORT, DemoError
 from demo_fleet.usurper import VERSION as FORGED_VERSION
 from demo_fleet.watch import Progress, watch
@@ -53,7 +53,8 @@ async def run_attacks(fleet: Fleet, outcome: Outcome, console: Console, *, patie
         count = outcome.resisted(name)
         colour = "green" if count == outcome.devices else "bold red"
         reasons = [r.reason for r in outcome.refused if r.attack == name]
-        console.print(f"  [{colour}]refused by {count} of {outcome.devices} devices[/]", highlight=False)
+        devices = counted(outcome.devices, "device")
+        console.print(f"  [{colour}]refused by {count} of {devices}[/]", highlight=False)
         if reasons:
             console.print(f"  [dim]“{reasons[0]}”[/]", highlight=False, markup=True)
 

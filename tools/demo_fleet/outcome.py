@@ -89,18 +89,24 @@ class Outcome(msgspec.Struct, kw_only=True):
         return msgspec.json.format(msgspec.json.encode(fields), indent=2).decode()
 
 
+def counted(number: int, word: str) -> str:
+    """Write a number of things."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
 def show(outcome: Outcome, console: Console) -> None:
     """Print the closing summary."""
     table = Table(title="What came of it", title_justify="left", title_style="bold", show_header=False)
     table.add_column(style="dim")
     table.add_column()
-    table.add_row(
-        "fleet", f"{outcome.devices} devices at {outcome.sites} sites, each with a distribution point"
-    )
+    sites = "one site with a distribution point"
+    if outcome.sites > 1:
+        sites = f"{outcome.sites} sites, each with a distribution point"
+    table.add_row("fleet", f"{counted(outcome.devices, 'device')} at {sites}")
     names = ", ".join(f"{p.target.split('/')[-1]} ({size(p.bytes)})" for p in outcome.packages)
     table.add_row("distributed", names)
     colour = "green" if outcome.installed == outcome.devices else "bold red"
-    table.add_row("installed", f"[{colour}]{outcome.installed} of {outcome.devices} devices[/]")
+    table.add_row("installed", f"[{colour}]{outcome.installed} of {counted(outcome.devices, 'device')}[/]")
     if outcome.seconds_first is not None and outcome.seconds_last is not None:
         table.add_row(
             "time", f"first device {outcome.seconds_first:.1f} s, last device {outcome.seconds_last:.1f} s"
@@ -112,7 +118,9 @@ def show(outcome: Outcome, console: Console) -> None:
         count = outcome.resisted(attack)
         colour = "green" if count == outcome.devices else "bold red"
         reason = next((r.reason for r in outcome.refused if r.attack == attack), "")
-        table.add_row(f"attack: {attack}", f"[{colour}]refused by {count} of {outcome.devices} devices[/]")
+        table.add_row(
+            f"attack: {attack}", f"[{colour}]refused by {count} of {counted(outcome.devices, 'device')}[/]"
+        )
         if reason:
             table.add_row("", f"[dim]“{_short(reason)}”[/]")
     for problem in outcome.problems:
