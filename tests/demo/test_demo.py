@@ -1,0 +1,83 @@
+"""tools/demo as a user runs it: real processes on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+TOOLS = Path(__file__).parents[2] / "tools"
+
+
+def command(*arguments: str) -> Sequence[str]:
+    return [sys.executable, "-m", "demo_fleet", *arguments]
+
+
+def environment(directory: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(TOOLS), "TMPDIR": str(directory)}
+
+
+def processes_in(directory: Path) -> list[str]:
+    """The command lines of the processes that name *directory*."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+        except OSError:
+            continue
+        if str(directory) in line:
+            found.append(line)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_package_reaches_the_device_and_all_four_attacks_are_refused(tmp_path: Path) -> None:
+    done = subprocess.run(
+        command("--sites", "1", "--devices", "1", "--uplink", "0", "--json"),
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4_000:]
+    outcome = json.loads(done.stdout)
+    assert (outcome["devices"], outcome["installed"], outcome["failed"]) == (1, 1, 0)
+    assert outcome["package_bytes"] > 20_000_000
+    assert outcome["origin_bytes_sent"] >= outcome["package_bytes"]
+    assert outcome["devices_received"]["point"] > 0
+    assert {r["attack"] for r in outcome["refused"]} == set(outcome["attacks"])
+    assert len(outcome["attacks"]) == 4
+    assert all(r["reason"] for r in outcome["refused"])
+    assert list(tmp_path.iterdir()) == []
+    assert processes_in(tmp_path) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_an_interruption_ends_every_process_and_removes_every_file(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        command("--sites", "1", "--devices", "1"),
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as demo:
+        assert demo.stdout is not None
+        shown = []
+        for line in demo.stdout:
+            shown.append(line)
+            if line.startswith("Distribution points"):
+                break
+        assert any("p2pdist-server" in line for line in processes_in(tmp_path)), "".join(shown)
+        demo.send_signal(signal.SIGINT)
+        shown.append(demo.stdout.read())
+    assert demo.returncode == 130, "".join(shown)
+    assert processes_in(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []

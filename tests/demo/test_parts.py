@@ -1,0 +1,192 @@
+"""The parts of tools/demo that need no fleet."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from demo_fleet.options import parse_options
+from demo_fleet.outcome import Outcome, PackageFacts, Refused
+from demo_fleet.payload import make_bait, make_packages, make_policies, make_tree
+from demo_fleet.plan import LINK_PORT, make_plan
+from demo_fleet.watch import Progress
+
+from p2pdist.config import load_config
+from p2pdist.ids import parse_group, parse_product
+from p2pdist.node.config import AgentConfig, SeedConfig
+from p2pdist.wire import api as wire
+
+
+def test_without_arguments_it_is_two_sites_of_three_devices() -> None:
+    options = parse_options([])
+    assert (options.sites, options.devices, options.packages) == (2, 3, ())
+    assert not options.json
+    assert not options.keep
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--sites", "0"], ["--devices", "many"], ["--package", "/nowhere"], ["--site", "3"], ["stray"]],
+)
+def test_wrong_usage_ends_with_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse_options(arguments)
+    assert ended.value.code == 2
+    assert "error" in capsys.readouterr().err
+
+
+def test_every_node_has_an_address_of_its_own_that_shows_its_site(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, sites=3, devices=4)
+    assert len(plan.nodes) == 3 + 12
+    assert len({node.host for node in plan.nodes} | {plan.server_host}) == 16
+    assert all(node.host.split(".")[2] == str(node.site) for node in plan.nodes)
+    assert {node.group for node in plan.devices} == {parse_group(f"/branches/site-{k}") for k in (1, 2, 3)}
+
+
+def test_the_configuration_that_it_writes_is_what_the_programs_read(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, sites=1, devices=1)
+    (point,), (device,) = plan.points, plan.devices
+    for node in plan.nodes:
+        node.write_config()
+    seed = load_config(point.config, SeedConfig, {})
+    assert (seed.point.host, seed.point.port, seed.swarm.host) == (point.host, LINK_PORT, point.host)
+    agent = load_config(device.config, AgentConfig, {})
+    assert (agent.link.local_host, agent.install.root, agent.node.data) == (
+        device.host,
+        device.root,
+        device.data,
+    )
+
+
+@pytest.mark.slow
+def test_the_tree_is_real_software_of_more_than_20_mb_that_passes_its_own_health_check(
+    tmp_path: Path,
+) -> None:
+    package = make_tree(tmp_path / "tree")
+    files = [path for path in package.source.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) > 20_000_000
+    assert any(path.suffix == ".so" for path in files)
+    check = [str(package.source / package.health_check)]
+    subprocess.run(check, check=True, cwd=package.source)
+    next(path for path in files if path.suffix == ".so").write_bytes(b"damaged")
+    assert subprocess.run(check, check=False, cwd=package.source, capture_output=True).returncode != 0
+
+
+def test_what_the_user_gives_is_distributed_as_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "My App (2)").mkdir()
+    (tmp_path / "tool.deb").touch()
+    (tmp_path / "notes.txt").touch()
+    given = [tmp_path / name for name in ("My App (2)", "tool.deb", "notes.txt")]
+    packages = make_packages(tmp_path, given)
+    assert [package.kind for package in packages] == ["tree", "deb", "file"]
+    assert len({parse_product(package.product) for package in packages}) == 3
+    assert packages[2].install_path == "/opt/notes.txt"
+
+
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb is not installed")
+def test_the_debian_package_is_real(tmp_path: Path) -> None:
+    from demo_fleet.payload import make_deb
+
+    package = make_deb(tmp_path)
+    listed = subprocess.run(
+        ["dpkg-deb", "--contents", str(package.source)], capture_output=True, text=True, check=True
+    )
+    assert "usr/share/p2pdist-source/p2pdist/errors.py" in listed.stdout
+    assert "root/root" in listed.stdout
+
+
+def test_the_attacks_have_a_library_and_two_policies_to_work_on(tmp_path: Path) -> None:
+    bait = make_bait(tmp_path)
+    older, newer = make_policies(tmp_path)
+    assert bait.source.stat().st_size > 100_000
+    assert older.product == newer.product
+    assert older.sequence < newer.sequence
+    assert older.source.read_text() != newer.source.read_text()
+
+
+def test_a_device_has_ended_when_it_has_ended_with_every_deployment(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, sites=1, devices=2)
+    first, second = (node.name for node in plan.devices)
+    progress = Progress(devices=plan.devices, deployments=("a", "b"))
+    progress.take([_detail("a", {first: "installed", second: "installed"}), _detail("b", {})], 1.0)
+    assert progress.ended_s == {}
+    progress.take(
+        [
+            _detail("a", {first: "installed", second: "installed"}),
+            _detail("b", {first: "installed", second: "fetching"}),
+        ],
+        2.0,
+    )
+    assert progress.ended_s == {first: 2.0}
+    progress.take(
+        [
+            _detail("a", {first: "installed", second: "installed"}),
+            _detail("b", {first: "installed", second: "failed"}),
+        ],
+        3.0,
+    )
+    assert progress.ended_s == {first: 2.0, second: 3.0}
+    assert progress.finished
+    assert progress.installed() == [first]
+
+
+def test_the_json_object_has_what_programs_look_for() -> None:
+    outcome = Outcome(sites=1, points=1, devices=2, installed=2, package_bytes=10)
+    outcome.packages.append(PackageFacts(target="stable/a/1/a", kind="file", bytes=10))
+    outcome.take_received({"device": {"point": 15, "device": 5}, "point": {"origin": 10}})
+    outcome.refused.append(Refused(attack="stranger", device="pc1", reason="no"))
+    outcome.seconds_first, outcome.seconds_last = 1.0, 2.0
+    written = json.loads(outcome.encode())
+    assert written["ok"] is True
+    assert written["bytes_by_source"] == {"origin": 10, "point": 15, "peer": 5, "mirror": 0}
+    assert written["devices_received"] == {"origin": 0, "point": 15, "peer": 5, "mirror": 0}
+    assert written["refused"] == [{"attack": "stranger", "device": "pc1", "reason": "no"}]
+    wanted = {"devices", "installed", "failed", "package_bytes", "origin_bytes_sent"}
+    assert wanted | {"seconds_first", "seconds_last"} <= written.keys()
+
+
+@pytest.mark.parametrize(
+    "change", [{"installed": 1, "failed": 1}, {"problems": ["a stranger got in"]}, {"installed": 0}]
+)
+def test_the_outcome_is_not_good_when_a_device_did_not_end_as_it_should(change: dict[str, object]) -> None:
+    fields: dict[str, object] = {"sites": 1, "points": 1, "devices": 2, "installed": 2, **change}
+    assert not Outcome(**fields).ok  # type: ignore[arg-type]
+
+
+def _detail(deployment: str, stages: dict[str, str]) -> wire.DeploymentDetail:
+    return wire.DeploymentDetail(
+        deployment=wire.DeploymentInfo(
+            id=deployment,
+            target="stable/a/1/a",
+            group="/branches",
+            created=0,
+            created_by="operator",
+            stopped=None,
+            devices=2,
+            stages={},
+        ),
+        finished=False,
+        devices=[
+            wire.DeviceDeployment(
+                deployment=deployment,
+                target="stable/a/1/a",
+                node=name,
+                name=name,
+                online=True,
+                stage=stage,
+                fraction=1.0,
+                rate_bytes_per_s=0,
+                sources=0,
+                received={},
+                reason="",
+                exit_code=None,
+                output="",
+                seconds=0.0,
+                updated=None,
+            )
+            for name, stage in stages.items()
+        ],
+    )
