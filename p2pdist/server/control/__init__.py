@@ -4,7 +4,7 @@ plane    accepts links, keeps who is reached how, passes frames on
 swarms   who takes part in which swarm, and who hears of whom
 devices  what is known of each device that is attached, and what it should have
 desk     opens envelopes, takes messages in, answers them once they are on the disk
-library  metadata and torrents, for whoever asks
+supply   metadata and torrents, for whoever asks
 clones   two machines with one identity key
 admit    enrolment, renewal, certificates
 

@@ -24,8 +24,8 @@ from p2pdist.server.control.admit import Admission, AdmitStore
 from p2pdist.server.control.clones import CloneGuard, CloneStore
 from p2pdist.server.control.desk import Desk, DeskStore, Receiver
 from p2pdist.server.control.devices import Device, Directory
-from p2pdist.server.control.library import Library
 from p2pdist.server.control.neighbours import send_frame
+from p2pdist.server.control.supply import Supply
 from p2pdist.server.control.swarms import Swarms
 from p2pdist.trust.catalog import Catalog
 from p2pdist.trust.certificates import FleetAuthority
@@ -106,7 +106,7 @@ class ControlPlane:
         self._identity = identity
         self._store = store
         self._threads = threads
-        self._library = Library(export, torrent)
+        self._supply = Supply(export, torrent)
         self._welcome = welcome
         self._links: dict[NodeId, Link] = {}
         self._carrier: dict[NodeId, NodeId] = {}
@@ -206,8 +206,8 @@ class ControlPlane:
             requests={
                 "/enrol": RequestHandler(EnrolRequest, self._admission.enrol, strangers=True),
                 "/renew": RequestHandler(RenewRequest, self._admission.renew, strangers=True),
-                "/bundle": RequestHandler(BundleRequest, self._library.bundle),
-                "/torrent": RequestHandler(TorrentRequest, self._library.torrent),
+                "/bundle": RequestHandler(BundleRequest, self._supply.bundle),
+                "/torrent": RequestHandler(TorrentRequest, self._supply.torrent),
             },
             on_link=self._carry,
             revoked=lambda node: node in self._revoked,

@@ -12,7 +12,7 @@ from p2pdist.net.link import Link
 from p2pdist.wire.requests import Bundle, BundleRequest, Torrent, TorrentRequest
 
 
-class Library:
+class Supply:
     """Answers ``/bundle`` and ``/torrent``.
 
     Args:
