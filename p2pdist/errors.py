@@ -57,3 +57,11 @@ class Unavailable(P2PDistError):
     """A resource cannot be had now: a node is away, the disk is full, a deadline passed."""
 
     exit_code = 5
+
+
+def sole_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the only error in a group, so that callers can catch it by its type; else the group."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

@@ -195,7 +195,6 @@ class AlertDesk:
         carried.doubtful = True
         if carried.resting:
             return
-        carried.resting = True
         self._failed(carried)
         if carried.failure:
             return

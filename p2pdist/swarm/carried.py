@@ -10,12 +10,16 @@ import trio
 from p2pdist import limits
 from p2pdist.errors import UsageError
 from p2pdist.files import storage_error
+from p2pdist.ids import NodeId
 from p2pdist.swarm.ledger import Ledger, NodeBook
 from p2pdist.swarm.model import Artifact, ArtifactStatistics, Source
 from p2pdist.swarm.torrents import BLOCK_BYTES
 
 RETRY_S_MAX = 60.0
 """The longest wait between two attempts to use a failing disk."""
+
+STUCK_S = 4.0
+"""How long connected sources may send nothing after a refused piece before it is libtorrent's fault."""
 
 ALLOCATION_SLACK_BYTES = limits.MIB
 """Free space wanted beyond the missing bytes before a full disk is tried again."""
@@ -31,6 +35,8 @@ class Carried:
         self.ledger = Ledger(length=artifact.length, piece_bytes=piece_bytes, block_bytes=BLOCK_BYTES)
         self.status: lt.torrent_status | None = None
         self.sources: tuple[Source, ...] = ()
+        self.divided: tuple[NodeId, ...] = ()
+        """The points among which the pieces are divided; see :mod:`~p2pdist.swarm.division`."""
         self.wholly_flushed = False
         """libtorrent has every piece; the disk may not."""
         self.complete = artifact.sealed
@@ -46,6 +52,11 @@ class Carried:
         """Stopped because of it, until :meth:`prepare_retry`."""
         self.retry_at = 0.0
         self._retries = 0
+        self._come = -1
+        self._came_at = 0.0
+        """How many content bytes have come, and when the last of them were seen."""
+        self._refused_answered = 0
+        """The refused bytes after which it has said so already."""
         self.changing = trio.Lock()
         """Held while the artifact is taken out of the session, or out and in again."""
         self.flushed = trio.Event()
@@ -61,6 +72,24 @@ class Carried:
     def is_alone(self) -> bool:
         """Tell whether there are sources and none is connected."""
         return self.is_moving() and not self.complete and not (self.status and self.status.num_peers)
+
+    def is_stuck(self, now: float) -> bool:
+        """Tell whether nothing has come for a while from sources that are connected, although bytes were
+        refused before that.
+
+        libtorrent 2.1.1 then and when never asks again for a block of a refused piece that was on its way to
+        the disk at that moment. Only taking the artifact out and in again helps: said once for such a moment.
+        """
+        status = self.status
+        if status is None or self.complete or self.resting or not status.num_peers:
+            return False
+        if status.total_payload_download != self._come:
+            self._come, self._came_at = status.total_payload_download, now
+        refused = self.ledger.refused_bytes
+        if now - self._came_at < STUCK_S or refused == self._refused_answered:
+            return False
+        self._refused_answered = refused
+        return True
 
     def storage_works(self) -> None:
         """A piece was written: whatever was wrong with the storage is over."""

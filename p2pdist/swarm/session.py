@@ -11,11 +11,12 @@ import libtorrent as lt
 import trio
 
 from p2pdist import limits
-from p2pdist.errors import P2PDistError, Unavailable, UsageError
+from p2pdist.errors import P2PDistError, Unavailable, UsageError, sole_error
 from p2pdist.ids import InfoHash, NodeId
 from p2pdist.swarm.alerts import AlertDesk
 from p2pdist.swarm.carried import Carried, check_content_file, has_room, sync_content_file
 from p2pdist.swarm.dh import FFDHE2048_PEM
+from p2pdist.swarm.division import points_among, priorities
 from p2pdist.swarm.ledger import NodeBook
 from p2pdist.swarm.links import LinkClasses
 from p2pdist.swarm.model import (
@@ -29,6 +30,7 @@ from p2pdist.swarm.model import (
     StrangerRefused,
     SwarmEvent,
 )
+from p2pdist.swarm.outbox import Outbox
 from p2pdist.swarm.parameters import torrent_parameters
 from p2pdist.swarm.tuning import SwarmSettings, parse_host, session_settings
 from p2pdist.wire.messages import RateLimits
@@ -47,9 +49,6 @@ __all__ = [
     "SwarmSettings",
     "open_swarm",
 ]
-
-EVENTS_MAX: Final = 4_096
-"""Events that wait for a slow reader; refusals beyond three quarters of it are dropped and counted."""
 
 ALERT_BATCH_S: Final = 0.025
 """How long alerts gather before they are read together: a wake-up per block would cost too much."""
@@ -75,15 +74,14 @@ class Swarm:
         self._book = NodeBook()
         self._links = LinkClasses(session, settings.role)
         self._carried: dict[InfoHash, Carried] = {}
-        self._event_in, self._event_out = trio.open_memory_channel[SwarmEvent](EVENTS_MAX)
+        self._outbox = Outbox()
         self._sync_in, self._sync_out = trio.open_memory_channel[Carried](limits.TORRENTS_ACTIVE_MAX)
-        self._failing = trio.Event()
+        self._resting = trio.Event()
         self._busy = trio.Event()
         self._listening = trio.Event()
         self._desk = AlertDesk(
-            book=self._book, emit=self._emit, flushed=self._sync_in.send_nowait, failed=self._storage_failed
+            book=self._book, emit=self._emit, flushed=self._sync_in.send_nowait, failed=self._rest
         )
-        self.dropped_events = 0
 
     @property
     def port(self) -> int:
@@ -163,6 +161,7 @@ class Swarm:
         self._links.classify(source for each in self._carried.values() for source in each.sources)
         if dropped:
             self._reconnect({host for host, _ in dropped})
+        self._divide(carried)
         self._dial(carried, wanted)
         self._stir()
 
@@ -185,7 +184,7 @@ class Swarm:
 
     def events(self) -> AsyncIterator[SwarmEvent]:
         """Iterate over what happens, in order, until the swarm is closed. For one reader at a time."""
-        return self._event_out
+        return self._outbox.events()
 
     # Inside -------------------------------------------------------------------------------------------
 
@@ -221,7 +220,7 @@ class Swarm:
         self._desk.drop(carried)
 
     async def _start_again(self, carried: Carried) -> None:
-        """Go on after a storage failure, from what is on the disk.
+        """Go on after a storage failure or when stuck, from what is on the disk.
 
         The artifact is taken out and put in again: in 2.1.1 a recheck in place makes libtorrent expect
         blocks beyond the end of the file, and leaves its peers marked as useless.
@@ -232,11 +231,21 @@ class Swarm:
             carried.prepare_retry(trio.current_time())
             await self._stop(carried)
             carried.handle, _, _ = await self._start(carried.artifact)
+            carried.divided = ()
+            self._divide(carried)
             self._let_go(carried)
 
     def _certify(self, carried: Carried) -> None:
         certificate, key = self._identity
         carried.handle.set_ssl_certificate_buffer(certificate.decode(), key.decode(), FFDHE2048_PEM)
+
+    def _divide(self, carried: Carried) -> None:
+        if self._settings.role != "point":
+            return
+        points = points_among(self._settings.node, carried.sources)
+        if points != carried.divided:
+            carried.divided = points
+            carried.handle.prioritize_pieces(priorities(self._settings.node, points, carried.pieces))
 
     def _dial(self, carried: Carried, sources: Sequence[Source]) -> None:
         for source in sources:
@@ -252,15 +261,12 @@ class Swarm:
     def _emit(self, event: SwarmEvent) -> None:
         if isinstance(event, PieceRefused) and event.source is not None:
             self._links.ban(event.source, trio.current_time())
-        refusal = isinstance(event, PieceRefused | StrangerRefused)
-        waiting = self._event_in.statistics().current_buffer_used
-        if (refusal and waiting >= EVENTS_MAX * 3 // 4) or waiting >= EVENTS_MAX:
-            self.dropped_events += 1
-            return
-        self._event_in.send_nowait(event)
+        self._outbox.put(event)
 
-    def _storage_failed(self, carried: Carried) -> None:
-        self._failing.set()
+    def _rest(self, carried: Carried) -> None:
+        """Let an artifact rest until :meth:`_look_after_resting` starts it again."""
+        carried.resting = True
+        self._resting.set()
 
     def _stir(self) -> None:
         self._busy.set()
@@ -269,7 +275,7 @@ class Swarm:
         """End the session. Blocking, for the whole process: libtorrent's destructor keeps the interpreter
         lock while it waits for its disk threads, and up to 3 s for peers to acknowledge the end of TLS.
         """
-        self._event_in.close()
+        self._outbox.close()
         self._session.pause()
         del self._session, self._desk, self._links
         self._carried.clear()
@@ -279,7 +285,7 @@ class Swarm:
             nursery.start_soon(self._read_alerts, wake)
             nursery.start_soon(self._poll)
             nursery.start_soon(self._sync_finished)
-            nursery.start_soon(self._look_after_storage)
+            nursery.start_soon(self._look_after_resting)
             await self._listening.wait()
             task_status.started()
 
@@ -297,7 +303,7 @@ class Swarm:
             await trio.sleep(ALERT_BATCH_S)
 
     async def _poll(self) -> None:
-        """Ask for rates while something moves, and once more when it has stopped."""
+        """Ask for rates while something moves, and once more afterwards; start again what is stuck."""
         polls = 0
         while True:
             await self._busy.wait()
@@ -306,6 +312,9 @@ class Swarm:
             self._session.post_torrent_updates()
             await trio.sleep(POLL_S)
             polls += 1
+            for carried in self._carried.values():
+                if carried.is_stuck(trio.current_time()):
+                    self._rest(carried)
             if polls % UPKEEP_POLLS == 0:
                 self._keep_up()
             if any(carried.is_moving() for carried in self._carried.values()):
@@ -332,14 +341,14 @@ class Swarm:
                 carried.complete = True
                 self._emit(ArtifactFinished(info_hash=carried.artifact.info_hash))
 
-    async def _look_after_storage(self) -> None:
+    async def _look_after_resting(self) -> None:
         """Let an artifact go on once its disk has room again; try other failures more and more rarely."""
         while True:
-            await self._failing.wait()
+            await self._resting.wait()
             await trio.sleep(STORAGE_RETRY_S)
             resting = [carried for carried in self._carried.values() if carried.resting]
             if not resting:
-                self._failing = trio.Event()
+                self._resting = trio.Event()
             for carried in resting:
                 if trio.current_time() >= carried.retry_at and await trio.to_thread.run_sync(
                     has_room, carried.artifact
@@ -380,15 +389,7 @@ async def open_swarm(settings: SwarmSettings) -> AsyncIterator[Swarm]:
                 yield swarm
                 nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
-            raise _only(group) from None
+            raise sole_error(group) from None
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(swarm._close)
-
-
-def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the only error in a group, so that callers can catch it by its type; else the group."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error

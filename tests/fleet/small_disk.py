@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -29,10 +30,16 @@ class SmallDisk:
         return shutil.disk_usage(self.path).free
 
     def fill(self, *, leave_bytes: int = 0) -> None:
-        """Take everything but so much."""
-        pages = max(0, self.free_bytes - leave_bytes) // 4_096
-        with self._ballast.open("ab") as file:
-            file.write(bytes(pages * 4_096))
+        """Take everything but so much. Others may write meanwhile: what they took first is theirs."""
+        page = bytes(4_096)
+        with self._ballast.open("ab", buffering=0) as file:
+            while self.free_bytes >= leave_bytes + len(page):
+                try:
+                    file.write(page)
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:
+                        raise
+                    return
 
     def relieve(self) -> None:
         """Give it all back."""
