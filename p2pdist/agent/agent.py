@@ -63,6 +63,7 @@ class Agent:
         """Something happened in the swarm."""
         match event:
             case ArtifactFinished(info_hash=info_hash):
+                _log.info("artifact.complete", info_hash=info_hash)
                 self.deployer.content_finished(info_hash)
             case PieceRefused(info_hash=info_hash, piece=piece, source=source):
                 await self._piece_refused(info_hash, piece, str(source or "an unknown source"))
