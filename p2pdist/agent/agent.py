@@ -30,7 +30,7 @@ from p2pdist.swarm.session import (
     SwarmEvent,
 )
 from p2pdist.trust.catalog import Catalog, Release
-from p2pdist.wire.frames import AnyFrame, ContentRefused, Role
+from p2pdist.wire.frames import Announce, AnyFrame, ContentRefused, Role
 from p2pdist.wire.messages import DesiredState, Progress, Refusal, Report
 
 _log = get_logger()
@@ -80,6 +80,9 @@ class Agent:
 
     async def passing_frame(self, frame: AnyFrame) -> None:
         """An agent carries nobody."""
+
+    def announced(self, announce: Announce) -> None:
+        """An agent carries nobody who would want to know."""
 
     def installed(self) -> Mapping[str, int]:
         """``channel/product`` to the sequence number that is installed."""

@@ -8,7 +8,7 @@ from typing import Protocol
 from p2pdist.core.deployment_model import RefusalKind
 from p2pdist.swarm.session import SwarmEvent
 from p2pdist.trust.catalog import Catalog
-from p2pdist.wire.frames import AnyFrame, ContentRefused
+from p2pdist.wire.frames import Announce, AnyFrame, ContentRefused
 from p2pdist.wire.messages import DesiredState
 
 
@@ -32,6 +32,9 @@ class Hooks(Protocol):
 
     async def passing_frame(self, frame: AnyFrame) -> None:
         """A frame for somebody whom this node carries."""
+
+    def announced(self, announce: Announce) -> None:
+        """This is what the node takes part in now."""
 
     def installed(self) -> Mapping[str, int]:
         """``channel/product`` to the sequence number that is installed."""

@@ -103,7 +103,9 @@ class Member:
             judge=self._judge,
             on_change=self.announce_soon,
         )
-        self._announcer = Announcer(settings.role, lambda: swarm.port, self.content, self.uplink)
+        self._announcer = Announcer(
+            settings.role, lambda: swarm.port, self.content, self.uplink, hooks.announced
+        )
         self._reporter = ContentReporter(self.content, self.uplink, self.send)
         self._heart = Heart(
             home,

@@ -48,23 +48,36 @@ class Bell:
 
 
 class Announcer:
-    """Tells the neighbour what this node takes part in: on every change, and now and then."""
+    """Tells the neighbours what this node takes part in: on every change, and now and then.
 
-    def __init__(self, role: Role, port: Callable[[], int], content: Content, uplink: Uplink) -> None:
+    Args:
+        below: Tells the neighbours that this node carries, if it carries any.
+    """
+
+    def __init__(
+        self,
+        role: Role,
+        port: Callable[[], int],
+        content: Content,
+        uplink: Uplink,
+        below: Callable[[Announce], None],
+    ) -> None:
         self.due = Bell()
         self._role: Role = role
         self._port = port
         self._content = content
         self._uplink = uplink
+        self._below = below
 
     async def run(self) -> None:
         """Announce until cancelled."""
         while True:
             await self.due.wait(_ANNOUNCE_EVERY_S)
+            announce = Announce(role=self._role, port=self._port(), artifacts=self._content.presences())
+            self._below(announce)
             if self._uplink.link is not None:
-                presences = self._content.presences()
                 try:
-                    await self._uplink.send(Announce(role=self._role, port=self._port(), artifacts=presences))
+                    await self._uplink.send(announce)
                 except Unavailable:
                     continue  # the next link announces again
             await trio.sleep(_GAP_S)

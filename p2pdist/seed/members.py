@@ -65,6 +65,10 @@ class Members:
         """How many devices are attached."""
         return len(self._links)
 
+    def tracked(self, info_hash: InfoHash) -> frozenset[NodeId]:
+        """The nodes that are known to take part in an artifact's swarm, this one included."""
+        return frozenset(member.node for member in self._tracker.members(info_hash))
+
     async def serve(self, *, host: str, port: int, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Accept devices until cancelled. Reports the bound address once it listens."""
         await serve_links(
@@ -114,6 +118,18 @@ class Members:
             link = self._links.get(other.node)
             if link is not None:
                 _send(link, frame)
+
+    def announce_self(self, announce: Announce) -> None:
+        """Take part in the tracker as this site's point, and tell the devices for which that is news."""
+        self._tracker.announce(
+            self._member.node,
+            role="point",
+            host="0.0.0.0",  # each device is told the address at which it reaches this point
+            site=self._member.node,
+            group=self._member.group,
+            announce=announce,
+        )
+        self._send_decisions()
 
     def accepted(self, info_hash: InfoHash) -> None:
         """The artifact is whole and verified: what was said against a source of it is history."""
@@ -177,7 +193,6 @@ class Members:
 
     def _announced(self, node: NodeId, link: Link, frame: Announce) -> None:
         assert link.remote is not None
-        self._announce_self(link)
         self._tracker.announce(
             node,
             role="device",
@@ -186,10 +201,7 @@ class Members:
             group=link.remote.group,
             announce=frame,
         )
-        for receiver, sources in self._tracker.poll():
-            target = self._links.get(receiver)
-            if target is not None:
-                _send(target, self._seen_by(target, sources))
+        self._send_decisions()
         ours = self._member.content.wanted()
         for presence in frame.artifacts:
             info_hash = InfoHash(presence.info_hash)
@@ -198,17 +210,11 @@ class Members:
             if info_hash in self._refused and not presence.complete:
                 _send(link, self._refused[info_hash])
 
-    def _announce_self(self, link: Link) -> None:
-        """Take part in the tracker as this site's point."""
-        member = self._member
-        self._tracker.announce(
-            member.node,
-            role="point",
-            host=link.local_host,
-            site=member.node,
-            group=member.group,
-            announce=Announce(role="point", port=member.swarm.port, artifacts=member.content.presences()),
-        )
+    def _send_decisions(self) -> None:
+        for receiver, sources in self._tracker.poll():
+            target = self._links.get(receiver)
+            if target is not None:
+                _send(target, self._seen_by(target, sources))
 
     def _seen_by(self, link: Link, sources: Sources) -> Sources:
         """Name this point by the address at which the receiver reaches it."""

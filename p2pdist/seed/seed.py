@@ -18,7 +18,7 @@ from p2pdist.seed.members import Members
 from p2pdist.seed.stock import Stock
 from p2pdist.swarm.session import ArtifactFinished, SwarmEvent
 from p2pdist.trust.catalog import Catalog
-from p2pdist.wire.frames import AnyFrame, ContentRefused
+from p2pdist.wire.frames import Announce, AnyFrame, ContentRefused
 from p2pdist.wire.messages import DesiredState
 
 _log = get_logger()
@@ -57,6 +57,10 @@ class Seed(Agent):
     async def passing_frame(self, frame: AnyFrame) -> None:
         """Pass on what is for the devices that this point carries."""
         await self.members.passing(frame)
+
+    def announced(self, announce: Announce) -> None:
+        """The devices of this point hear at once what it has to offer."""
+        self.members.announce_self(announce)
 
     def keeps(self, info_hash: InfoHash) -> bool:
         """Whether the stock needs an artifact that the point itself no longer does."""

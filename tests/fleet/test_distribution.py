@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 from fleet_logs import LogBook
 from harness import open_fleet
+
+from p2pdist.node import reports
+from p2pdist.seed.seed import Seed
+from p2pdist.swarm.session import Artifact
 
 
 async def test_a_deployed_release_is_installed_on_every_device_and_each_one_reports_it(
@@ -58,3 +63,24 @@ async def test_a_newer_release_replaces_the_older_one_on_every_device(
         newer = await fleet.release("2.0", sequence=2)
         await fleet.until_reported(newer)
         assert {device.installed() for device in fleet.devices} == {newer.content}
+
+
+@pytest.mark.slow
+async def test_a_device_that_asks_before_its_point_is_ready_hears_at_once_when_it_is(
+    tmp_path: Path, log_book: LogBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reports, "_ANNOUNCE_EVERY_S", math.inf)
+    async with open_fleet(tmp_path, log_book, devices=1) as fleet:
+        (point,) = fleet.points
+        seed = point.agent
+        assert isinstance(seed, Seed)
+        add = seed.member.swarm.add
+
+        async def add_late(artifact: Artifact) -> None:
+            await fleet.until(
+                lambda: seed.members.tracked(artifact.info_hash), "the device has announced itself first"
+            )
+            await add(artifact)
+
+        monkeypatch.setattr(seed.member.swarm, "add", add_late)
+        await fleet.until_installed(await fleet.release())

@@ -40,6 +40,7 @@ class Swarms:
             group=GroupPath("/"),
             announce=Announce(role="origin", port=self._port(), artifacts=list(artifacts)),
         )
+        self._send_decisions()
 
     def altered(self, info_hash: InfoHash, reason: str) -> None:
         """The origin's own copy is not what was signed: tell everybody who wants it, now and later."""
@@ -69,10 +70,7 @@ class Swarms:
             group=link.remote.group,
             announce=frame,
         )
-        for receiver, sources in self._tracker.poll():
-            target = self._links.get(receiver)
-            if target is not None:
-                send_frame(target, self._seen_by(target, sources))
+        self._send_decisions()
         for presence in frame.artifacts:
             refusal = self._refused.get(InfoHash(presence.info_hash))
             if refusal is not None and not presence.complete:
@@ -81,6 +79,12 @@ class Swarms:
     def forget(self, node: NodeId) -> None:
         """A neighbour is gone."""
         self._tracker.forget(node)
+
+    def _send_decisions(self) -> None:
+        for receiver, sources in self._tracker.poll():
+            target = self._links.get(receiver)
+            if target is not None:
+                send_frame(target, self._seen_by(target, sources))
 
     def _seen_by(self, link: Link, sources: Sources) -> Sources:
         """Name the origin by the address at which the receiver reaches it."""
