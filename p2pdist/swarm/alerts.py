@@ -119,6 +119,7 @@ class AlertDesk:
     def _block_uploaded(self, alert: lt.block_uploaded_alert) -> None:
         if carried := self._carried.get(alert.handle):
             self.content_moved = True
+            carried.moved_at = self._now
             carried.ledger.block_sent(alert.pid.to_bytes(), alert.piece_index, alert.block_index)
 
     def _piece_finished(self, alert: lt.piece_finished_alert) -> None:

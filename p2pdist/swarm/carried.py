@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import libtorrent as lt
@@ -20,6 +21,9 @@ RETRY_S_MAX = 60.0
 
 STUCK_S = 4.0
 """How long connected sources may send nothing after a refused piece before it is libtorrent's fault."""
+
+IDLE_S = 30.0
+"""How long connections of a complete artifact stay open after the last byte."""
 
 ALLOCATION_SLACK_BYTES = limits.MIB
 """Free space wanted beyond the missing bytes before a full disk is tried again."""
@@ -42,6 +46,8 @@ class Carried:
         self.complete = artifact.sealed
         self.failure = ""
         """Why the content file cannot be used; empty while it can."""
+        self.moved_at = 0.0
+        """When a block was sent last, or the artifact became complete; monotonic seconds."""
         self.have = 0
         """Pieces that are verified: as of the last status, and counted on from there."""
         self.have_written = 0
@@ -90,6 +96,21 @@ class Carried:
             return False
         self._refused_answered = refused
         return True
+
+    def idle_at(self) -> float:
+        """Return when the connections that are open now are of no more use, in monotonic seconds."""
+        connected = self.complete and not self.failure and self.status and self.status.num_peers
+        return self.moved_at + IDLE_S if connected else math.inf
+
+    def disconnect_idle(self, now: float) -> None:
+        """Close the connections of a complete artifact; whoever still lacks something dials again.
+
+        libtorrent would close them itself as soon as both sides are complete, but also those of a node that
+        has just not heard of the other side's last piece yet, which then waits for its next attempt.
+        """
+        self.moved_at = now
+        self.handle.pause()
+        self.handle.resume()
 
     def storage_works(self) -> None:
         """A piece was written: whatever was wrong with the storage is over."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -186,8 +187,6 @@ class Swarm:
         """Iterate over what happens, in order, until the swarm is closed. For one reader at a time."""
         return self._outbox.events()
 
-    # Inside -------------------------------------------------------------------------------------------
-
     def _find(self, info_hash: InfoHash) -> Carried:
         try:
             return self._carried[info_hash]
@@ -272,9 +271,8 @@ class Swarm:
         self._busy.set()
 
     def _close(self) -> None:
-        """End the session. Blocking, for the whole process: libtorrent's destructor keeps the interpreter
-        lock while it waits for its disk threads, and up to 3 s for peers to acknowledge the end of TLS.
-        """
+        """End the session. Blocks the whole process: libtorrent keeps the interpreter's lock meanwhile,
+        up to 3 s until peers acknowledge the end of TLS."""
         self._outbox.close()
         self._session.pause()
         del self._session, self._desk, self._links
@@ -303,18 +301,23 @@ class Swarm:
             await trio.sleep(ALERT_BATCH_S)
 
     async def _poll(self) -> None:
-        """Ask for rates while something moves, and once more afterwards; start again what is stuck."""
+        """Ask for rates while something moves, and once more afterwards; look after what is stuck or idle."""
         polls = 0
         while True:
-            await self._busy.wait()
+            with trio.move_on_at(min((each.idle_at() for each in self._carried.values()), default=math.inf)):
+                await self._busy.wait()
             self._busy = trio.Event()
             self._desk.content_moved = False
             self._session.post_torrent_updates()
             await trio.sleep(POLL_S)
             polls += 1
+            now = trio.current_time()
             for carried in self._carried.values():
-                if carried.is_stuck(trio.current_time()):
+                if carried.is_stuck(now):
                     self._rest(carried)
+                elif carried.idle_at() <= now:
+                    carried.disconnect_idle(now)
+                    self._stir()
             if polls % UPKEEP_POLLS == 0:
                 self._keep_up()
             if any(carried.is_moving() for carried in self._carried.values()):
@@ -339,6 +342,7 @@ class Swarm:
             if self._carried.get(carried.artifact.info_hash) is carried and not carried.doubtful:
                 carried.storage_works()
                 carried.complete = True
+                carried.moved_at = trio.current_time()
                 self._emit(ArtifactFinished(info_hash=carried.artifact.info_hash))
 
     async def _look_after_resting(self) -> None:

@@ -49,6 +49,10 @@ ALERTS: Final = (
 )
 
 
+REQUESTS_MAX: Final = 256
+"""Blocks of 16 KiB under way from one source: 4 MiB, enough for 400 Mbit/s at a round trip of 80 ms."""
+
+
 def session_settings(settings: SwarmSettings) -> settings_pack:
     """Return the settings of the node's session.
 
@@ -89,6 +93,15 @@ def session_settings(settings: SwarmSettings) -> settings_pack:
         "listen_queue_size": 64,
         "peer_turnover_interval": 3600,  # peers are chosen by the control plane: keep them
         "peer_turnover": 0,
+        # Nobody hangs up on a node that is complete: see Carried.disconnect_idle.
+        "close_redundant_connections": False,
+        # Pieces are passed on as they come, so each is wanted whole and soon: no long run of pieces is
+        # reserved at one source, and what is reserved there is what it can send in a second.
+        "whole_pieces_threshold": 0,
+        "initial_picker_threshold": 0,
+        "request_queue_time": 1,
+        "max_allowed_in_request_queue": REQUESTS_MAX,  # what others may ask of us: they are told
+        "max_out_request_queue": REQUESTS_MAX,
         # Choking: whoever was let in may be served; the control plane limits how many there are.
         "unchoke_slots_limit": -1,
         "mixed_mode_algorithm": 0,

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import trio
-from swarm_fleet import Node, artifact, authority, content, made, wait_event
+from swarm_fleet import PATIENCE_S, Node, artifact, authority, content, made, wait_event
 
 from p2pdist.errors import Unavailable, UsageError
 from p2pdist.ids import InfoHash, SwarmName
+from p2pdist.swarm import carried
 from p2pdist.swarm.session import (
     ArtifactFinished,
     ContentAltered,
@@ -408,3 +409,28 @@ async def test_the_events_end_with_the_swarm() -> None:
     async with device.open() as swarm:
         events = swarm.events()
     assert [event async for event in events] == []
+
+
+@pytest.mark.slow
+async def test_connections_outlive_completeness_for_the_slower_side_and_close_when_nothing_moves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(carried, "IDLE_S", 2.0)
+    torrent = made(tmp_path, content(SIZE))
+    fleet = authority()
+    origin, device = Node(fleet, "origin", "127.0.0.1"), Node(fleet, "device", "127.0.0.2")
+    async with origin.open() as seeding, device.open() as fetching:
+        await seeding.add(artifact(torrent, tmp_path / "original", sealed=True))
+        await fetching.add(artifact(torrent, place(tmp_path, "device")))
+        fetching.set_sources(torrent.info_hash, [origin.source(seeding)])
+        await wait_event(fetching, ArtifactFinished)
+        with trio.fail_after(PATIENCE_S):
+            while not seeding.statistics(torrent.info_hash).peers:
+                await trio.sleep(0.05)
+            while any(swarm.statistics(torrent.info_hash).peers for swarm in (seeding, fetching)):
+                await trio.sleep(0.05)
+        late = Node(fleet, "device", "127.0.0.3")
+        async with late.open() as fetching_late:
+            await fetching_late.add(artifact(torrent, place(tmp_path, "late")))
+            fetching_late.set_sources(torrent.info_hash, [device.source(fetching)])
+            await wait_event(fetching_late, ArtifactFinished)

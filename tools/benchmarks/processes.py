@@ -6,7 +6,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,9 +42,23 @@ class Started:
         except OSError:
             return
         self.usage.cpu_s = sum(int(stat[i]) for i in (11, 12, 13, 14)) / _TICKS_PER_S
-        for line in status.splitlines():
-            if line.startswith("VmHWM:"):
-                self.usage.rss_mib = max(self.usage.rss_mib, int(line.split()[1]) / 1024)
+        self.usage.rss_mib = max(self.usage.rss_mib, _kib(status, "VmHWM") / 1024)
+
+    def cpu_now(self) -> float:
+        """Return the CPU seconds that it has used."""
+        self.measure()
+        return self.usage.cpu_s
+
+    def rss_now_mb(self) -> float:
+        """Return the memory that it has resident, in megabytes (10^6 bytes)."""
+        return _kib(Path(f"/proc/{self.process.pid}/status").read_text(), "VmRSS") * 1024 / 1e6
+
+
+def _kib(status: str, name: str) -> int:
+    for line in status.splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1])
+    return 0
 
 
 class Processes:
@@ -71,22 +85,32 @@ class Processes:
             except subprocess.TimeoutExpired:
                 started.process.kill()
                 started.process.wait()
-            for stream in (started.process.stdin, started.process.stdout):
-                if stream:
-                    stream.close()
 
-    def start(self, role: str, host: Host, *command: str, pipes: bool = False) -> Started:
-        """Start a command in a host."""
-        pipe = subprocess.PIPE if pipes else subprocess.DEVNULL
+    def start(
+        self,
+        role: str,
+        host: Host,
+        *command: str,
+        log: IO[str] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Started:
+        """Start a command in a host; its standard error goes to *log*, or to the log of all."""
         process = subprocess.Popen(
-            host.command(*command), stdin=pipe, stdout=pipe, stderr=self._log, text=True, bufsize=1
+            host.command(*command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log or self._log,
+            env=environment,
+            text=True,
         )
         started = Started(role, process)
         self._started.append(started)
         return started
 
-    def wait_all(self, done: Callable[[], bool], *, deadline_s: float, what: str) -> None:
-        """Measure every process until *done*; raise when one that was needed ended or time is up."""
+    def wait_all(
+        self, done: Callable[[], bool], *, deadline_s: float, what: str, every_s: float = 0.02
+    ) -> None:
+        """Measure every process until *done*, which is asked every so often; raise when time is up."""
         begun = time.monotonic()
         measured = 0.0
         while not done():
@@ -97,7 +121,7 @@ class Processes:
                 measured = now
                 for started in self._started:
                     started.measure()
-            time.sleep(0.02)
+            time.sleep(every_s)
 
     def usage(self) -> dict[str, dict[str, float]]:
         """Return, by role, how many there were, the CPU time of all, and the memory of the largest."""

@@ -22,6 +22,10 @@ class Run:
     finished: FinishTimes
     go: Callable[[], None]
     deadline_s: float
+    counted: Callable[[], None]
+    """Says that the last device has finished: what crosses the network from now on does not count."""
+    seconds: Callable[[float], float]
+    """Turns a time of the monotonic clock into seconds since :attr:`go`."""
     notes: dict[str, Any] = field(default_factory=dict)
     """What a system measured beside its finish times, for the result."""
 

@@ -6,6 +6,7 @@ import socket
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import libtorrent as lt
@@ -23,7 +24,8 @@ class Announce(BaseHTTPRequestHandler):
         _peers[me] = time.monotonic()
         alive = [peer for peer, seen in _peers.items() if time.monotonic() - seen < _FORGET_S and peer != me]
         packed = b"".join(socket.inet_aton(host) + port.to_bytes(2, "big") for host, port in alive)
-        body = lt.bencode({b"interval": 30, b"min interval": 5, b"peers": packed})
+        answer: dict[bytes, Any] = {b"interval": 30, b"min interval": 5, b"peers": packed}
+        body = lt.bencode(answer)
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -27,7 +27,8 @@ from typing import Any
 
 from network import Network, Rates, WanBytes
 from processes import FinishTimes, Processes
-from systems import SYSTEMS, Run, named_devices
+from running import Run, named_devices
+from systems import SYSTEMS
 
 MIB = 1024 * 1024
 
@@ -47,7 +48,10 @@ def main() -> None:
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        if options.keep:
+            say(options, f"logs and data of every program: {directory}")
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
     save(result, options)
 
 
@@ -83,6 +87,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", choices=SYSTEMS, action="append", help="run this system only (repeatable)")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     parser.add_argument("--output", type=Path, default=Path("bench-results"), help="where to save it")
+    parser.add_argument("--keep", action="store_true", help="leave logs and data, and say where")
     parser.add_argument("--verbose", action="store_true", help="show what the processes write to stderr")
     options = parser.parse_args()
     if not (1 <= options.sites <= 100 and 1 <= options.devices <= 200):
@@ -138,6 +143,7 @@ def measure_system(
     length = package.stat().st_size
     log = sys.stderr if options.verbose else (directory / "log").open("w")
     begun: list[tuple[float, WanBytes]] = []
+    ended: list[WanBytes] = []
     with Network(options.sites, options.devices, rates) as network:
         finished = FinishTimes([device for device, _ in named_devices(network)])
         with Processes(log) as processes:
@@ -148,14 +154,19 @@ def measure_system(
                 processes=processes,
                 finished=finished,
                 go=lambda: begun.append((time.monotonic(), network.wan_bytes())),
+                counted=lambda: ended.append(network.wan_bytes()),
+                seconds=lambda at: round(at - begun[0][0], 2),
                 deadline_s=600 + 20 * options.sites * options.devices * options.size * 8 / rates.origin_up,
             )
             SYSTEMS[name](run)
-            wan = network.wan_bytes().since(begun[0][1])
+            if not ended:
+                run.counted()
+            wan = ended[0].since(begun[0][1])
         for device, _ in named_devices(network):
             if hashlib.sha256(run.output(device).read_bytes()).hexdigest() != digest:
                 raise SystemExit(f"{name}: {device} has something else than the package")
-    shutil.rmtree(directory, ignore_errors=True)
+    if not options.keep:
+        shutil.rmtree(directory, ignore_errors=True)
     seconds = sorted(at - begun[0][0] for at in finished.times.values() if at)
     return {
         "seconds_first": round(seconds[0], 2),
@@ -166,6 +177,7 @@ def measure_system(
         "site_out_copies": [round(count / length, 3) for count in wan.site_out],
         "seconds": [round(each, 2) for each in seconds],
         "roles": processes.usage(),
+        **run.notes,
     }
 
 
