@@ -49,8 +49,8 @@ ALERTS: Final = (
 )
 
 
-REQUESTS_MAX: Final = 256
-"""Blocks of 16 KiB under way from one source: 4 MiB, enough for 400 Mbit/s at a round trip of 80 ms."""
+REQUESTS_MAX: Final = 64
+"""Blocks of 16 KiB under way from one source: 1 MiB, enough for 200 Mbit/s at a round trip of 40 ms."""
 
 
 def session_settings(settings: SwarmSettings) -> settings_pack:
@@ -96,10 +96,10 @@ def session_settings(settings: SwarmSettings) -> settings_pack:
         # Nobody hangs up on a node that is complete: see Carried.disconnect_idle.
         "close_redundant_connections": False,
         # Pieces are passed on as they come, so each is wanted whole and soon: no long run of pieces is
-        # reserved at one source, and what is reserved there is what it can send in a second.
+        # reserved at one source, and few blocks: what waits in the queue of a slow source cannot be had
+        # from an idle one. Equal queues also make equal shares of a source's uplink.
         "whole_pieces_threshold": 0,
         "initial_picker_threshold": 0,
-        "request_queue_time": 1,
         "max_allowed_in_request_queue": REQUESTS_MAX,  # what others may ask of us: they are told
         "max_out_request_queue": REQUESTS_MAX,
         # Choking: whoever was let in may be served; the control plane limits how many there are.

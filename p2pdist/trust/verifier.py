@@ -18,8 +18,6 @@ from typing import Any
 
 from tuf.api import exceptions
 from tuf.api.metadata import Metadata, Root
-from tuf.ngclient import Updater, UpdaterConfig
-from tuf.ngclient.fetcher import FetcherInterface
 
 from p2pdist import limits
 from p2pdist.errors import P2PDistError, PeerError, TrustError, Unavailable, UsageError
@@ -36,6 +34,7 @@ from p2pdist.trust.metadatasets import (
     root_versions,
 )
 from p2pdist.trust.refusals import MALFORMED, MetadataFile, explain, parse_file_name, role_words
+from p2pdist.trust.stockclient import FetcherInterface, Updater, UpdaterConfig
 from p2pdist.wire.requests import Bundle
 
 _BASE_URL = "bundle:///"
