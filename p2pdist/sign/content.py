@@ -14,11 +14,11 @@ from rich.table import Table
 
 from p2pdist.errors import UsageError
 from p2pdist.files import locked
-from p2pdist.ids import GroupPath, parse_channel, parse_group, parse_node_id, parse_target, swarm_of
+from p2pdist.ids import GroupPath, parse_channel, parse_group, parse_node_id, swarm_of
 from p2pdist.sign.ceremony import revoke_key
 from p2pdist.sign.options import CONTENT, OPTIONS, Options, changed, time_now
 from p2pdist.sign.packages import PACKAGE, PackageOptions, Prepared, packages_of, prepare
-from p2pdist.trust import changes
+from p2pdist.trust import changes, releases
 from p2pdist.trust.catalog import Duty, ReleaseCustom, SeedGrant
 from p2pdist.trust.contents import POINTS_ROLE, channel_role
 from p2pdist.trust.repository import Repository
@@ -68,7 +68,7 @@ def add(
     repository = options.open()
     state = repository.load()
     name = parse_channel(channel)
-    changes.next_sequence(state, name, "")  # there is such a channel, before anything is hashed
+    releases.check_channel(state, name)  # before anything is hashed
     swarm = swarm_of(name, state.fleet)
     added: list[dict[str, Any]] = []
     with locked(repository.incoming / ".lock", what="adding packages"), options.progress() as progress:
@@ -77,22 +77,20 @@ def add(
                 shutil.rmtree(leftover, ignore_errors=True)
         for one in packages:
             with prepare(repository, name, swarm, one, progress) as prepared:
-                state = _take(repository, channel, prepared, added)
+                state = _take(repository, prepared, added)
     lines = [
-        f"{entry['target']}: sequence {entry['sequence']}, {entry['length']} bytes, info-hash"
-        f" {entry['info_hash'][:12]}…"
+        f"{entry['target']}: {entry['outcome']}, sequence {entry['sequence']}, {entry['length']} bytes,"
+        f" info-hash {entry['info_hash'][:12]}…"
         for entry in added
     ]
     changed(options, state, lines, added=added)
 
 
-def _take(
-    repository: Repository, channel: str, prepared: Prepared, added: list[dict[str, Any]]
-) -> SigningState:
+def _take(repository: Repository, prepared: Prepared, added: list[dict[str, Any]]) -> SigningState:
     torrent, package = prepared.torrent, prepared.package
     repository.take_content(prepared.content, torrent.torrent, torrent.info_hash)
     with repository.change() as state:
-        sequence = package.sequence or changes.next_sequence(state, parse_channel(channel), package.product)
+        sequence = package.sequence or releases.sequence_for(state, prepared.target)
         custom = ReleaseCustom(
             product=package.product,
             version=package.version,
@@ -103,7 +101,7 @@ def _take(
             prerequisites=package.requires,
             mirrors=package.mirrors,
         )
-        changes.put_release(
+        outcome = releases.put_release(
             state,
             prepared.target,
             custom,
@@ -114,6 +112,7 @@ def _take(
     added.append(
         {
             "target": prepared.target,
+            "outcome": outcome,
             "product": package.product,
             "version": package.version,
             "sequence": sequence,
@@ -136,18 +135,18 @@ def list_(channel: str | None = None, /, *, options: Options = OPTIONS) -> None:
     """
     state = options.open().load()
     roles = [channel_role(parse_channel(channel))] if channel else state.roles()[2:]
-    releases: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
     grants: list[dict[str, Any]] = []
     for role in roles:
         for path, file in sorted(state.latest(role).signed.targets.items()):
             if role == POINTS_ROLE:
                 grants.append(dict(file.custom))
             else:
-                releases.append({"target": path, "length": file.length, **file.custom})
+                found.append({"target": path, "length": file.length, **file.custom})
 
     def render(console: Console) -> None:
         table = Table("target", "sequence", "platform", "bytes", "how")
-        for release in releases:
+        for release in found:
             cells = [release["target"], release["sequence"], release["platform"], release["length"]]
             table.add_row(*map(str, cells), release["recipe"]["kind"])
         console.print(table)
@@ -159,23 +158,25 @@ def list_(channel: str | None = None, /, *, options: Options = OPTIONS) -> None:
         if grants:
             console.print(table)
 
-    options.answer({"releases": releases, "grants": grants}, render)
+    options.answer({"releases": found, "grants": grants}, render)
 
 
 @revoke_app.command(name="target")
 def revoke_target(target: str, /, *, options: Options = OPTIONS) -> None:
     """Take a release out of its channel: no device installs it any more. Those that have it keep it.
 
+        p2pdist-sign revoke target app@3.1
         p2pdist-sign revoke target stable/app/3.1/app-3.1.tar.zst
 
     Parameters
     ----------
     target
-        The release's target path, as `list` shows it.
+        PRODUCT@VERSION, or the release's target path as `list` shows it.
     """
     with options.open().change() as state:
-        changes.remove_release(state, parse_target(target), time_now())
-    changed(options, state, [f"{target} is withdrawn"], target=target)
+        path = releases.find_release(state, target)
+        releases.remove_release(state, path, time_now())
+    changed(options, state, [f"{path} is withdrawn"], target=path)
 
 
 @revoke_app.command(name="grant")
@@ -201,19 +202,21 @@ def rollback(
 ) -> None:
     """Permit devices to go back to an older release, which they refuse otherwise.
 
-        p2pdist-sign rollback stable/app/3.0/app-3.0.tar.zst
+        p2pdist-sign rollback app@3.0
+        p2pdist-sign rollback stable/app/3.0/app-3.0.tar.zst --from 12
 
     Parameters
     ----------
     target
-        The older release.
+        The older release: PRODUCT@VERSION, or its target path as `list` shows it.
     from_
         The highest sequence number from which devices may go back; by default the newest of the product.
     """
     with options.open().change() as state:
-        limit = changes.allow_rollback(state, parse_target(target), from_, time_now())
-    lines = [f"devices may go back to {target} from sequence numbers up to {limit}"]
-    changed(options, state, lines, target=target, rollback_from=limit)
+        path = releases.find_release(state, target)
+        limit = releases.allow_rollback(state, path, from_, time_now())
+    lines = [f"devices may go back to {path} from sequence numbers up to {limit}"]
+    changed(options, state, lines, target=path, rollback_from=limit)
 
 
 def grant(

@@ -37,6 +37,9 @@ POINTS_PATTERN = "points/*"
 SIGNED_AT_FIELD = "x-p2pdist-signed-at"
 """When a role was signed, Unix seconds: a machine whose clock is far behind notices."""
 
+SEQUENCES_FIELD = "x-p2pdist-sequences"
+"""The highest sequence number that each product of a channel ever had, withdrawn releases included."""
+
 _LEFT_OUT_MAX = 1_000  # a report that people read
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 

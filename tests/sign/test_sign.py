@@ -12,6 +12,7 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import ANY
 
 import pytest
 import zstandard
@@ -383,6 +384,21 @@ def test_leftovers_of_a_killed_add_are_removed(desk: Desk) -> None:
     assert not leftover.exists()
 
 
+def test_a_batch_that_failed_half_way_is_repeated_without_new_numbers(desk: Desk) -> None:
+    first, second = desk.file("a.conf", b"a"), desk.file("b.conf", b"")
+    manifest = desk.file(
+        "releases.toml",
+        b'[[release]]\npath = "a.conf"\nproduct = "app"\nversion = "1"\nto = "/a"\n'
+        b'[[release]]\npath = "b.conf"\nproduct = "app"\nversion = "2"\nto = "/a"\n',
+    )
+    assert "is empty" in desk.refused(2, "add", "stable", "--manifest", manifest)
+    second.write_bytes(b"b")
+    added = desk.data("add", "stable", "--manifest", manifest)["added"]
+    assert [(a["outcome"], a["sequence"]) for a in added] == [("unchanged", 1), ("added", 2)]
+    assert first.exists()
+    assert "stable/app/1/a.conf: unchanged, sequence 1" in desk.done("add", "stable", "--manifest", manifest)
+
+
 # Taking back -------------------------------------------------------------------------------------
 
 
@@ -400,7 +416,7 @@ def test_a_rollback_is_permitted_in_words_and_in_metadata(desk: Desk) -> None:
     old, _ = releases(desk, "1", "2")
     desk.sign()
     desk.publish()
-    assert desk.data("rollback", old)["rollback_from"] == 2
+    assert desk.data("rollback", "app@1") == {"target": old, "rollback_from": 2, "waiting": ANY}
     assert f"devices MAY GO BACK to {old}" in desk.done("diff")
     desk.sign()
     desk.publish()
@@ -413,7 +429,8 @@ def test_a_release_a_grant_and_a_key_are_revoked(desk: Desk) -> None:
     desk.done("grant", NODE, "--scope", "/", "--duty", "seed", "--duty", "gateway", "--address", "h:1")
     desk.sign()
     assert desk.publish()["grants"] == [NODE]
-    desk.done("revoke", "target", old)
+    assert "did you mean app@1" in desk.refused(2, "revoke", "target", "app@1.1")
+    desk.done("revoke", "target", "app@1")
     desk.done("revoke", "grant", NODE)
     desk.done("key", "new", "dev2", "--passphrase-file", desk.passphrase)
     revoked = desk.data("revoke", "key", "dev", "--replace", "dev2")

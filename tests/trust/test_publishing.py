@@ -21,7 +21,7 @@ from workshop import now, signer
 
 from p2pdist.errors import P2PDistError, TrustError, Unavailable, UsageError
 from p2pdist.ids import ChannelName
-from p2pdist.trust import changes
+from p2pdist.trust import changes, releases
 from p2pdist.trust.exchange import SigningRequest, import_signatures
 from p2pdist.trust.keys import IdentityKey
 from p2pdist.trust.publication import OnlineRepository
@@ -173,7 +173,7 @@ def test_what_is_withdrawn_leaves_the_publication(repository: Repository, out: P
     grant(repository, NODE)
     sign_and_publish(repository, out)
     with repository.change() as state:
-        changes.remove_release(state, path, now())
+        releases.remove_release(state, path, now())
         changes.remove_grant(state, NODE, now())
     assert not sign_and_publish(repository, out).catalog.releases
     for name in ("artifacts", "torrents", "grants"):
