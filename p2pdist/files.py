@@ -66,6 +66,8 @@ def read_bounded(path: Path, *, bytes_max: int) -> bytes:
             data = file.read(bytes_max + 1)
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror})") from error
+    except ValueError as error:  # a zero byte, or half a character
+        raise UsageError(f"{str(path)!r} is not the name of a file") from error
     if len(data) > bytes_max:
         raise UsageError(f"{path} is larger than {bytes_max} bytes", hint="this is not the right file")
     return data

@@ -7,7 +7,6 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +18,9 @@ from cyclopts import Parameter
 from msgspec import Meta
 
 from p2pdist import limits
+from p2pdist.documents import read_toml, refuse_unknown_keys
 from p2pdist.errors import UsageError
-from p2pdist.files import read_bounded, storage_error
+from p2pdist.files import storage_error
 from p2pdist.ids import ChannelName, SwarmName, TargetPath, parse_product, parse_target
 from p2pdist.install.archive import pack_tree
 from p2pdist.swarm.torrents import MadeTorrent, make_torrent
@@ -154,17 +154,18 @@ def read_manifest(path: Path) -> list[Package]:
     """Read a manifest: TOML with one ``[[release]]`` for each package.
 
     Raises:
-        UsageError: it cannot be read, or a table in it is not a package.
+        UsageError: it cannot be read, a table in it is not a package, or has a key that is none.
     """
+    raw = read_toml(path, bytes_max=4 * limits.MIB)
+    refuse_unknown_keys(raw, _Manifest, path)
     try:
-        raw = tomllib.loads(read_bounded(path, bytes_max=4 * limits.MIB).decode())
         releases = msgspec.convert(raw, _Manifest, strict=True).release
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+    except msgspec.ValidationError as error:
         raise UsageError(f"{path} is not a manifest ({error})", hint="write one [[release]] each") from None
     return [msgspec.structs.replace(r, path=str(path.parent / r.path)) for r in releases]
 
 
-class _Manifest(msgspec.Struct, forbid_unknown_fields=True):
+class _Manifest(msgspec.Struct):
     release: Annotated[list[Package], Meta(min_length=1, max_length=1_000)]
 
 

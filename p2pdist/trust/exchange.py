@@ -17,12 +17,14 @@ from tuf.api import exceptions
 from tuf.api.metadata import Root
 
 from p2pdist import limits
+from p2pdist.documents import decode_json
 from p2pdist.errors import TrustError, UsageError
 from p2pdist.files import read_bounded, write_atomic
 from p2pdist.ids import parse_fleet
 from p2pdist.trust.refusals import parse_file_name
 from p2pdist.trust.repository import Repository
-from p2pdist.trust.signing import ROOT, TARGETS, Lives, SigningState, parse_document
+from p2pdist.trust.rolefiles import parse_document
+from p2pdist.trust.signing import ROOT, TARGETS, Lives, SigningState
 
 _Files = Annotated[dict[str, bytes], Meta(max_length=limits.BUNDLE_FILES_MAX)]
 
@@ -83,10 +85,7 @@ class SigningRequest:
             UsageError: it is not a signing request.
             TrustError: what it calls published is not signed as its root demands.
         """
-        try:
-            file = msgspec.json.decode(data, type=_File)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise UsageError(f"this is not a signing request ({error})", hint="make one: export") from None
+        file: _File = decode_json(data, _File, "this is not a signing request", hint="make one: export")
         state = SigningState(parse_fleet(file.fleet), file.lives, file.published, file.drafts)
         if not {ROOT, TARGETS} <= {*state.published, *state.drafts}:
             raise UsageError("this signing request lacks the trust root or targets", hint="export it again")

@@ -24,6 +24,7 @@ from typing import Literal
 import msgspec
 
 from p2pdist import limits
+from p2pdist.documents import decode_json
 from p2pdist.errors import UsageError
 from p2pdist.files import read_bounded, storage_error, sync_directory, write_atomic
 from p2pdist.ids import InfoHash, parse_fleet
@@ -92,10 +93,8 @@ class Repository:
         """Read the state. Raises UsageError if it is damaged."""
         current = self._current()
         data = read_bounded(current / _SETTINGS, bytes_max=limits.KEY_FILE_BYTES_MAX)
-        try:
-            settings = msgspec.json.decode(data, type=_Settings)
-        except msgspec.DecodeError as error:
-            raise UsageError(f"{current / _SETTINGS} is damaged ({error})") from None
+        hint = "restore the repository from a backup"
+        settings: _Settings = decode_json(data, _Settings, f"{current / _SETTINGS} is damaged", hint=hint)
         drafts = _read_directory(current / "drafts")
         return SigningState(
             parse_fleet(settings.fleet),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -24,12 +24,12 @@ from p2pdist.ids import FleetName, parse_channel
 from p2pdist.trust.contents import POINTS_ROLE, channel_role
 from p2pdist.trust.keys import key_name
 from p2pdist.trust.online import SNAPSHOT_LIFE_S, TIMESTAMP_LIFE_S, expires
-from p2pdist.trust.refusals import MALFORMED, role_words
+from p2pdist.trust.refusals import role_words
+from p2pdist.trust.rolefiles import Document, parse_document
 
 ROOT, TARGETS = Root.type, Targets.type
 RESERVED_NAMES = (ROOT, TARGETS, POINTS_ROLE, "snapshot", "timestamp", "online")
 
-Document: TypeAlias = "Metadata[Any]"
 _Life = Annotated[int, Meta(ge=60, le=20 * 366 * 24 * 3600)]
 
 
@@ -273,17 +273,6 @@ class SigningState:
             return [root.get_verification_result(ROOT, payload, signatures) for root in roots]
         delegator = self.root if role == TARGETS else self.targets
         return [delegator.get_verification_result(role, payload, signatures)]
-
-
-def parse_document(role: str, data: bytes) -> Document:
-    """Read a role's file. Raises UsageError if it is not valid TUF metadata of that role."""
-    try:
-        document = Metadata[Any].from_bytes(data)
-    except (exceptions.RepositoryError, *MALFORMED) as error:
-        raise UsageError(f"the file of {role_words(role)} is not valid ({error})") from None
-    if document.signed.type != (ROOT if role == ROOT else TARGETS):
-        raise UsageError(f"the file of {role_words(role)} holds {document.signed.type} metadata")
-    return document
 
 
 def parse_role(text: str) -> str:

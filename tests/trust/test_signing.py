@@ -25,7 +25,8 @@ from p2pdist.trust.catalog import (
 from p2pdist.trust.differences import differences
 from p2pdist.trust.keys import IdentityKey
 from p2pdist.trust.phrases import recipe_words
-from p2pdist.trust.signing import Lives, SigningState, parse_document, parse_role
+from p2pdist.trust.rolefiles import parse_document
+from p2pdist.trust.signing import Lives, SigningState, parse_role
 
 NODE = IdentityKey.generate().node
 
