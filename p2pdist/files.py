@@ -18,6 +18,10 @@ from pathlib import Path
 from p2pdist.errors import P2PDistError, Unavailable, UsageError
 
 
+class DiskFull(Unavailable):
+    """There is no space, or the quota is used up. A service tries again by itself, a command cannot."""
+
+
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Replace *path* by *data*. Blocking; call it in a worker thread from trio.
 
@@ -92,11 +96,12 @@ def locked(path: Path, *, what: str) -> Iterator[None]:
 
 def storage_error(what: str, error: OSError) -> P2PDistError:
     """Turn an error of the file system into ours, with a hint that fits its cause."""
+    words = f"{what} ({error.strerror})"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(words, hint="free some space; the work goes on by itself")
     hints = {
-        errno.ENOSPC: "free some space; the work goes on by itself",
-        errno.EDQUOT: "the quota is used up; free some space",
         errno.EROFS: "the file system is read-only; check the disk",
         errno.EACCES: "check the owner and permissions",
         errno.EPERM: "check the owner and permissions",
     }
-    return Unavailable(f"{what} ({error.strerror})", hint=hints.get(error.errno or 0, "check the disk"))
+    return Unavailable(words, hint=hints.get(error.errno or 0, "check the disk"))

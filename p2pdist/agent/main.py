@@ -16,7 +16,8 @@ from p2pdist.errors import P2PDistError
 from p2pdist.logs import configure_logging
 from p2pdist.node.config import AgentConfig
 from p2pdist.node.memory import use_one_arena
-from p2pdist.node.program import complain, enrol, run_program
+from p2pdist.node.program import enrol, run_program
+from p2pdist.programs import complain
 
 app = App(
     name="p2pdist-agent",

@@ -11,6 +11,7 @@ from p2pdist.cli import content, fleet, overview, rollout
 from p2pdist.cli.output import errors
 from p2pdist.cli.words import plain
 from p2pdist.errors import P2PDistError
+from p2pdist.programs import report_defect
 
 EPILOGUE = """\
 Exit codes: 0 done · 1 a defect · 2 wrong usage, or not permitted · 3 the server broke the protocol ·
@@ -64,6 +65,8 @@ def run(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has seen enough
         return 0
+    except Exception as error:  # noqa: BLE001 - the program's outer boundary
+        return report_defect("p2pdist", error)
     except SystemExit as ended:  # cyclopts has printed what is wrong with the arguments
         return 2 if ended.code else 0
     return 0

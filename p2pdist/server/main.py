@@ -21,7 +21,8 @@ from p2pdist.errors import P2PDistError
 from p2pdist.files import locked, write_atomic, write_secret
 from p2pdist.logs import configure_logging, get_logger
 from p2pdist.net.endpoints import format_endpoint
-from p2pdist.node.program import complain, run_program
+from p2pdist.node.program import run_program
+from p2pdist.programs import complain
 from p2pdist.server.api.app import make_app
 from p2pdist.server.api.context import Api
 from p2pdist.server.api.listener import serve_api

@@ -17,10 +17,11 @@ from p2pdist.files import locked
 from p2pdist.ids import GroupPath, parse_channel, parse_group, parse_node_id, swarm_of
 from p2pdist.sign.ceremony import revoke_key
 from p2pdist.sign.options import CONTENT, OPTIONS, Options, changed, time_now
-from p2pdist.sign.packages import PACKAGE, PackageOptions, Prepared, packages_of, prepare
+from p2pdist.sign.packages import PACKAGE, PackageOptions, Prepared, completed, packages_of, prepare
 from p2pdist.trust import changes, releases
 from p2pdist.trust.catalog import Duty, ReleaseCustom, SeedGrant
 from p2pdist.trust.contents import POINTS_ROLE, channel_role
+from p2pdist.trust.phrases import size_words
 from p2pdist.trust.repository import Repository
 from p2pdist.trust.signing import SigningState
 
@@ -64,7 +65,7 @@ def add(
     manifest
         A TOML file that lists packages, instead of paths.
     """
-    packages = packages_of(paths or [], manifest, package.shared())
+    packages = [completed(one) for one in packages_of(paths or [], manifest, package.shared())]
     repository = options.open()
     state = repository.load()
     name = parse_channel(channel)
@@ -79,8 +80,8 @@ def add(
             with prepare(repository, name, swarm, one, progress) as prepared:
                 state = _take(repository, prepared, added)
     lines = [
-        f"{entry['target']}: {entry['outcome']}, sequence {entry['sequence']}, {entry['length']} bytes,"
-        f" info-hash {entry['info_hash'][:12]}…"
+        f"{entry['target']}: {entry['outcome']}, sequence {entry['sequence']}, from {entry['path']},"
+        f" {size_words(entry['length'])}, info-hash {entry['info_hash'][:12]}…"
         for entry in added
     ]
     changed(options, state, lines, added=added)
@@ -88,7 +89,6 @@ def add(
 
 def _take(repository: Repository, prepared: Prepared, added: list[dict[str, Any]]) -> SigningState:
     torrent, package = prepared.torrent, prepared.package
-    repository.take_content(prepared.content, torrent.torrent, torrent.info_hash)
     with repository.change() as state:
         sequence = package.sequence or releases.sequence_for(state, prepared.target)
         custom = ReleaseCustom(
@@ -109,10 +109,12 @@ def _take(repository: Repository, prepared: Prepared, added: list[dict[str, Any]
             sha256=torrent.sha256,
             now=time_now(),
         )
+        repository.take_content(prepared.content, torrent.torrent, torrent.info_hash)
     added.append(
         {
             "target": prepared.target,
             "outcome": outcome,
+            "path": package.path,
             "product": package.product,
             "version": package.version,
             "sequence": sequence,

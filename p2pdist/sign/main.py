@@ -10,8 +10,9 @@ from cyclopts import App, Parameter
 
 import p2pdist
 from p2pdist.errors import P2PDistError
+from p2pdist.programs import complain, report_defect
 from p2pdist.sign import ceremony, content, keyfiles, publishing, signing
-from p2pdist.sign.options import CONTENT, KEYS, PUBLICATION, SIGNING, complain
+from p2pdist.sign.options import CONTENT, KEYS, PUBLICATION, SIGNING
 
 
 def _shown_default(value: Any) -> str:
@@ -67,6 +68,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; nothing is half done\n")
         return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has seen enough
+        return 0
+    except Exception as error:  # noqa: BLE001 - the program's outer boundary
+        return report_defect(app.name[0], error)
     return 0
 
 

@@ -16,7 +16,6 @@ from cyclopts import Group, Parameter
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from p2pdist.errors import P2PDistError
 from p2pdist.trust.publishing import Progress as Report
 from p2pdist.trust.refusals import role_words
 from p2pdist.trust.repository import Repository
@@ -80,14 +79,6 @@ def time_now() -> datetime:
     return datetime.now(UTC)
 
 
-def complain(error: P2PDistError) -> int:
-    """Print an error for people on standard error, and return its exit code."""
-    sys.stderr.write(f"error: {error.what}\n")
-    if error.hint:
-        sys.stderr.write(f"  try: {error.hint}\n")
-    return error.exit_code
-
-
 def changed(options: Options, state: SigningState, lines: list[str], **result: Any) -> None:
     """Answer after a change: what was done, and who must sign now."""
     wanted = signatures_wanted(state)
@@ -119,6 +110,15 @@ def signatures_wanted(state: SigningState) -> dict[str, str]:
         if parts:
             wanted[role] = "; and ".join(parts)
     return wanted
+
+
+def agreed(question: str) -> bool:
+    """Ask a question on the terminal; only y or yes is a yes, and the end of the input is a no."""
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        print()
+        return False
 
 
 def interactive() -> bool:

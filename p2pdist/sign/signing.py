@@ -17,7 +17,7 @@ from p2pdist.errors import UsageError
 from p2pdist.files import read_bounded
 from p2pdist.limits import ROOT_BYTES_MAX
 from p2pdist.sign.keyring import PASSPHRASES, Keyring, PassphraseOptions, open_key, open_uri
-from p2pdist.sign.options import OPTIONS, Options, changed, interactive, signatures_wanted, time_now
+from p2pdist.sign.options import OPTIONS, Options, agreed, changed, interactive, signatures_wanted, time_now
 from p2pdist.trust import changes
 from p2pdist.trust.differences import differences
 from p2pdist.trust.exchange import SigningRequest, import_signatures
@@ -273,7 +273,7 @@ def _signers(
         if not interactive():
             raise UsageError("nobody is there to agree to this", hint="look at it with diff, then use --yes")
         names = ", ".join([key_name(file.public_key) for file in files] + (uris or []))
-        if input(f"Sign this with {names}? [y/N] ").strip().lower() not in ("y", "yes"):
+        if not agreed(f"Sign this with {names}?"):
             raise UsageError("nothing was signed")
     for file in files:
         yield open_key(file, passphrases)

@@ -6,6 +6,7 @@ Like :mod:`~p2pdist.trust.changes`: each function makes one change, whole, or ra
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 
@@ -17,6 +18,7 @@ from p2pdist.ids import ChannelName, TargetPath, parse_channel, parse_product, p
 from p2pdist.trust.catalog import ReleaseCustom
 from p2pdist.trust.changes import highest_sequences, plain, remember_sequences
 from p2pdist.trust.contents import CHANNEL_PREFIX, channel_role
+from p2pdist.trust.requirements import check_forms, check_platform, parse_prerequisite
 from p2pdist.trust.signing import SigningState
 
 Outcome = Literal["added", "changed", "unchanged"]
@@ -39,13 +41,17 @@ def put_release(
 
     Raises:
         UsageError: there is no such channel, the target stands there with another content, its path
-            and product do not fit, or its sequence is taken by another version.
+            and product do not fit, its sequence is taken by another version, or no device could
+            install it: an unknown platform, a prerequisite that is not in the channel.
     """
     channel, product, version, _ = parse_target(target).split("/")
     if (product, version) != (parse_product(custom.product), custom.version):
         raise UsageError(f"{target} is not the path of {custom.product} {custom.version}")
     role = _existing_role(state, channel)
     targets = state.latest(role).signed.targets
+    check_platform(custom.platform)
+    check_forms(custom)
+    _check_prerequisites(custom, highest_sequences(state.latest(role).signed), channel)
     for path, other in targets.items():
         theirs = other.custom or {}
         if path == target and other.hashes.get("sha256") != sha256:
@@ -152,6 +158,20 @@ def allow_rollback(state: SigningState, target: TargetPath, sequence: int | None
 def _releases(state: SigningState) -> list[TargetPath]:
     roles = [role for role in state.roles() if role.startswith(CHANNEL_PREFIX)]
     return [TargetPath(path) for role in roles for path in sorted(state.latest(role).signed.targets)]
+
+
+def _check_prerequisites(custom: ReleaseCustom, highest: Mapping[str, int], channel: str) -> None:
+    for text in custom.prerequisites:
+        product, least = parse_prerequisite(text)
+        have = custom.sequence - 1 if product == custom.product else highest.get(product, 0)
+        if have >= least:
+            continue
+        if have:
+            what = f"{text} cannot be met: {product} is at {have} in the channel {channel!r}"
+            raise UsageError(what, hint="add that release first")
+        near = difflib.get_close_matches(product, highest, n=1)
+        hint = f"did you mean {near[0]}?" if near else "add that product first"
+        raise UsageError(f"{text} cannot be met: there is no {product} in the channel {channel!r}", hint=hint)
 
 
 def _existing_role(state: SigningState, channel: str) -> str:

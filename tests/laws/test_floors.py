@@ -13,7 +13,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"", "errors", "ids", "limits"}),
     frozenset({"files"}),
     frozenset({"documents"}),
-    frozenset({"config", "logs"}),
+    frozenset({"config", "logs", "programs"}),
     frozenset({"wire"}),
     frozenset({"trust"}),
     frozenset({"core"}),

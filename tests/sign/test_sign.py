@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pty
@@ -255,6 +256,13 @@ def test_on_a_terminal_the_passphrase_is_asked_for_and_never_shown(desk: Desk) -
     assert b"alice" in shown and b"has signed the trust root" in shown
 
 
+def test_the_end_of_the_input_is_a_no(desk: Desk) -> None:
+    code, shown = converse(["sign", "--key", "alice"], [(b"[y/N] ", b"\x04")], desk.repository)
+    assert code == 2
+    assert b"nothing was signed" in shown
+    assert b"Traceback" not in shown
+
+
 def test_on_a_terminal_nothing_is_signed_without_a_yes(desk: Desk) -> None:
     code, shown = converse(["sign", "--key", "alice"], [(b"[y/N] ", b"n")], desk.repository)
     assert code == 2
@@ -279,11 +287,13 @@ def test_on_a_terminal_a_new_passphrase_is_asked_for_twice(desk: Desk) -> None:
 
 
 def test_a_tree_becomes_a_release_with_its_recipe(desk: Desk) -> None:
+    base = ("--product", "base", "--version", "1", "--to", "/base", "--sequence", 4)
+    desk.done("add", "stable", desk.file("base"), *base)
     desk.done(
         *("add", "stable", tree(desk.home), "--product", "app", "--version", "3.1"),
         *("--health-check", "bin/app --selftest", "--keep", 2, "--requires", "base>=4"),
     )
-    release = desk.data("list")["releases"][0]
+    release = next(r for r in desk.data("list")["releases"] if r["product"] == "app")
     assert release["target"] == "stable/app/3.1/app-3.1.tar.zst"
     assert release["recipe"] == {
         "kind": "tree",
@@ -334,6 +344,10 @@ def test_several_packages_come_in_by_a_manifest(desk: Desk) -> None:
     assert [(a["product"], a["sequence"]) for a in added] == [("app", 1), ("motd", 9)]
 
 
+NAMED = ("content", "--to", "/x", "--product", "a", "--version", "1")
+COMMAND = ("--product", "a", "--version", "1", "--command", "{artifact}")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -349,6 +363,18 @@ def test_several_packages_come_in_by_a_manifest(desk: Desk) -> None:
         (("content", "content", "--product", "a"), "several packages cannot share"),
         ((), "name packages, or a manifest"),
         (("empty", "--to", "/x", "--product", "a", "--version", "1"), "is empty"),
+        ((*NAMED, "--requires", "foo"), "'foo' is not a prerequisite"),
+        ((*NAMED, "--requires", "base>=4"), "there is no base in the channel 'stable'"),
+        ((*NAMED, "--requires", "a>=1"), "a>=1 cannot be met"),
+        ((*NAMED, "--mirror", "http://h/x"), "write https://HOST/PATH"),
+        ((*NAMED, "--mirror", "https:///x"), "not a mirror's address"),
+        ((*NAMED, "--platform", "windows"), "no device has the platform 'windows'"),
+        ((*NAMED, "--platform", "amd64"), "did you mean linux-x86_64?"),
+        ((*NAMED, "--reload", "echo 'x"), 'the reload "echo \'x" is no command: no closing quotation'),
+        (("content", "--product", "a", "--version", "1", "--command", '"'), "the command '\"' is no command"),
+        (("content", *COMMAND, "--check", "'"), 'the check "\'" is no command'),
+        (("tree", "--product", "a", "--version", "1", "--health-check", "'"), "the health check"),
+        (("/dev/zero", *NAMED[1:]), "/dev/zero is neither a file nor a directory"),
     ],
 )
 def test_a_package_that_cannot_be_a_release_is_explained_and_leaves_nothing(
@@ -356,13 +382,21 @@ def test_a_package_that_cannot_be_a_release_is_explained_and_leaves_nothing(
 ) -> None:
     desk.file("content")
     desk.file("empty", b"")
-    paths = [desk.home / a if a in ("content", "nowhere", "empty") else a for a in arguments]
+    tree(desk.home, "tree")
+    named = ("content", "nowhere", "empty") if "tree" not in arguments[:1] else ("tree",)
+    paths = [desk.home / a if a in named else a for a in arguments]
     if "deb" in arguments and shutil.which("dpkg-deb") is None:
         pytest.skip("needs dpkg-deb")
     assert message in desk.refused(2, "add", "stable", *paths)
     assert desk.data("list")["releases"] == []
     assert list((desk.repository / "content" / "artifacts").iterdir()) == []
     assert [p.name for p in (desk.repository / "content" / "incoming").iterdir()] in ([], [".lock"])
+
+
+def test_a_batch_with_a_missing_path_takes_nothing(desk: Desk) -> None:
+    first = debian_package(desk.home) if shutil.which("dpkg-deb") else tree(desk.home)
+    assert "nowhere does not exist" in desk.refused(2, "add", "stable", first, desk.home / "nowhere")
+    assert desk.data("list")["releases"] == []
 
 
 def test_an_unknown_channel_is_told_before_anything_is_hashed(desk: Desk) -> None:
@@ -671,6 +705,27 @@ def test_every_command_explains_itself_and_every_option(
 def test_a_wrong_call_ends_with_exit_code_two(desk: Desk, arguments: list[str]) -> None:
     code, _, _ = desk.run(*arguments)
     assert code == 2
+
+
+def test_a_defect_is_told_in_one_line_with_its_place(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("surprise")
+
+    monkeypatch.setattr("p2pdist.trust.repository.parse_fleet", broken)
+    error = desk.refused(1, "status")
+    assert error.startswith("p2pdist-sign: a defect at p2pdist/trust/repository.py:")
+    assert "KeyError: 'surprise'" in error
+    assert error.count("\n") == 1
+
+
+def test_a_full_disk_asks_to_repeat_the_command(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("p2pdist.trust.generations.sync_tree", full)
+    error = desk.refused(5, "channel", "remove", "stable")
+    assert "No space left on device" in error
+    assert "free some space, then repeat the command" in error
 
 
 def test_a_repository_in_use_asks_to_wait(desk: Desk) -> None:
