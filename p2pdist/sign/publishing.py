@@ -55,6 +55,8 @@ def publish(
     if not fitting:
         raise UsageError("the online key is not within reach", hint="name its file: --online-key FILE")
     signer = open_key(fitting[0], passphrases)
+    if signer is None:
+        raise UsageError("the online key was not opened; nothing was published", hint="call it again")
     with options.progress() as progress:
         published = publishing.publish(
             repository,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,10 +15,10 @@ from rich.console import Console
 from rich.table import Table
 from securesystemslib.signer import Key, Signer
 
-from p2pdist.errors import UsageError
+from p2pdist.errors import P2PDistError, UsageError
 from p2pdist.files import read_bounded
 from p2pdist.limits import ROOT_BYTES_MAX
-from p2pdist.sign.keyring import PASSPHRASES, Keyring, PassphraseOptions, open_key, open_uri
+from p2pdist.sign.keyring import PASSPHRASES, Keyring, PassphraseOptions, open_key, open_uri, parse_signer
 from p2pdist.sign.options import OPTIONS, Options, agreed, changed, interactive, signatures_wanted, time_now
 from p2pdist.trust import changes
 from p2pdist.trust.differences import differences
@@ -103,7 +105,14 @@ def sign(
     """Sign drafts, after showing what changes.
 
     Offered are the key files beside the repository (or those that are named) whose signature is still
-    wanted; each signature is checked as soon as it is made. On a machine without the repository:
+    wanted, one after the other, until enough have signed; Enter instead of a passphrase leaves a key out.
+    Each signature is checked and kept as soon as it is made, so that people can come one by one: call it
+    again until `status` shows nothing missing.
+
+        p2pdist-sign sign
+        p2pdist-sign sign stable --key bob
+
+    On a machine without the repository:
 
         p2pdist-sign sign --request request.json --key bob.key
 
@@ -123,31 +132,38 @@ def sign(
         Do not ask. Look at `diff` before.
     """
     state, taken = _loaded(options, request)
+    if trusted_root is not None and taken is None:
+        raise UsageError("a trusted root is compared with a request's", hint="say --request FILE as well")
     if trusted_root is not None and taken is not None:
         taken.check_trusted_root(read_bounded(trusted_root, bytes_max=ROOT_BYTES_MAX))
     chosen = _chosen(state, roles)
     wanted: dict[str, Key] = {}
     for role in chosen:
         wanted |= state.wanted_keys(role)
+    if not chosen:
+        raise UsageError("there is no draft to be signed", hint="change something first")
+    if not wanted:
+        raise UsageError("everything here is signed", hint="next: p2pdist-sign publish DIR, or import")
     shown = {role: state.drafts[role].signed_bytes for role in chosen}
-    signers = list(_signers(options, request, key, signer, wanted, passphrases, state, chosen, yes))
+    hands = _hands(options, request, key, signer, wanted, passphrases)
+    _agree(state, chosen, hands, yes=yes)
     made: list[dict[str, str]] = []
-    with _changing(options, request) as target:
-        for role, payload in shown.items():
-            if role not in target.drafts or target.drafts[role].signed_bytes != payload:
-                raise UsageError(
-                    f"{role_words(role)} was changed meanwhile; nothing was signed",
-                    hint="look at it again, then sign",
-                )
-        for one in signers:
-            for role in chosen:
-                if one.public_key.keyid in target.wanted_keys(role):
-                    target.sign(role, one)
-                    made.append({"role": role, "key": key_name(one.public_key)})
+    for hand in hands:
+        if not any(hand.key.keyid in state.wanted_keys(role) for role in chosen):
+            continue  # enough others have signed meanwhile
+        try:
+            state, signed = _sign_with(hand, options, request, shown, state)
+        except P2PDistError as error:
+            kept = ", ".join(dict.fromkeys(entry["key"] for entry in made))
+            so_far = f"signed have {kept}" if kept else "nothing was signed"
+            raise type(error)(f"{error.what}; {so_far}", hint=error.hint) from error
+        made += [{"role": role, "key": key_name(hand.key)} for role in signed]
+    if not made:
+        raise UsageError("nothing was signed")
     lines = [f"{entry['key']} has signed {role_words(entry['role'])}" for entry in made]
     if request is not None:
         lines.append(f"send {request} back; there: p2pdist-sign import {request.name}")
-    changed(options, target, lines, signed=made)
+    changed(options, state, lines, signed=made)
 
 
 def export(file: Path, /, *, options: Options = OPTIONS) -> None:
@@ -249,36 +265,66 @@ def _chosen(state: SigningState, roles: list[str] | None) -> list[str]:
     return [name for name in names if name in state.drafts]
 
 
-def _signers(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Hand:
+    """A key within reach, and how it is opened; None comes out if its holder does not want to."""
+
+    key: Key
+    open: Callable[[], Signer | None]
+
+
+def _hands(
     options: Options,
     request: Path | None,
     keys: list[str] | None,
     uris: list[str] | None,
     wanted: dict[str, Key],
     passphrases: PassphraseOptions,
-    state: SigningState,
-    chosen: list[str],
-    yes: bool,
-) -> Iterator[Signer]:
-    """Choose among the keys within reach those that are wanted, let the person agree, and open them."""
-    if not chosen:
-        raise UsageError("there is no draft to be signed", hint="change something first")
-    if not wanted:
-        raise UsageError("everything here is signed", hint="next: p2pdist-sign publish DIR, or import")
+) -> list[_Hand]:
+    """List the keys within reach that are wanted."""
     repository = options.open() if request is None else None
     files = _offered(repository, keys, wanted, external=bool(uris))
-    lines = {role: differences(state, role) for role in chosen}
-    if not yes:
-        _print_differences(Console(highlight=False, stderr=True), lines)
-        if not interactive():
-            raise UsageError("nobody is there to agree to this", hint="look at it with diff, then use --yes")
-        names = ", ".join([key_name(file.public_key) for file in files] + (uris or []))
-        if not agreed(f"Sign this with {names}?"):
-            raise UsageError("nothing was signed")
-    for file in files:
-        yield open_key(file, passphrases)
-    for uri in uris or []:
-        yield open_uri(uri, list(wanted.values()), passphrases)
+    if keys is None and not interactive():  # nobody can be asked: those whose passphrases are there
+        files = [file for file in files if passphrases.passphrase(file.name) is not None] or files
+    hands = [_Hand(key=file.public_key, open=partial(open_key, file, passphrases)) for file in files]
+    for entry in uris or []:
+        key, uri = parse_signer(entry, list(wanted.values()))
+        hands.append(_Hand(key=key, open=partial(open_uri, uri, key, passphrases)))
+    return hands
+
+
+def _agree(state: SigningState, chosen: list[str], hands: list[_Hand], *, yes: bool) -> None:
+    """Show what would be signed, and let the person agree. Raises UsageError if nobody does."""
+    if yes:
+        return
+    _print_differences(
+        Console(highlight=False, stderr=True), {role: differences(state, role) for role in chosen}
+    )
+    if not interactive():
+        raise UsageError("nobody is there to agree to this", hint="look at it with diff, then use --yes")
+    if not agreed(f"Sign this with {', '.join(key_name(hand.key) for hand in hands)}?"):
+        raise UsageError("nothing was signed")
+
+
+def _sign_with(
+    hand: _Hand, options: Options, request: Path | None, shown: dict[str, bytes], before: SigningState
+) -> tuple[SigningState, list[str]]:
+    """Sign with one key, and keep the signatures. Returns the state after it, and the roles it signed."""
+    signer = hand.open()
+    if signer is None:
+        return before, []
+    with _changing(options, request) as state:
+        _check_unchanged(state, shown)
+        roles = [role for role in shown if hand.key.keyid in state.wanted_keys(role)]
+        for role in roles:
+            state.sign(role, signer)
+    return state, roles
+
+
+def _check_unchanged(state: SigningState, shown: dict[str, bytes]) -> None:
+    for role, payload in shown.items():
+        if role not in state.drafts or state.drafts[role].signed_bytes != payload:
+            raise UsageError(f"{role_words(role)} was changed meanwhile", hint="look at it again, then sign")
 
 
 def _offered(

@@ -246,7 +246,7 @@ def converse(arguments: list[str], answers: list[tuple[bytes, bytes]], repositor
 def test_on_a_terminal_the_passphrase_is_asked_for_and_never_shown(desk: Desk) -> None:
     code, shown = converse(
         ["sign", "--key", "alice"],
-        [(b"[y/N] ", b"y"), (b"): ", b"wrong one"), (b"): ", b"correct horse")],
+        [(b"[y/N] ", b"y"), (b"out): ", b"wrong one"), (b"out): ", b"correct horse")],
         desk.repository,
     )
     assert code == 0, shown
@@ -254,6 +254,60 @@ def test_on_a_terminal_the_passphrase_is_asked_for_and_never_shown(desk: Desk) -
     assert b"wrong one" not in shown
     assert b"does not open the key of alice; " in shown
     assert b"alice" in shown and b"has signed the trust root" in shown
+
+
+def test_on_a_terminal_people_come_one_by_one_and_enter_leaves_a_key_out(desk: Desk) -> None:
+    """Bob is away, lead mistypes, and carol closes the terminal: what alice signed is kept."""
+    code, shown = converse(
+        ["sign"],
+        [
+            (b"[y/N] ", b"y"),
+            (b"out): ", b"correct horse"),  # alice
+            (b"out): ", b""),  # bob
+            (b"out): ", b"\x03"),  # carol
+        ],
+        desk.repository,
+    )
+    assert code == 130, shown
+    root = desk.data("status")["roles"][0]
+    assert [name.split()[0] for name in root["signed"][0]] == ["alice"]
+    code, shown = converse(
+        ["sign"],
+        [
+            (b"[y/N] ", b"y"),
+            (b"out): ", b"correct horse"),  # bob: now two of three have signed, and carol is not asked
+            (b"out): ", b"correct horse"),  # dev
+            (b"out): ", b"wrong"),  # lead
+            (b"out): ", b"wrong"),
+            (b"out): ", b"wrong"),
+            (b"out): ", b""),  # ops
+        ],
+        desk.repository,
+    )
+    assert code == 0, shown
+    assert b"Passphrase for carol" not in shown
+    assert b"it is left out" in shown
+    rows = {row["role"]: row for row in desk.data("status")["roles"]}
+    assert [role for role, row in rows.items() if row["complete"]] == ["root", "channel-stable"]
+
+
+def test_a_wrong_passphrase_in_a_file_leaves_what_others_signed_before(desk: Desk) -> None:
+    wrong = desk.file("wrong", b"battery staple")
+    wrong.chmod(0o600)
+    files = ("--passphrase-file", desk.passphrase, "--passphrase-file", f"bob={wrong}")
+    error = desk.refused(2, "sign", "--yes", *files)
+    assert "does not open the key of bob" in error
+    assert "signed have alice" in error
+    assert len(desk.data("status")["roles"][0]["signed"][0]) == 1
+
+
+def test_without_a_terminal_only_keys_with_a_passphrase_are_used(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Path(os.devnull).open() as nobody:
+        monkeypatch.setattr(sys, "stdin", nobody)
+        signed = desk.data("sign", "--yes", "--passphrase-file", f"carol={desk.passphrase}")["signed"]
+    assert [entry["key"].split()[0] for entry in signed] == ["carol"]
 
 
 def test_the_end_of_the_input_is_a_no(desk: Desk) -> None:
