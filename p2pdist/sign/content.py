@@ -72,6 +72,7 @@ def add(
     releases.check_channel(state, name)  # before anything is hashed
     swarm = swarm_of(name, state.fleet)
     added: list[dict[str, Any]] = []
+    dropped = []
     with locked(repository.incoming / ".lock", what="adding packages"), options.progress() as progress:
         for leftover in repository.incoming.iterdir():
             if leftover.is_dir():
@@ -79,6 +80,8 @@ def add(
         for one in packages:
             with prepare(repository, name, swarm, one, progress) as prepared:
                 state = _take(repository, prepared, added)
+                dropped += state.dropped
+    state.dropped = dropped
     lines = [
         f"{entry['target']}: {entry['outcome']}, sequence {entry['sequence']}, from {entry['path']},"
         f" {size_words(entry['length'])}, info-hash {entry['info_hash'][:12]}…"

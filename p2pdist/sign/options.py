@@ -80,12 +80,15 @@ def time_now() -> datetime:
 
 
 def changed(options: Options, state: SigningState, lines: list[str], **result: Any) -> None:
-    """Answer after a change: what was done, and who must sign now."""
+    """Answer after a change: what was done, whose signatures it made void, and who must sign now."""
     wanted = signatures_wanted(state)
+    dropped = [{"role": role, "key": key} for role, key in state.dropped]
 
     def render(console: Console) -> None:
         for line in lines:
             console.print(line, markup=False)
+        for role, key in state.dropped:
+            console.print(f"dropped: the signature of {key} on {role_words(role)}", markup=False)
         for role, text in wanted.items():
             console.print(f"  {role_words(role)} waits for {text}", markup=False)
         if wanted:
@@ -93,7 +96,7 @@ def changed(options: Options, state: SigningState, lines: list[str], **result: A
         elif state.drafts:
             console.print("everything is signed; next: p2pdist-sign publish DIR", markup=False)
 
-    options.answer({**result, "waiting": wanted}, render)
+    options.answer({**result, "dropped": dropped, "waiting": wanted}, render)
 
 
 def signatures_wanted(state: SigningState) -> dict[str, str]:

@@ -189,15 +189,21 @@ def export(file: Path, /, *, options: Options = OPTIONS) -> None:
 def import_(file: Path, /, *, options: Options = OPTIONS) -> None:
     """Take over the signatures from a file that came back; each is checked.
 
+        p2pdist-sign import request.json
+
+    A role whose draft was changed after the export is named and left out; the others' signatures are taken.
+
     Parameters
     ----------
     file
         The signing request, signed elsewhere.
     """
     repository = options.open()
-    taken = import_signatures(repository, SigningRequest.load(file))
-    lines = [f"{', '.join(names)} signed {role_words(role)}" for role, names in taken.items()]
-    changed(options, repository.load(), lines or ["there was no new signature"], taken=taken)
+    came = import_signatures(repository, SigningRequest.load(file))
+    lines = [f"{', '.join(names)} signed {role_words(role)}" for role, names in came.taken.items()]
+    lines = lines or ["there was no new signature"]
+    lines += [f"NOT TAKEN, of {role_words(role)}: {reason}" for role, reason in came.refused.items()]
+    changed(options, repository.load(), lines, taken=came.taken, refused=came.refused)
 
 
 def renew(roles: list[str] | None = None, /, *, within_days: int = 30, options: Options = OPTIONS) -> None:

@@ -504,7 +504,12 @@ def test_a_rollback_is_permitted_in_words_and_in_metadata(desk: Desk) -> None:
     old, _ = releases(desk, "1", "2")
     desk.sign()
     desk.publish()
-    assert desk.data("rollback", "app@1") == {"target": old, "rollback_from": 2, "waiting": ANY}
+    assert desk.data("rollback", "app@1") == {
+        "target": old,
+        "rollback_from": 2,
+        "dropped": [],
+        "waiting": ANY,
+    }
     assert f"devices MAY GO BACK to {old}" in desk.done("diff")
     desk.sign()
     desk.publish()
@@ -626,6 +631,37 @@ def test_signatures_on_a_changed_draft_do_not_come_in(desk: Desk) -> None:
     )
     releases(desk, "1")
     assert "changed after it was exported" in desk.refused(4, "import", request)
+
+
+def test_roles_that_did_not_change_come_in_and_the_others_are_named(desk: Desk) -> None:
+    request = desk.home / "request.json"
+    desk.done("export", request)
+    keys = [part for name in ("alice", "dev") for part in ("--key", desk.repository / "keys" / f"{name}.key")]
+    desk.done("sign", "--request", request, *keys, "--yes", "--passphrase-file", desk.passphrase)
+    releases(desk, "1")
+    text = desk.done("import", request)
+    assert "signed the trust root" in text and "alice" in text
+    assert "NOT TAKEN, of the channel 'stable': what was signed" in text
+    rows = {row["role"]: row for row in desk.data("status")["roles"]}
+    assert len(rows["root"]["signed"][0]) == 1
+    assert rows["channel-stable"]["signed"] == [[]]
+
+
+def test_a_change_says_whose_signatures_it_makes_void(desk: Desk) -> None:
+    desk.sign("dev", "ops")
+    motd = desk.file("motd")
+    added = ("add", "stable", motd, "--product", "motd", "--version", "1", "--to", "/etc/motd")
+    text = desk.done(*added)
+    assert "dropped: the signature of dev (" in text
+    assert "on the channel 'stable'" in text
+    desk.sign("dev")
+    assert "dropped" not in desk.done(*added)  # nothing changed
+    dropped = desk.data("channel", "remove", "stable")["dropped"]
+    assert [(d["role"], d["key"].split()[0]) for d in dropped] == [("channel-stable", "dev")]
+
+
+def test_what_was_published_is_not_called_dropped(published: Desk) -> None:
+    assert published.data("renew", "root")["dropped"] == []
 
 
 @pytest.mark.slow

@@ -276,7 +276,7 @@ def test_signatures_are_collected_over_an_air_gap(repository: Repository, out: P
         there = SigningRequest.load(tmp_path / "request.json")
         sign_all(there.state, *people)
         there.save(tmp_path / "signed.json")
-        taken = import_signatures(repository, SigningRequest.load(tmp_path / "signed.json"))
+        taken = import_signatures(repository, SigningRequest.load(tmp_path / "signed.json")).taken
         assert sum(map(len, taken.values())) == 3
     assert len(publish(repository, out, signer("online"), now=now()).catalog.releases) == 1
 
@@ -285,7 +285,7 @@ def test_two_people_sign_at_the_same_time(repository: Repository, tmp_path: Path
     requests = [SigningRequest.of(repository), SigningRequest.of(repository)]
     for request, name in zip(requests, ("alice", "bob"), strict=True):
         sign_all(request.state, name)
-        assert import_signatures(repository, SigningRequest.decode(request.encode()))
+        assert import_signatures(repository, SigningRequest.decode(request.encode())).taken
     assert repository.load().standing("root").complete
 
 
