@@ -6,12 +6,20 @@ import os
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 from p2pdist.errors import P2PDistError
 from p2pdist.files import DiskFull
 
 _HOUSE = Path(__file__).parent
 _TRACEBACK_VARIABLE = "P2PDIST_TRACEBACK"
+
+
+def shown_default(value: Any) -> str | None:
+    """Say in the help what an option is without being given; nothing where that is plain."""
+    if value is None or value is False or value in ("", (), []):
+        return None
+    return ", ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def complain(error: P2PDistError) -> int:

@@ -36,7 +36,7 @@ def publish(
     publication or the new one; call it again to finish.
 
         p2pdist-sign publish /srv/publication
-        p2pdist publish /srv/publication            (hands it to the admin server)
+        p2pdist publish /srv/publication    # hands it to the admin server
 
     Parameters
     ----------
@@ -86,6 +86,11 @@ def verify(
     directory: Path, /, *, trusted_root: Path | None = None, fleet: str = "", options: Options = OPTIONS
 ) -> None:
     """Check a publication as a device would that has never seen anything: metadata, torrents, content.
+
+    It needs no repository:
+
+        p2pdist-sign verify /srv/publication
+        p2pdist-sign verify /media/stick --fleet acme --trusted-root root.json
 
     Parameters
     ----------

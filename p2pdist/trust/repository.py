@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -40,6 +41,14 @@ class _Settings(msgspec.Struct, frozen=True, kw_only=True):
     format: Literal["p2pdist repository 1"] = "p2pdist repository 1"
     fleet: str
     lives: Lives = Lives()
+
+
+class _OnlineSigned(msgspec.Struct):
+    expires: datetime
+
+
+class _OnlineFile(msgspec.Struct):
+    signed: _OnlineSigned
 
 
 class Repository:
@@ -106,6 +115,19 @@ class Repository:
     def published(self) -> dict[str, bytes]:
         """Return the metadata files of the last publication by name; empty if there was none."""
         return _read_directory(self._current() / "published")
+
+    def online_until(self) -> dict[str, datetime]:
+        """Say by role until when the last publication's snapshot and timestamp are valid.
+
+        The admin server has signed newer ones since, if it runs.
+        """
+        found: dict[str, datetime] = {}
+        for name, data in self.published().items():
+            role = parse_file_name(name).role
+            if role in _ONLINE:
+                file: _OnlineFile = decode_json(data, _OnlineFile, f"{name} of the publication is damaged")
+                found[role] = max(file.signed.expires, found.get(role, file.signed.expires))
+        return found
 
     @contextmanager
     def change(self) -> Iterator[SigningState]:

@@ -20,6 +20,7 @@ import zstandard
 
 from p2pdist.errors import UsageError
 from p2pdist.sign.content import parse_size
+from p2pdist.sign.main import run
 from p2pdist.trust.keys import IdentityKey, load_public_key
 from p2pdist.trust.publicationdir import read_metadata
 from p2pdist.trust.verifier import Verifier
@@ -579,6 +580,39 @@ def test_status_says_who_must_still_sign_what(desk: Desk) -> None:
     assert 364 < roles["root"]["days_left"] <= 365
 
 
+def test_status_says_until_when_everything_is_valid_and_what_is_next(published: Desk) -> None:
+    desk = published
+    assert "next: nothing; the first to expire is the list of channels (targets)" in desk.done("status")
+    desk.done("grant", NODE, "--scope", "/emea", "--address", "h:1", "--days", 20)
+    assert "next: p2pdist-sign diff, then p2pdist-sign sign" in desk.done("status")
+    desk.sign()
+    assert "next: p2pdist-sign publish DIR" in desk.done("status")
+    desk.publish()
+    text = desk.done("status")
+    assert "timestamp" in text and "snapshot" in text and "the admin server, by itself" in text
+    assert NODE in text
+    assert f"next: p2pdist-sign grant {NODE} --scope /emea" in text
+    data = desk.data("status")
+    assert [round(grant["days_left"]) for grant in data["grants"]] == [20]
+    assert round(data["online"]["snapshot"]["days_left"]) == 7
+    assert round(data["online"]["timestamp"]["days_left"]) == 1
+
+
+def test_nobody_has_signed_a_rotated_root_yet(published: Desk) -> None:
+    desk = published
+    desk.done("key", "new", "dave", "--passphrase-file", desk.passphrase)
+    desk.done("rotate", "root", "--add", "dave", "--remove", "alice")
+    row = next(line for line in desk.done("status").splitlines() if "root" in line)
+    assert row.split("│")[5].strip() == "-"
+
+
+def test_the_list_shows_the_way_back(desk: Desk) -> None:
+    releases(desk, "1", "2")
+    desk.done("rollback", "app@1")
+    rows = [line for line in desk.done("list").splitlines() if "/app/" in line]
+    assert ["from up to 2" in row for row in rows] == [True, False]
+
+
 def test_only_keys_with_a_say_are_used(published: Desk) -> None:
     desk = published
     releases(desk, "1")
@@ -783,7 +817,7 @@ def test_every_command_explains_itself_and_every_option(
     monkeypatch.setenv("COLUMNS", "200")
     code, out, _ = make_desk("x").run(*command, "--help")
     assert code == 0
-    lines = [line.strip("│ ") for line in out.splitlines()]
+    lines = [line.strip("│ ") for line in out.splitlines() if line.startswith("│")]
     bare = [line for line in lines if line.startswith(("--", "*  --")) and "  " not in line.strip("* ")]
     assert bare == []
     assert "Usage:" in out
@@ -795,6 +829,13 @@ def test_every_command_explains_itself_and_every_option(
 def test_a_wrong_call_ends_with_exit_code_two(desk: Desk, arguments: list[str]) -> None:
     code, _, _ = desk.run(*arguments)
     assert code == 2
+
+
+def test_the_repository_can_be_named_before_the_command(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["-C", str(desk.repository), "--output", "json", "status"]) == 0
+    assert json.loads(capsys.readouterr().out)["fleet"] == "acme"
 
 
 def test_a_defect_is_told_in_one_line_with_its_place(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
