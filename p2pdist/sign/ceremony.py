@@ -289,11 +289,24 @@ def revoke_key(
         for role in roles:
             present = {k.keyid for k in changes.current_keys(state, role).keys}
             new = [k for k in added if k.keyid not in present]
+            if threshold is None:
+                _check_enough(state, role, len(present) - 1 + len(new))
             opened += changes.change_keys(
                 state, role, add=new, remove=[key], threshold=threshold, now=time_now()
             )
     names = ", ".join(role_words(role) if role != "online" else "the online roles" for role in roles)
     changed(options, state, [f"{key} loses its say in {names}"], key=key, roles=roles, opened=opened)
+
+
+def _check_enough(state: SigningState, role: str, left: int) -> None:
+    needed = changes.current_keys(state, role).threshold
+    if left < needed:
+        words = role_words(role) if role != "online" else "the snapshot and the timestamp"
+        fewer = f"; or let fewer sign: --threshold {left}" if left else ""
+        raise UsageError(
+            f"of the keys of {words} {left} would be left, and {needed} must sign",
+            hint=f"let another key take its place: --replace NAME (key new NAME makes one){fewer}",
+        )
 
 
 def _resolve(repository: Repository, texts: Sequence[str], state: SigningState) -> tuple[Key, ...]:

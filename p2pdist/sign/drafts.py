@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
+from p2pdist.errors import P2PDistError, UsageError
 from p2pdist.sign.options import OPTIONS, Options, changed, time_now
 from p2pdist.trust import changes
 from p2pdist.trust.exchange import SigningRequest, import_signatures
 from p2pdist.trust.refusals import role_words
-from p2pdist.trust.signing import parse_role
+from p2pdist.trust.signing import SigningState, parse_role
 
 
 def export(file: Path, /, *, options: Options = OPTIONS) -> None:
@@ -21,7 +22,8 @@ def export(file: Path, /, *, options: Options = OPTIONS) -> None:
         p2pdist-sign sign --request request.json --key bob.key    # there
         p2pdist-sign import request.json    # here again
 
-    The file is no secret. It holds the drafts, what was published last and the roots, and no content.
+    The file is no secret. It holds the drafts, what was published last and the roots, and no content. One
+    that carries signatures which have not been imported is not overwritten.
 
     Parameters
     ----------
@@ -29,9 +31,27 @@ def export(file: Path, /, *, options: Options = OPTIONS) -> None:
         The file to write.
     """
     request = SigningRequest.of(options.open())
+    _check_overwritten(file, request.state)
     request.save(file)
     lines = [f"{file} holds {', '.join(role_words(role) for role in request.state.drafts)}"]
     changed(options, request.state, lines, file=str(file), drafts=list(request.state.drafts))
+
+
+def _check_overwritten(file: Path, state: SigningState) -> None:
+    """Refuse to overwrite signatures that are not in the repository, and what is no signing request."""
+    if not file.exists():
+        return
+    try:
+        drafts = SigningRequest.load(file).state.drafts
+    except P2PDistError:
+        raise UsageError(f"{file} exists and is no signing request", hint="choose another name") from None
+    for role, draft in drafts.items():
+        here = [documents[role] for documents in (state.drafts, state.published) if role in documents]
+        if not all(any(keyid in own.signatures for own in here) for keyid in draft.signatures):
+            raise UsageError(
+                f"{file} carries signatures on {role_words(role)} that are not in the repository",
+                hint=f"take them first: p2pdist-sign import {file}; or choose another name",
+            )
 
 
 def import_(file: Path, /, *, options: Options = OPTIONS) -> None:

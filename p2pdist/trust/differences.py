@@ -9,7 +9,7 @@ from tuf.api.metadata import Delegations, Role, Root, TargetFile, Targets
 
 from p2pdist.trust.contents import SEQUENCES_FIELD, SIGNED_AT_FIELD
 from p2pdist.trust.keys import key_name
-from p2pdist.trust.phrases import field_words, printable, size_words
+from p2pdist.trust.phrases import field_words, in_order, printable, size_words
 from p2pdist.trust.refusals import role_words
 from p2pdist.trust.signing import ROOT, SigningState
 
@@ -71,6 +71,7 @@ def _targets_lines(old: Targets | None, new: Targets) -> Iterator[str]:
             continue
         if (first.length, first.hashes) != (second.length, second.hashes) and not path.startswith("points/"):
             yield f"THE CONTENT of {path} changes: {_size(first)} becomes {_size(second)}"
+        yield f"{_noun(path)} {path} changes:"
         yield from _order_lines(path, first, second, new.targets)
         yield from _file_lines(path, first.unrecognized_fields, second.unrecognized_fields)
 
@@ -164,16 +165,16 @@ def _custom_lines(path: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> 
             f" {new['rollback_from']}"
         )
         old, new = ({k: v for k, v in c.items() if k != "rollback_from"} for c in (old, new))
-    for name in (*new, *(name for name in old if name not in new)):
+    for name in in_order({**old, **new}):
         if name in old and name in new and old[name] == new[name]:
             continue
         if name not in new:
             label, words = field_words(name, old[name])
-            yield f"  {path}: {label} is no longer {words}"
+            yield f"  {label}: no longer {words}"
             continue
         label, words = field_words(name, new[name])
         instead = f" instead of {field_words(name, old[name])[1]}" if name in old else ""
-        yield f"  {path}: {label} is {words}{instead}"
+        yield f"  {label}: {words}{instead}"
 
 
 def _other_fields(words: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:

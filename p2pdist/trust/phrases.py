@@ -7,7 +7,7 @@ it stands, and nothing in it can steer a terminal.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,6 +23,12 @@ def field_words(name: str, value: Any) -> tuple[str, str]:
     """Name a field of a release or of a seed grant, and its value."""
     label, words = _FIELDS.get(name, (name, repr))
     return label, words(value)
+
+
+def in_order(fields: Iterable[str]) -> list[str]:
+    """Sort the names of fields: as people look for them, and unknown ones last."""
+    known = list(_FIELDS)
+    return sorted(fields, key=lambda name: (known.index(name) if name in _FIELDS else len(known), name))
 
 
 def size_words(count: Any) -> str:
@@ -95,19 +101,19 @@ def _limit(words_for_none: str, after: str = "") -> Callable[[Any], str]:
 
 
 _FIELDS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
-    "product": ("the product", _text),
-    "version": ("the version", _text),
-    "sequence": ("the sequence number", repr),
-    "platform": ("the platform", _text),
-    "info_hash": ("the info-hash", _text),
-    "recipe": ("the installation", recipe_words),
-    "prerequisites": ("what must be installed first", _list),
-    "mirrors": ("the list of mirrors", _list),
-    "node": ("the node", _text),
-    "duties": ("the list of duties", _list),
-    "scope": ("the scope", _text),
-    "addresses": ("the list of addresses", _list),
-    "expires": ("the end", _date),
-    "disk_bytes": ("the share of its disk", _limit("all that is free")),
-    "wan_bytes_per_s": ("the rate from outside its site", _limit("unlimited", " per second")),
+    "product": ("product", _text),
+    "version": ("version", _text),
+    "sequence": ("sequence number", repr),
+    "platform": ("platform", _text),
+    "info_hash": ("info-hash", _text),
+    "recipe": ("installation", recipe_words),
+    "prerequisites": ("needs first", _list),
+    "mirrors": ("mirrors", _list),
+    "node": ("node", _text),
+    "duties": ("duties", _list),
+    "scope": ("scope", _text),
+    "addresses": ("addresses", _list),
+    "expires": ("ends", _date),
+    "disk_bytes": ("disk", _limit("all that is free")),
+    "wan_bytes_per_s": ("rate from outside its site", _limit("unlimited", " per second")),
 }

@@ -681,6 +681,27 @@ def test_roles_that_did_not_change_come_in_and_the_others_are_named(desk: Desk) 
     assert rows["channel-stable"]["signed"] == [[]]
 
 
+def test_a_request_that_came_back_signed_is_not_overwritten(desk: Desk) -> None:
+    request = desk.home / "request.json"
+    desk.done("export", request)
+    desk.done("export", request)  # nobody has signed it yet
+    dev = ("--key", desk.repository / "keys" / "dev.key")
+    desk.done("sign", "--request", request, *dev, "--yes", "--passphrase-file", desk.passphrase)
+    assert "carries signatures on the channel 'stable'" in desk.refused(2, "export", request)
+    desk.done("import", request)
+    desk.done("export", request)
+    assert "is no signing request" in desk.refused(2, "export", desk.passphrase)
+
+
+def test_a_key_that_cannot_be_spared_is_to_be_replaced(desk: Desk) -> None:
+    error = desk.refused(2, "revoke", "key", "dev")
+    assert "of the keys of the channel 'stable' 0 would be left, and 1 must sign" in error
+    assert "--replace NAME" in error and "--threshold" not in error
+    desk.done("revoke", "key", "bob")
+    error = desk.refused(2, "revoke", "key", "carol")
+    assert "--replace NAME" in error and "--threshold 1" in error
+
+
 def test_a_change_says_whose_signatures_it_makes_void(desk: Desk) -> None:
     desk.sign("dev", "ops")
     motd = desk.file("motd")

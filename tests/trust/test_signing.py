@@ -267,7 +267,7 @@ def test_an_older_release_becomes_newer_only_by_a_number_and_in_plain_words() ->
     assert "rollback_from" not in custom  # there is nothing newer to come back from
     text = words(state, "channel-stable")
     assert f"{target('1.0')} BECOMES NEWER, compared with {target('2.0')}: devices take it" in text
-    assert "the sequence number is 3 instead of 1" in text
+    assert "sequence number: 3 instead of 1" in text
 
 
 def test_a_withdrawn_release_does_not_hand_its_number_on() -> None:
@@ -485,7 +485,7 @@ def test_an_added_and_a_withdrawn_release_are_said_with_hash_and_recipe() -> Non
     text = words(state, "channel-stable")
     assert f"the release {target('1.0')} is withdrawn" in text
     assert f"the release {target('2.0')} is added: 10 bytes, SHA-256 {'ef' * 32}" in text
-    assert "the installation is the file /etc/motd with the mode 0644, within 60 s" in text
+    assert "installation: the file /etc/motd with the mode 0644, within 60 s" in text
 
 
 def test_a_rollback_permission_stands_out() -> None:
@@ -534,10 +534,10 @@ def test_a_grant_is_said_in_full() -> None:
     changes.put_grant(state, grant(), now())
     text = words(state, "points")
     assert f"the seed grant points/{NODE}.grant is added" in text
-    assert "the scope is /emea" in text
-    assert "the list of duties is seed" in text
-    assert "the end is 2033-05-18 03:33 UTC" in text
-    assert "the share of its disk is all that is free" in text
+    assert "scope: /emea" in text
+    assert "duties: seed" in text
+    assert "ends: 2033-05-18 03:33 UTC" in text
+    assert "disk: all that is free" in text
 
 
 @pytest.mark.parametrize(
@@ -577,7 +577,7 @@ def test_nothing_in_a_draft_steers_the_terminal_of_whoever_looks() -> None:
     file = state.open("channel-stable", now()).targets[target("1.0")]
     file.unrecognized_fields["custom"] = {**file.custom, "version": "1\x1b[2J\u202e"}
     text = words(state, "channel-stable")
-    assert r"the version is 1\x1b[2J\u202e" in text
+    assert r"version: 1\x1b[2J\u202e" in text
 
 
 def test_no_draft_has_no_differences() -> None:
