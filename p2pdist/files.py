@@ -82,9 +82,13 @@ def locked(path: Path, *, what: str) -> Iterator[None]:
     """Hold the lock file *path* for as long as the block runs; the kernel frees it if we are killed.
 
     Raises:
-        Unavailable: another process holds it. *what* names the resource in the message.
+        Unavailable: another process holds it, or it cannot be made. *what* names the resource.
     """
-    with path.open("a+b") as file:
+    try:
+        opened = path.open("a+b")
+    except OSError as error:
+        raise storage_error(f"{path} could not be opened", error) from error
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -215,9 +215,10 @@ def match_key(keys: Sequence[Key], text: str) -> Key:
     return matching[0]
 
 
-def highest_sequences(signed: Targets) -> dict[str, int]:
-    """Return the highest sequence number that each product of a channel ever had."""
-    highest: dict[str, int] = dict(signed.unrecognized_fields.get(SEQUENCES_FIELD, {}))
+def highest_sequences(signed: Targets, *, withdrawn: bool = True) -> dict[str, int]:
+    """Return the highest sequence number that each product of a channel ever had, or has now."""
+    remembered = signed.unrecognized_fields.get(SEQUENCES_FIELD, {}) if withdrawn else {}
+    highest: dict[str, int] = dict(remembered)
     for path, file in signed.targets.items():
         product = path.split("/")[1]
         highest[product] = max(highest.get(product, 0), (file.custom or {}).get("sequence", 0))

@@ -80,27 +80,29 @@ def _order_lines(
     path: str, old: TargetFile, new: TargetFile, targets: Mapping[str, TargetFile]
 ) -> Iterator[str]:
     """Say that a release that was signed before takes another place among those of its product."""
-    before, after = _number(old), _number(new)
+    before, after = _place(old), _place(new)
     if before is None or after is None or before == after:
         return
-    low, high = sorted((before, after))
-    product = path.split("/")[1]
+    low, high = sorted((before[1], after[1]))
     passed = [
         other
         for other, file in sorted(targets.items())
-        if other.split("/")[1] == product and low <= (_number(file) or 0) <= high and other != path
+        if other != path and (place := _place(file)) and place[0] == after[0] and low <= place[1] <= high
     ]
     which = f", compared with {', '.join(passed)}" if passed else ""
-    if after > before:
+    if after[1] > before[1]:
         yield f"{path} BECOMES NEWER{which}: devices take it for an update"
     else:
         yield f"{path} BECOMES OLDER{which}: devices that have a newer release refuse it"
 
 
-def _number(file: TargetFile) -> int | None:
+def _place(file: TargetFile) -> tuple[str, int] | None:
+    """A release's product and sequence number; None where there is none, in a draft from elsewhere."""
     custom = file.unrecognized_fields.get("custom")
-    sequence = custom.get("sequence") if isinstance(custom, dict) else None
-    return sequence if isinstance(sequence, int) else None
+    if not isinstance(custom, dict):
+        return None
+    product, sequence = custom.get("product"), custom.get("sequence")
+    return (product, sequence) if isinstance(product, str) and isinstance(sequence, int) else None
 
 
 def _delegation_lines(old: Delegations | None, new: Delegations | None) -> Iterator[str]:

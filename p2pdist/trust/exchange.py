@@ -145,7 +145,8 @@ def _published_roles(state: SigningState) -> list[str]:
     if TARGETS not in state.published:
         return []
     delegations = state.published[TARGETS].signed.delegations
-    return [ROOT, TARGETS, *(delegations.roles or {})]
+    delegated = (delegations.roles or {}) if delegations is not None else {}
+    return [role for role in (ROOT, TARGETS, *delegated) if role in state.published]
 
 
 class Imported(msgspec.Struct, frozen=True, kw_only=True):

@@ -48,10 +48,11 @@ def put_release(
     if (product, version) != (parse_product(custom.product), custom.version):
         raise UsageError(f"{target} is not the path of {custom.product} {custom.version}")
     role = _existing_role(state, channel)
-    targets = state.latest(role).signed.targets
+    listed = state.latest(role).signed
+    targets = listed.targets
     check_platform(custom.platform)
     check_forms(custom)
-    _check_prerequisites(custom, highest_sequences(state.latest(role).signed), channel)
+    _check_prerequisites(custom, highest_sequences(listed, withdrawn=False), channel)
     for path, other in targets.items():
         theirs = other.custom or {}
         if path == target and other.hashes.get("sha256") != sha256:

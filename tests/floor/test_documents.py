@@ -6,6 +6,7 @@ import base64
 import copy
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from securesystemslib.exceptions import FormatError
+from securesystemslib.formats import encode_canonical
 
 from p2pdist.cli.client import Client
 from p2pdist.cli.profile import find_target
@@ -31,9 +34,10 @@ from p2pdist.trust.keys import Ed25519Signer, PublicKeyFile, load_public_key
 from p2pdist.trust.metadatasets import EMPTY_INDEX, MetadataSets
 from p2pdist.trust.releases import put_release
 from p2pdist.trust.repository import Repository
-from p2pdist.trust.signing import Lives
+from p2pdist.trust.signing import Lives, SigningState
 from p2pdist.wire.api import DeviceList
 
+MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 DIGITS = b"9" * 5_000
 DEEP = 5_000
 HOSTILE = [
@@ -226,9 +230,6 @@ def key_set(name: str) -> KeySet:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
-    from datetime import UTC, datetime
-
-    now = datetime(2026, 1, 1, tzinfo=UTC)
     state = changes.found_fleet(
         FleetName("acme"),
         root=key_set("alice"),
@@ -236,9 +237,9 @@ def repository(tmp_path: Path) -> Repository:
         points=key_set("ops"),
         online=signer("online").public_key,
         lives=Lives(),
-        now=now,
+        now=MOMENT,
     )
-    changes.add_channel(state, ChannelName("stable"), key_set("dev"), now)
+    changes.add_channel(state, ChannelName("stable"), key_set("dev"), MOMENT)
     custom = ReleaseCustom(
         product="app",
         version="1",
@@ -248,7 +249,7 @@ def repository(tmp_path: Path) -> Repository:
         recipe=FileRecipe(path="/f"),
     )
     target = TargetPath("stable/app/1/f")
-    put_release(state, target, custom, length=1, sha256="cd" * 32, now=now)
+    put_release(state, target, custom, length=1, sha256="cd" * 32, now=MOMENT)
     for role, name in (("root", "alice"), ("targets", "lead"), ("channel-stable", "dev")):
         state.sign(role, signer(name))
     return Repository.create(tmp_path / "repository", state)
@@ -262,15 +263,17 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from places(part, (*path, key))
 
 
-def altered(value: Any, path: tuple[Any, ...], weird: Any) -> Any:
-    """The value with something else at one place."""
+def altered(value: Any, path: tuple[Any, ...], weird: Any, *, rename: bool) -> Any:
+    """The value with something else at one place, or the same under another name, or nothing."""
     if not path:
         return weird
     made = copy.deepcopy(value)
     holder = made
     for key in path[:-1]:
         holder = holder[key]
-    if weird is None:
+    if rename and isinstance(holder, dict):
+        holder[str(weird)] = holder.pop(path[-1])
+    elif weird is None:
         del holder[path[-1]]
     else:
         holder[path[-1]] = weird
@@ -299,11 +302,12 @@ def test_only_our_errors_come_out_of_a_signing_request(repository: Repository) -
         return msgspec.json.encode({**file, "drafts": {**file["drafts"], role: text}})
 
     @settings(quick, max_examples=200)
-    @given(st.sampled_from(everywhere), st.sampled_from(WEIRD))
-    def check_drafts(place: tuple[str, tuple[Any, ...]], weird: Any) -> None:
+    @given(st.sampled_from(everywhere), st.sampled_from(WEIRD), st.booleans())
+    def check_drafts(place: tuple[str, tuple[Any, ...]], weird: Any, rename: bool) -> None:
         role, path = place
         try:
-            look_and_take(with_draft(role, altered(drafts[role], path, weird)), repository)
+            draft = altered(drafts[role], path, weird, rename=rename)
+            look_and_take(with_draft(role, draft), repository)
         except P2PDistError as error:
             assert error.what
 
@@ -318,6 +322,42 @@ def test_only_our_errors_come_out_of_a_signing_request(repository: Repository) -
     check_drafts()
     check_files()
     look_and_take(valid, repository)
+
+
+def test_only_our_errors_come_out_of_a_request_of_strangers_who_sign_anything(repository: Repository) -> None:
+    """What claims to be published carries valid signatures, of people who want to break the signer's tool."""
+    files = {role: json.loads(data) for role, data in repository.load().draft_files().items()}
+    holders = {"root": "alice", "targets": "lead", "points": "ops", "channel-stable": "dev"}
+
+    def signed(role: str, document: Any) -> bytes:
+        payload = (encode_canonical(document["signed"]) or "").encode()
+        signature = signer(holders[role]).sign(payload)
+        signatures = [{"keyid": signature.keyid, "sig": signature.signature}]
+        return json.dumps({**document, "signatures": signatures}).encode()
+
+    def request(published: dict[str, bytes]) -> bytes:
+        state = SigningState(FleetName("acme"), Lives(), published)
+        for role in ("targets", "points", "channel-stable"):
+            state.open(role, MOMENT)
+        return SigningRequest(state, [published["root"]]).encode()
+
+    place = st.sampled_from(
+        [(role, path) for role in holders for path in places(files[role]["signed"], ("signed",)) if path[1:]]
+    )
+
+    @settings(quick, max_examples=200)
+    @given(place, st.sampled_from(WEIRD), st.booleans())
+    def check(place: tuple[str, tuple[Any, ...]], weird: Any, rename: bool) -> None:
+        role, path = place
+        document = {"signed": altered(files[role], path, weird, rename=rename)["signed"]}
+        try:
+            published = {other: signed(other, files[other]) for other in files}
+            published[role] = signed(role, document)
+            look_and_take(request(published), repository)
+        except (P2PDistError, FormatError, UnicodeEncodeError) as error:  # the latter: it cannot be signed
+            assert str(error)
+
+    check()
 
 
 def test_a_draft_that_cannot_be_signed_is_not_taken_for_a_request(repository: Repository) -> None:

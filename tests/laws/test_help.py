@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,8 @@ def commands(app: App, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
             yield from commands(app[name], (*path, name))
 
 
-def shown(program: str, path: Sequence[str]) -> str:
+@functools.cache
+def shown(program: str, path: tuple[str, ...]) -> str:
     """The help of a command, as it is shown on a terminal of 80 columns."""
     written = io.StringIO()
     APPS[program].help_print(list(path), console=Console(file=written, width=80))
@@ -87,7 +89,7 @@ def test_every_command_of_the_signing_tool_shows_an_example() -> None:
 
 
 def test_the_manifest_in_the_help_is_one_that_is_taken(tmp_path: Path) -> None:
-    text = shown("p2pdist-sign", ["add"])
+    text = shown("p2pdist-sign", ("add",))
     lines = text[text.index(" [[release]]") : text.index("╭")].splitlines()
     path = tmp_path / "releases.toml"
     path.write_text("\n".join(line.strip() for line in lines))

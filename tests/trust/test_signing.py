@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from datetime import timedelta
 
 import msgspec
@@ -277,6 +278,15 @@ def test_a_withdrawn_release_does_not_hand_its_number_on() -> None:
     assert "not given again: up to app 2" in words(state, "channel-stable")
     put(state, "3.0")
     assert state.latest("channel-stable").signed.targets[target("3.0")].custom["sequence"] == 3
+
+
+def test_a_withdrawn_release_meets_no_prerequisite() -> None:
+    state = published()
+    releases.remove_release(state, target("1.0"), now())
+    custom = release_custom(product="tool", prerequisites=["app>=1"])
+    path = TargetPath("stable/tool/1.0/f")
+    with pytest.raises(UsageError, match="there is no app in the channel"):
+        releases.put_release(state, path, custom, length=1, sha256="cd" * 32, now=now())
 
 
 def test_a_channel_that_comes_back_does_not_hand_numbers_on() -> None:
@@ -570,6 +580,19 @@ def test_an_installation_is_said_in_a_sentence(recipe: AnyRecipe, said: str) -> 
 def test_a_field_of_an_installation_that_nobody_knows_is_shown() -> None:
     assert recipe_words({"kind": "file", "path": "/m", "x": 1}).endswith("; and {'x': 1}")
     assert recipe_words({"kind": "file"}) == "{'kind': 'file'}"
+
+
+def test_a_target_that_is_no_release_is_shown_as_it_stands() -> None:
+    state = published()
+    old = state.published["channel-stable"].signed.targets
+    new = state.open("channel-stable", now()).targets
+    for sequence, targets in ((1, old), (2, new)):
+        odd = copy.deepcopy(targets[target("1.0")])
+        odd.unrecognized_fields["custom"] = {"product": ["app"], "sequence": sequence}
+        targets["odd"] = odd
+    text = words(state, "channel-stable")
+    assert "the release odd changes" in text
+    assert "BECOMES" not in text
 
 
 def test_nothing_in_a_draft_steers_the_terminal_of_whoever_looks() -> None:
