@@ -11,9 +11,7 @@ file, from the working directory where it comes from the environment.
 
 from __future__ import annotations
 
-import difflib
 import re
-import tomllib
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -23,8 +21,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from p2pdist import limits
+from p2pdist.documents import decode_json, read_toml, refuse_unknown_keys, struct_in, suggestion
 from p2pdist.errors import UsageError
-from p2pdist.files import read_bounded
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -46,8 +44,8 @@ def load_config(path: Path | None, kind: type[T], environ: Mapping[str, str]) ->
     """
     raw: dict[str, Any] = {}
     if path is not None:
-        raw = _read_toml(path)
-        _refuse_unknown_keys(raw, kind, path, ())
+        raw = read_toml(path, bytes_max=limits.CONFIG_BYTES_MAX)
+        refuse_unknown_keys(raw, kind, path)
     base = path.parent.absolute() if path is not None else Path.cwd()
     _apply_environment(raw, kind, environ)
     source = str(path) if path is not None else "the configuration"
@@ -55,36 +53,6 @@ def load_config(path: Path | None, kind: type[T], environ: Mapping[str, str]) ->
         return msgspec.convert(raw, kind, dec_hook=_hook_for(base))
     except msgspec.ValidationError as error:
         raise _explained(str(error), source) from error
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    data = read_bounded(path, bytes_max=limits.CONFIG_BYTES_MAX)
-    try:
-        return tomllib.loads(data.decode())
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text", hint="save it as UTF-8") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(
-            f"{path} is not TOML: {error}", hint='write key = "value" below a [table], one a line'
-        ) from error
-    except RecursionError as error:
-        raise UsageError(f"{path} is nested too deeply", hint="tables have two levels here") from error
-
-
-def _refuse_unknown_keys(
-    raw: Mapping[str, Any], kind: type[msgspec.Struct], path: Path, outer: tuple[str, ...]
-) -> None:
-    known = {field.encode_name: _struct_in(field.type) for field in msgspec.structs.fields(kind)}
-    for key, value in raw.items():
-        if key not in known:
-            raise UsageError(
-                f"{path}: unknown key {'.'.join((*outer, key))}", hint=_suggestion(key, known, "keys here")
-            )
-        inner = known[key]
-        if inner is not None:
-            for table in value if isinstance(value, list) else [value]:
-                if isinstance(table, dict):
-                    _refuse_unknown_keys(table, inner, path, (*outer, key))
 
 
 def _apply_environment(raw: dict[str, Any], kind: type[msgspec.Struct], environ: Mapping[str, str]) -> None:
@@ -96,7 +64,7 @@ def _apply_environment(raw: dict[str, Any], kind: type[msgspec.Struct], environ:
             _put(raw, keys, _parse_variable(name, environ[name], field_type))
         elif name.startswith(tuple(tables)):
             raise UsageError(
-                f"environment variable {name} sets nothing", hint=_suggestion(name, names, "variables")
+                f"environment variable {name} sets nothing", hint=suggestion(name, names, "variables")
             )
 
 
@@ -105,7 +73,7 @@ def _variables(
 ) -> Iterator[tuple[str, tuple[tuple[str, ...], Any]]]:
     for field in msgspec.structs.fields(kind):
         keys = (*outer, field.encode_name)
-        inner = _struct_in(field.type)
+        inner = struct_in(field.type)
         if inner is None:
             yield _PREFIX + "_".join(keys).upper().replace("-", "_"), (keys, field.type)
         elif not _is_list(field.type):
@@ -123,12 +91,11 @@ def _parse_variable(name: str, text: str, field_type: Any) -> Any:
     """Read *text* as *field_type* and return it as TOML would have given it."""
     raw: Any = text
     if _is_list(field_type):
-        try:
-            raw = msgspec.json.decode(text) if text.startswith("[") else text.split(",") if text else []
-        except msgspec.DecodeError as error:
-            raise UsageError(
-                f"environment variable {name}: {error}", hint='write a,b or ["a", "b"]'
-            ) from error
+        if text.startswith("["):
+            what = f"environment variable {name} is not a list"
+            raw = decode_json(text, list[Any], what, hint='write a,b or ["a", "b"]')
+        else:
+            raw = text.split(",") if text else []
     try:
         value = msgspec.convert(raw, field_type, strict=False, dec_hook=_hook_for(Path.cwd()))
     except msgspec.ValidationError as error:
@@ -141,7 +108,10 @@ def _hook_for(base: Path) -> Any:
         if kind is Path:
             if not isinstance(value, str) or not value or "\0" in value:
                 raise ValueError('Expected a path such as "/var/lib/p2pdist"')
-            return base / Path(value).expanduser()
+            try:
+                return base / Path(value).expanduser()
+            except RuntimeError as error:  # "~nobody/x"
+                raise ValueError(str(error)) from error
         raise TypeError(f"configuration types hold no {kind.__name__}")
 
     return hook
@@ -159,22 +129,6 @@ def _explained(message: str, source: str) -> UsageError:
 
 def _lowered(message: str) -> str:
     return message[:1].lower() + message[1:].replace("`", "'")
-
-
-def _suggestion(word: str, known: Mapping[str, object], what: str) -> str:
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else f"the {what} are {', '.join(sorted(known))}"
-
-
-def _struct_in(annotation: Any) -> type[msgspec.Struct] | None:
-    """The struct that *annotation* is, may be, or is a list of."""
-    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
-        return annotation
-    for part in typing.get_args(annotation):
-        inner = _struct_in(part)
-        if inner is not None:
-            return inner
-    return None
 
 
 def _is_list(annotation: Any) -> bool:

@@ -18,6 +18,10 @@ from pathlib import Path
 from p2pdist.errors import P2PDistError, Unavailable, UsageError
 
 
+class DiskFull(Unavailable):
+    """There is no space, or the quota is used up. A service tries again by itself, a command cannot."""
+
+
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Replace *path* by *data*. Blocking; call it in a worker thread from trio.
 
@@ -66,6 +70,8 @@ def read_bounded(path: Path, *, bytes_max: int) -> bytes:
             data = file.read(bytes_max + 1)
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror})") from error
+    except ValueError as error:  # a zero byte, or half a character
+        raise UsageError(f"{str(path)!r} is not the name of a file") from error
     if len(data) > bytes_max:
         raise UsageError(f"{path} is larger than {bytes_max} bytes", hint="this is not the right file")
     return data
@@ -76,9 +82,13 @@ def locked(path: Path, *, what: str) -> Iterator[None]:
     """Hold the lock file *path* for as long as the block runs; the kernel frees it if we are killed.
 
     Raises:
-        Unavailable: another process holds it. *what* names the resource in the message.
+        Unavailable: another process holds it, or it cannot be made. *what* names the resource.
     """
-    with path.open("a+b") as file:
+    try:
+        opened = path.open("a+b")
+    except OSError as error:
+        raise storage_error(f"{path} could not be opened", error) from error
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -90,11 +100,12 @@ def locked(path: Path, *, what: str) -> Iterator[None]:
 
 def storage_error(what: str, error: OSError) -> P2PDistError:
     """Turn an error of the file system into ours, with a hint that fits its cause."""
+    words = f"{what} ({error.strerror})"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(words, hint="free some space; the work goes on by itself")
     hints = {
-        errno.ENOSPC: "free some space; the work goes on by itself",
-        errno.EDQUOT: "the quota is used up; free some space",
         errno.EROFS: "the file system is read-only; check the disk",
         errno.EACCES: "check the owner and permissions",
         errno.EPERM: "check the owner and permissions",
     }
-    return Unavailable(f"{what} ({error.strerror})", hint=hints.get(error.errno or 0, "check the disk"))
+    return Unavailable(words, hint=hints.get(error.errno or 0, "check the disk"))

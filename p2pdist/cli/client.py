@@ -13,6 +13,7 @@ import msgspec
 
 import p2pdist
 from p2pdist.cli.profile import Target
+from p2pdist.documents import decode_json
 from p2pdist.errors import P2PDistError, PeerError, TrustError, Unavailable, UsageError
 from p2pdist.wire.api import PROBLEM_TYPE, ProblemDetails
 
@@ -115,13 +116,13 @@ class Client:
         return response
 
     def _decoded(self, response: httpx.Response, answer: type[T]) -> T:
-        try:
-            return msgspec.json.decode(response.content, type=answer)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise PeerError(
-                f"{self._server} answered with something else than expected ({error})",
-                hint="compare the versions: p2pdist --version, and p2pdist status",
-            ) from error
+        return decode_json(
+            response.content,
+            answer,
+            f"{self._server} answered with something else than expected",
+            hint="compare the versions: p2pdist --version, and p2pdist status",
+            family=PeerError,
+        )
 
     def _unreachable(self, error: httpx.TransportError) -> P2PDistError:
         text = str(error) or type(error).__name__
@@ -150,8 +151,8 @@ def segment(text: str) -> str:
 def _problem(response: httpx.Response) -> P2PDistError:
     if response.headers.get("content-type") == PROBLEM_TYPE:
         try:
-            problem = msgspec.json.decode(response.content, type=ProblemDetails)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            problem: ProblemDetails = decode_json(response.content, ProblemDetails, "it is no problem")
+        except UsageError:
             pass
         else:
             return _FAMILIES.get(problem.title, Unavailable)(problem.detail, hint=problem.hint)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 import p2pdist
 from p2pdist.cli import content, fleet, overview, rollout
 from p2pdist.cli.output import errors
 from p2pdist.cli.words import plain
 from p2pdist.errors import P2PDistError
+from p2pdist.programs import report_defect, shown_default
 
 EPILOGUE = """\
 Exit codes: 0 done · 1 a defect · 2 wrong usage, or not permitted · 3 the server broke the protocol ·
@@ -19,7 +20,9 @@ Exit codes: 0 done · 1 a defect · 2 wrong usage, or not permitted · 3 the ser
 
 app = App(
     name="p2pdist",
-    help="Operate a p2pdist fleet. Begin with: p2pdist login https://HOST:7600 --token-file FILE --ca FILE",
+    help="Operate a p2pdist fleet. Begin with:\n\n"
+    "    p2pdist login https://HOST:7600 --token-file FILE --ca FILE",
+    default_parameter=Parameter(show_default=shown_default),
     help_epilogue=EPILOGUE,
     version=p2pdist.__version__,
     result_action="return_value",
@@ -64,6 +67,8 @@ def run(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has seen enough
         return 0
+    except Exception as error:  # noqa: BLE001 - the program's outer boundary
+        return report_defect("p2pdist", error)
     except SystemExit as ended:  # cyclopts has printed what is wrong with the arguments
         return 2 if ended.code else 0
     return 0

@@ -8,7 +8,6 @@ token and the authority's certificate, in ``~/.config/p2pdist``.
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from p2pdist import limits
+from p2pdist.documents import read_toml
 from p2pdist.errors import UsageError
 from p2pdist.files import read_bounded, write_atomic, write_secret
 
@@ -134,8 +134,8 @@ def _environment_path(environ: Mapping[str, str], name: str) -> Path | None:
 
 
 def _read_profile(path: Path) -> _ProfileFile:
-    data = read_bounded(path, bytes_max=limits.PROFILE_BYTES_MAX)
+    raw = read_toml(path, bytes_max=limits.PROFILE_BYTES_MAX)
     try:
-        return msgspec.convert(tomllib.loads(data.decode()), _ProfileFile)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        return msgspec.convert(raw, _ProfileFile)
+    except msgspec.ValidationError as error:
         raise UsageError(f"{path} is not a valid profile ({error})", hint="run p2pdist login again") from None

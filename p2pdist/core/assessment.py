@@ -6,15 +6,14 @@ yet, so that a device refuses a wrong release at once instead of waiting for som
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from p2pdist.errors import UsageError
 from p2pdist.ids import SwarmName
 from p2pdist.trust.catalog import Release
-
-_PREREQUISITE = re.compile(r"([a-z0-9][a-z0-9._+-]{0,127})>=([0-9]{1,16})\Z")
+from p2pdist.trust.requirements import parse_prerequisite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,12 +100,13 @@ def supersedes(newer: Release, older: Release) -> bool:
 def _prerequisites(release: Release, installed: Mapping[str, int]) -> Verdict | None:
     missing = []
     for text in release.prerequisites:
-        match = _PREREQUISITE.match(text)
-        if match is None:
+        try:
+            product, least = parse_prerequisite(text)
+        except UsageError:
             reason = f"{release.target} has a prerequisite that this version does not understand: {text!r}"
             return Refuse(kind="metadata", reason=reason)
-        have = installed.get(f"{release.channel}/{match[1]}", 0)
-        if have < int(match[2]):
+        have = installed.get(f"{release.channel}/{product}", 0)
+        if have < least:
             missing.append(f"{text} ({f'{have} is installed' if have else 'not installed'})")
     return Wait(reason=f"needs {', '.join(missing)} first") if missing else None
 

@@ -13,7 +13,8 @@ from typing import Literal
 import msgspec
 
 from p2pdist import ids, limits
-from p2pdist.errors import P2PDistError, Unavailable
+from p2pdist.documents import decode_json
+from p2pdist.errors import Unavailable, UsageError
 from p2pdist.files import read_bounded, write_atomic
 from p2pdist.install.processes import ProcessResult
 from p2pdist.trust.catalog import Release
@@ -167,12 +168,14 @@ class Job:
         if not self._path.exists():
             return None
         try:
-            return msgspec.json.decode(read_bounded(self._path, bytes_max=_STEP_BYTES_MAX), type=Step)
-        except (P2PDistError, msgspec.DecodeError) as error:
+            data = read_bounded(self._path, bytes_max=_STEP_BYTES_MAX)
+            step: Step = decode_json(data, Step, "it is not a step")
+        except UsageError as error:
             raise Unavailable(
                 f"{self._path} is damaged ({error})",
                 hint="check what is installed of this product, then remove the file",
             ) from error
+        return step
 
 
 def failed_process(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from p2pdist.errors import P2PDistError, UsageError
 from p2pdist.files import read_bounded
 from p2pdist.logs import get_logger
 from p2pdist.node.enrol import enrol as enrol_node
+from p2pdist.programs import complain
 from p2pdist.trust.enrolment import EnrolmentBundle
 
 _log = get_logger()
@@ -99,14 +99,6 @@ def run_program(main: Callable[[], Awaitable[None]]) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
-
-
-def complain(error: P2PDistError) -> int:
-    """Print an error for people on standard error, and return its exit code."""
-    sys.stderr.write(f"error: {error.what}\n")
-    if error.hint:
-        sys.stderr.write(f"  try: {error.hint}\n")
-    return error.exit_code
 
 
 def notify_ready(status: str) -> None:

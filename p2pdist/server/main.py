@@ -21,7 +21,8 @@ from p2pdist.errors import P2PDistError
 from p2pdist.files import locked, write_atomic, write_secret
 from p2pdist.logs import configure_logging, get_logger
 from p2pdist.net.endpoints import format_endpoint
-from p2pdist.node.program import complain, run_program
+from p2pdist.node.program import run_program
+from p2pdist.programs import complain, shown_default
 from p2pdist.server.api.app import make_app
 from p2pdist.server.api.context import Api
 from p2pdist.server.api.listener import serve_api
@@ -38,6 +39,7 @@ _log = get_logger()
 app = cyclopts.App(
     name="p2pdist-server",
     help="The admin server of a p2pdist fleet.",
+    default_parameter=Parameter(show_default=shown_default),
     version=p2pdist.__version__,
     result_action="return_value",
 )

@@ -13,7 +13,9 @@ packages     from a file or a directory to a release: what it is called, how it 
 ceremony     init, channel, rotate, revoke key
 keyfiles     key new, public, list, passphrase
 content      add, list, revoke, rollback, grant
-signing      status, diff, sign, export, import, renew, discard
+looking      status, diff
+signing      sign
+drafts       export, import, renew, discard
 publishing   publish, verify
 main         the program
 

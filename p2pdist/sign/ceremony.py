@@ -86,7 +86,8 @@ def init(
 
     Nothing is signed yet: everybody looks (`diff`) and signs (`sign`) what the ceremony prepared.
 
-        p2pdist-sign -C /srv/sign init --fleet acme --root alice --root bob --root carol --threshold 2
+        p2pdist-sign -C /srv/sign init --fleet acme --threshold 2 \\
+            --root alice --root bob --root carol
 
     Called again after an interruption, it takes the keys that are there already.
 
@@ -173,6 +174,8 @@ def channel_add(
 ) -> None:
     """Add a channel with keys of its own.
 
+    Its name is the first part of its releases' paths, and of its swarm's name.
+
         p2pdist-sign channel add stable --key dev --key release --threshold 2
 
     Parameters
@@ -193,7 +196,17 @@ def channel_add(
 
 @channel_app.command(name="remove")
 def channel_remove(name: str, /, *, options: Options = OPTIONS) -> None:
-    """Remove a channel with all its releases. Devices keep what they have installed."""
+    """Remove a channel with all its releases. Devices keep what they have installed.
+
+    Signed and published it takes effect:
+
+        p2pdist-sign channel remove beta
+
+    Parameters
+    ----------
+    name
+        The channel's name.
+    """
     with options.open().change() as state:
         changes.remove_channel(state, parse_channel(name), time_now())
     changed(options, state, [f"the channel {name} is removed"], channel=name)
@@ -255,6 +268,8 @@ def revoke_key(
 ) -> None:
     """Take a lost or stolen key out of every role in which it has a say.
 
+    Let another key take its place where too few would be left:
+
         p2pdist-sign revoke key alice --replace dave.pub
 
     Parameters
@@ -274,11 +289,24 @@ def revoke_key(
         for role in roles:
             present = {k.keyid for k in changes.current_keys(state, role).keys}
             new = [k for k in added if k.keyid not in present]
+            if threshold is None:
+                _check_enough(state, role, len(present) - 1 + len(new))
             opened += changes.change_keys(
                 state, role, add=new, remove=[key], threshold=threshold, now=time_now()
             )
     names = ", ".join(role_words(role) if role != "online" else "the online roles" for role in roles)
     changed(options, state, [f"{key} loses its say in {names}"], key=key, roles=roles, opened=opened)
+
+
+def _check_enough(state: SigningState, role: str, left: int) -> None:
+    needed = changes.current_keys(state, role).threshold
+    if left < needed:
+        words = role_words(role) if role != "online" else "the snapshot and the timestamp"
+        fewer = f"; or let fewer sign: --threshold {left}" if left else ""
+        raise UsageError(
+            f"of the keys of {words} {left} would be left, and {needed} must sign",
+            hint=f"let another key take its place: --replace NAME (key new NAME makes one){fewer}",
+        )
 
 
 def _resolve(repository: Repository, texts: Sequence[str], state: SigningState) -> tuple[Key, ...]:

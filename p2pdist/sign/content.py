@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,13 +15,14 @@ from rich.table import Table
 
 from p2pdist.errors import UsageError
 from p2pdist.files import locked
-from p2pdist.ids import GroupPath, parse_channel, parse_group, parse_node_id, parse_target, swarm_of
+from p2pdist.ids import ChannelName, GroupPath, parse_channel, parse_group, parse_node_id, swarm_of
 from p2pdist.sign.ceremony import revoke_key
 from p2pdist.sign.options import CONTENT, OPTIONS, Options, changed, time_now
-from p2pdist.sign.packages import PACKAGE, PackageOptions, Prepared, packages_of, prepare
-from p2pdist.trust import changes
+from p2pdist.sign.packages import PACKAGE, Package, PackageOptions, Prepared, completed, packages_of, prepare
+from p2pdist.trust import changes, releases
 from p2pdist.trust.catalog import Duty, ReleaseCustom, SeedGrant
 from p2pdist.trust.contents import POINTS_ROLE, channel_role
+from p2pdist.trust.phrases import size_words
 from p2pdist.trust.repository import Repository
 from p2pdist.trust.signing import SigningState
 
@@ -46,14 +48,35 @@ def add(
     A directory becomes a `tree`: versions side by side, switched atomically. A `.deb` says itself what it
     is. Everything else is a `command` that runs the package, or a single `file` to be replaced.
 
-        p2pdist-sign add stable ./app-3.1 --product app --version 3.1 --health-check "bin/app --selftest"
+        p2pdist-sign add stable ./app-3.1 --product app --version 3.1 \\
+            --health-check "bin/app --selftest"
         p2pdist-sign add stable vlc_3.0.20_amd64.deb htop_3.2_amd64.deb
-        p2pdist-sign add stable setup.run --product tool --version 7 --command "{artifact} --quiet"
+        p2pdist-sign add stable setup.run --product tool --version 7 \\
+            --command "{artifact} --quiet"
         p2pdist-sign add stable motd --product motd --version 5 --to /etc/motd
         p2pdist-sign add stable --manifest releases.toml
 
-    In a manifest each package is a table [[release]] with path and the options below as keys
-    (health_check, timeout_s, mirrors).
+    Adding the same content again changes how it is installed, and leaves its sequence number as it is. In a
+    manifest each package is a table; its keys are the options below, in a file:
+
+        [[release]]
+        path = "app-3.1"    # from the manifest's directory
+        product = "app"
+        version = "3.1"
+        platform = "linux-x86_64"
+        health_check = "bin/app --selftest"
+        keep = 2
+        timeout_s = 120
+        requires = ["base>=4"]
+        mirrors = ["https://vendor.example/app-3.1.tar.zst"]
+
+        [[release]]
+        path = "motd"
+        product = "motd"
+        version = "5"
+        to = "/etc/motd"
+        mode = "0644"
+        reload = "systemctl reload motd"
 
     Parameters
     ----------
@@ -64,35 +87,41 @@ def add(
     manifest
         A TOML file that lists packages, instead of paths.
     """
-    packages = packages_of(paths or [], manifest, package.shared())
-    repository = options.open()
-    state = repository.load()
-    name = parse_channel(channel)
-    changes.next_sequence(state, name, "")  # there is such a channel, before anything is hashed
-    swarm = swarm_of(name, state.fleet)
-    added: list[dict[str, Any]] = []
-    with locked(repository.incoming / ".lock", what="adding packages"), options.progress() as progress:
-        for leftover in repository.incoming.iterdir():
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-        for one in packages:
-            with prepare(repository, name, swarm, one, progress) as prepared:
-                state = _take(repository, channel, prepared, added)
+    packages = [completed(one) for one in packages_of(paths or [], manifest, package.shared())]
+    state, added = _take_all(options, parse_channel(channel), packages)
     lines = [
-        f"{entry['target']}: sequence {entry['sequence']}, {entry['length']} bytes, info-hash"
-        f" {entry['info_hash'][:12]}…"
+        f"{entry['target']}: {entry['outcome']}, sequence {entry['sequence']}, from {entry['path']},"
+        f" {size_words(entry['length'])}, info-hash {entry['info_hash'][:12]}…"
         for entry in added
     ]
     changed(options, state, lines, added=added)
 
 
-def _take(
-    repository: Repository, channel: str, prepared: Prepared, added: list[dict[str, Any]]
-) -> SigningState:
+def _take_all(
+    options: Options, channel: ChannelName, packages: Sequence[Package]
+) -> tuple[SigningState, list[dict[str, Any]]]:
+    repository = options.open()
+    state = repository.load()
+    releases.check_channel(state, channel)  # before anything is hashed
+    swarm = swarm_of(channel, state.fleet)
+    added: list[dict[str, Any]] = []
+    dropped = []
+    with locked(repository.incoming / ".lock", what="adding packages"), options.progress() as progress:
+        for leftover in repository.incoming.iterdir():
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+        for one in packages:
+            with prepare(repository, channel, swarm, one, progress) as prepared:
+                state = _take(repository, prepared, added)
+                dropped += state.dropped
+    state.dropped = dropped
+    return state, added
+
+
+def _take(repository: Repository, prepared: Prepared, added: list[dict[str, Any]]) -> SigningState:
     torrent, package = prepared.torrent, prepared.package
-    repository.take_content(prepared.content, torrent.torrent, torrent.info_hash)
     with repository.change() as state:
-        sequence = package.sequence or changes.next_sequence(state, parse_channel(channel), package.product)
+        sequence = package.sequence or releases.sequence_for(state, prepared.target)
         custom = ReleaseCustom(
             product=package.product,
             version=package.version,
@@ -103,7 +132,7 @@ def _take(
             prerequisites=package.requires,
             mirrors=package.mirrors,
         )
-        changes.put_release(
+        outcome = releases.put_release(
             state,
             prepared.target,
             custom,
@@ -111,9 +140,12 @@ def _take(
             sha256=torrent.sha256,
             now=time_now(),
         )
+        repository.take_content(prepared.content, torrent.torrent, torrent.info_hash)
     added.append(
         {
             "target": prepared.target,
+            "outcome": outcome,
+            "path": package.path,
             "product": package.product,
             "version": package.version,
             "sequence": sequence,
@@ -129,6 +161,12 @@ def _take(
 def list_(channel: str | None = None, /, *, options: Options = OPTIONS) -> None:
     """List the releases of all channels (or of one), and the seed grants, as they will be.
 
+    Drafts included:
+
+        p2pdist-sign list
+        p2pdist-sign list stable
+        p2pdist-sign list --output json
+
     Parameters
     ----------
     channel
@@ -136,20 +174,21 @@ def list_(channel: str | None = None, /, *, options: Options = OPTIONS) -> None:
     """
     state = options.open().load()
     roles = [channel_role(parse_channel(channel))] if channel else state.roles()[2:]
-    releases: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
     grants: list[dict[str, Any]] = []
     for role in roles:
         for path, file in sorted(state.latest(role).signed.targets.items()):
             if role == POINTS_ROLE:
                 grants.append(dict(file.custom))
             else:
-                releases.append({"target": path, "length": file.length, **file.custom})
+                found.append({"target": path, "length": file.length, **file.custom})
 
     def render(console: Console) -> None:
-        table = Table("target", "sequence", "platform", "bytes", "how")
-        for release in releases:
+        table = Table("target", "sequence", "platform", "bytes", "how", "way back")
+        for release in found:
             cells = [release["target"], release["sequence"], release["platform"], release["length"]]
-            table.add_row(*map(str, cells), release["recipe"]["kind"])
+            back = release.get("rollback_from")
+            table.add_row(*map(str, cells), release["recipe"]["kind"], f"from up to {back}" if back else "-")
         console.print(table)
         table = Table("distribution point", "scope", "duties", "addresses", "until")
         for grant in grants:
@@ -159,28 +198,36 @@ def list_(channel: str | None = None, /, *, options: Options = OPTIONS) -> None:
         if grants:
             console.print(table)
 
-    options.answer({"releases": releases, "grants": grants}, render)
+    options.answer({"releases": found, "grants": grants}, render)
 
 
 @revoke_app.command(name="target")
 def revoke_target(target: str, /, *, options: Options = OPTIONS) -> None:
     """Take a release out of its channel: no device installs it any more. Those that have it keep it.
 
+    Signed and published it takes effect:
+
+        p2pdist-sign revoke target app@3.1
         p2pdist-sign revoke target stable/app/3.1/app-3.1.tar.zst
 
     Parameters
     ----------
     target
-        The release's target path, as `list` shows it.
+        PRODUCT@VERSION, or the release's target path as `list` shows it.
     """
     with options.open().change() as state:
-        changes.remove_release(state, parse_target(target), time_now())
-    changed(options, state, [f"{target} is withdrawn"], target=target)
+        path = releases.find_release(state, target)
+        releases.remove_release(state, path, time_now())
+    changed(options, state, [f"{path} is withdrawn"], target=path)
 
 
 @revoke_app.command(name="grant")
 def revoke_grant(node: str, /, *, options: Options = OPTIONS) -> None:
     """Withdraw a distribution point's seed grant.
+
+    Signed and published it takes effect:
+
+        p2pdist-sign revoke grant q5dgtkqaw4lp2wnvmzq3xjc7yhfoqjax
 
     Parameters
     ----------
@@ -201,19 +248,23 @@ def rollback(
 ) -> None:
     """Permit devices to go back to an older release, which they refuse otherwise.
 
-        p2pdist-sign rollback stable/app/3.0/app-3.0.tar.zst
+    Up to the newest one, or up to a number:
+
+        p2pdist-sign rollback app@3.0
+        p2pdist-sign rollback stable/app/3.0/app-3.0.tar.zst --from 12
 
     Parameters
     ----------
     target
-        The older release.
+        The older release: PRODUCT@VERSION, or its target path as `list` shows it.
     from_
         The highest sequence number from which devices may go back; by default the newest of the product.
     """
     with options.open().change() as state:
-        limit = changes.allow_rollback(state, parse_target(target), from_, time_now())
-    lines = [f"devices may go back to {target} from sequence numbers up to {limit}"]
-    changed(options, state, lines, target=target, rollback_from=limit)
+        path = releases.find_release(state, target)
+        limit = releases.allow_rollback(state, path, from_, time_now())
+    lines = [f"devices may go back to {path} from sequence numbers up to {limit}"]
+    changed(options, state, lines, target=path, rollback_from=limit)
 
 
 def grant(
@@ -230,7 +281,10 @@ def grant(
 ) -> None:
     """Grant a node the right to act as a distribution point. Replaces the grant that it has.
 
-        p2pdist-sign grant q5dg…qjax --scope /emea/berlin --address 10.1.0.2:7600 --disk 200GB
+    Its id is what its enrolment printed:
+
+        p2pdist-sign grant q5dgtkqaw4lp2wnvmzq3xjc7yhfoqjax \\
+            --scope /emea/berlin --address 10.1.0.2:7600 --disk 200GB
 
     Parameters
     ----------

@@ -41,7 +41,7 @@ def key_new(
     On the machine of the person who holds it, without a repository:
 
         p2pdist-sign key new dave --file dave.key
-        p2pdist-sign key public dave.key > dave.pub     (hand out this one)
+        p2pdist-sign key public dave.key --to dave.pub    # hand out this one
 
     Parameters
     ----------

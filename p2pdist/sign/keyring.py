@@ -24,7 +24,7 @@ from p2pdist.files import read_bounded
 from p2pdist.ids import parse_product
 from p2pdist.sign.options import interactive
 from p2pdist.trust.changes import current_keys, match_key
-from p2pdist.trust.keys import Kdf, SealedKeyFile, key_name, load_public_key
+from p2pdist.trust.keys import KEY_NAME_FIELD, Kdf, SealedKeyFile, key_name, load_public_key
 from p2pdist.trust.repository import Repository
 from p2pdist.trust.signing import SigningState
 
@@ -134,35 +134,46 @@ class Keyring:
         )
 
 
-def open_key(file: SealedKeyFile, passphrases: PassphraseOptions) -> Signer:
+def open_key(file: SealedKeyFile, passphrases: PassphraseOptions) -> Signer | None:
     """Open a sealed key with its passphrase, asked for up to three times on a terminal.
 
+    Returns:
+        The signer; None if nothing was typed, or nothing that opens the key.
+
     Raises:
-        UsageError: the passphrase is wrong, or there is no way to ask for it.
+        UsageError: the passphrase in a file is wrong, or there is no way to ask for it.
     """
     given = passphrases.passphrase(file.name)
     if given is not None:
         return file.open(given)
     for left in reversed(range(_TRIES)):
+        typed = _ask(f"Passphrase for {key_name(file.public_key)} (Enter leaves it out): ")
+        if not typed:
+            return None
         try:
-            return file.open(_ask(f"Passphrase for {key_name(file.public_key)}: "))
+            return file.open(typed)
         except UsageError as error:
-            if not left or "does not open" not in error.what:
+            if "does not open" not in error.what:
                 raise
-            print(f"{error.what}; once more.")
-    raise AssertionError("not reached")
+            print(f"{error.what}; {'once more' if left else 'it is left out'}.")
+    return None
 
 
-def open_uri(entry: str, wanted: Sequence[Key], passphrases: PassphraseOptions) -> Signer:
-    """Open a signer of securesystemslib, such as a hardware token, from ``NAME=URI``.
+def parse_signer(entry: str, wanted: Sequence[Key]) -> tuple[Key, str]:
+    """Read ``NAME=URI``, a signer of securesystemslib such as a hardware token: which key it has, and where.
 
     Raises:
-        UsageError: no such key is wanted, or the signer cannot be had.
+        UsageError: it is not written so, or no such key is wanted.
     """
     name, separator, uri = entry.partition("=")
     if not separator:
         raise UsageError(f"{entry!r} names no signer", hint="write NAME=URI, such as alice=hsm:2")
-    key = match_key(wanted, name)
+    return match_key(wanted, name), uri
+
+
+def open_uri(uri: str, key: Key, passphrases: PassphraseOptions) -> Signer:
+    """Open a signer of securesystemslib. Raises UsageError if it cannot be had."""
+    name = str(key.unrecognized_fields.get(KEY_NAME_FIELD, key.keyid[:8]))
 
     def secret(what: str) -> str:
         given = passphrases.passphrase(name)

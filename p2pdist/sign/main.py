@@ -4,38 +4,35 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from cyclopts import App, Parameter
 
 import p2pdist
 from p2pdist.errors import P2PDistError
-from p2pdist.sign import ceremony, content, keyfiles, publishing, signing
-from p2pdist.sign.options import CONTENT, KEYS, PUBLICATION, SIGNING, complain
-
-
-def _shown_default(value: Any) -> str:
-    """Say what an option is without being given; nothing where that is plain."""
-    return "" if value in ("", ()) else str(value)
-
+from p2pdist.programs import complain, report_defect, shown_default
+from p2pdist.sign import ceremony, content, drafts, keyfiles, looking, publishing, signing
+from p2pdist.sign.options import CONTENT, KEYS, PUBLICATION, SIGNING
 
 app = App(
     name="p2pdist-sign",
     version=p2pdist.__version__,
-    default_parameter=Parameter(negative=(), show_default=_shown_default),
+    default_parameter=Parameter(negative=(), show_default=shown_default),
     help="""Sign what the fleet installs. Works without a server and without a network.
 
     A first release, from nothing:
 
-        p2pdist-sign init --fleet acme --root alice --root bob --root carol --threshold 2
+        p2pdist-sign init --fleet acme --threshold 2 \\
+            --root alice --root bob --root carol
         p2pdist-sign channel add stable --key alice --key bob
         p2pdist-sign add stable ./app-3.1 --product app --version 3.1
         p2pdist-sign diff
         p2pdist-sign sign
         p2pdist-sign publish /srv/publication
 
-    Exit codes: 0 done, 2 a mistake in the call, 3 malformed input, 4 something is not to be trusted,
-    5 try again later (disk full, repository in use).""",
+    The repository is the directory where you are, or -C DIR, or P2PDIST_SIGN_REPOSITORY.
+
+    Exit codes: 0 done, 1 a defect, 2 a mistake in the call, 3 malformed input, 4 something is not to be
+    trusted, 5 try again later (disk full, repository in use).""",
 )
 
 app.command(ceremony.init, group=KEYS)
@@ -47,13 +44,13 @@ app.command(content.list_, name="list", group=CONTENT)
 app.command(content.grant, group=CONTENT)
 app.command(content.revoke_app)
 app.command(content.rollback, group=CONTENT)
-app.command(signing.status, group=SIGNING)
-app.command(signing.diff, group=SIGNING)
+app.command(looking.status, group=SIGNING)
+app.command(looking.diff, group=SIGNING)
 app.command(signing.sign, group=SIGNING)
-app.command(signing.export, group=SIGNING)
-app.command(signing.import_, name="import", group=SIGNING)
-app.command(signing.renew, group=SIGNING)
-app.command(signing.discard, group=SIGNING)
+app.command(drafts.export, group=SIGNING)
+app.command(drafts.import_, name="import", group=SIGNING)
+app.command(drafts.renew, group=SIGNING)
+app.command(drafts.discard, group=SIGNING)
 app.command(publishing.publish, group=PUBLICATION)
 app.command(publishing.verify, group=PUBLICATION)
 
@@ -61,13 +58,28 @@ app.command(publishing.verify, group=PUBLICATION)
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     try:
-        app(arguments, result_action="return_value")
+        app(options_last(sys.argv[1:] if arguments is None else arguments), result_action="return_value")
     except P2PDistError as error:
         return complain(error)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; nothing is half done\n")
         return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has seen enough
+        return 0
+    except Exception as error:  # noqa: BLE001 - the program's outer boundary
+        return report_defect(app.name[0], error)
     return 0
+
+
+def options_last(arguments: Sequence[str]) -> list[str]:
+    """Let options of every command stand before it, too: ``p2pdist-sign -C DIR status``."""
+    rest, leading = list(arguments), list[str]()
+    while len(rest) > 1 and rest[0] in ("-C", "--repository", "--output"):
+        leading += rest[:2]
+        del rest[:2]
+    end = rest.index("--") if "--" in rest else len(rest)
+    return [*rest[:end], *leading, *rest[end:]]
 
 
 def main() -> None:

@@ -16,7 +16,6 @@ from cyclopts import Group, Parameter
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from p2pdist.errors import P2PDistError
 from p2pdist.trust.publishing import Progress as Report
 from p2pdist.trust.refusals import role_words
 from p2pdist.trust.repository import Repository
@@ -80,21 +79,16 @@ def time_now() -> datetime:
     return datetime.now(UTC)
 
 
-def complain(error: P2PDistError) -> int:
-    """Print an error for people on standard error, and return its exit code."""
-    sys.stderr.write(f"error: {error.what}\n")
-    if error.hint:
-        sys.stderr.write(f"  try: {error.hint}\n")
-    return error.exit_code
-
-
 def changed(options: Options, state: SigningState, lines: list[str], **result: Any) -> None:
-    """Answer after a change: what was done, and who must sign now."""
+    """Answer after a change: what was done, whose signatures it made void, and who must sign now."""
     wanted = signatures_wanted(state)
+    dropped = [{"role": role, "key": key} for role, key in state.dropped]
 
     def render(console: Console) -> None:
         for line in lines:
             console.print(line, markup=False)
+        for role, key in state.dropped:
+            console.print(f"dropped: the signature of {key} on {role_words(role)}", markup=False)
         for role, text in wanted.items():
             console.print(f"  {role_words(role)} waits for {text}", markup=False)
         if wanted:
@@ -102,7 +96,7 @@ def changed(options: Options, state: SigningState, lines: list[str], **result: A
         elif state.drafts:
             console.print("everything is signed; next: p2pdist-sign publish DIR", markup=False)
 
-    options.answer({**result, "waiting": wanted}, render)
+    options.answer({**result, "dropped": dropped, "waiting": wanted}, render)
 
 
 def signatures_wanted(state: SigningState) -> dict[str, str]:
@@ -119,6 +113,15 @@ def signatures_wanted(state: SigningState) -> dict[str, str]:
         if parts:
             wanted[role] = "; and ".join(parts)
     return wanted
+
+
+def agreed(question: str) -> bool:
+    """Ask a question on the terminal; only y or yes is a yes, and the end of the input is a no."""
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        print()
+        return False
 
 
 def interactive() -> bool:

@@ -7,7 +7,6 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,19 +18,30 @@ from cyclopts import Parameter
 from msgspec import Meta
 
 from p2pdist import limits
+from p2pdist.documents import read_toml, refuse_unknown_keys
 from p2pdist.errors import UsageError
-from p2pdist.files import read_bounded, storage_error
+from p2pdist.files import storage_error
 from p2pdist.ids import ChannelName, SwarmName, TargetPath, parse_product, parse_target
 from p2pdist.install.archive import pack_tree
 from p2pdist.swarm.torrents import MadeTorrent, make_torrent
 from p2pdist.trust.catalog import AnyRecipe, CommandRecipe, DebRecipe, FileRecipe, TreeRecipe
 from p2pdist.trust.publishing import Progress
 from p2pdist.trust.repository import Repository
+from p2pdist.trust.requirements import check_mirror, check_platform, parse_prerequisite
 
 How = Literal["tree", "deb", "command", "file"]
 
 _CHUNK_BYTES = limits.MIB
-_DEB_PLATFORMS = {"amd64": "linux-x86_64", "arm64": "linux-aarch64", "i386": "linux-i686", "all": "linux"}
+_DEB_PLATFORMS = {
+    "amd64": "linux-x86_64",
+    "arm64": "linux-aarch64",
+    "i386": "linux-i686",
+    "armhf": "linux-armv7l",
+    "ppc64el": "linux-ppc64le",
+    "riscv64": "linux-riscv64",
+    "s390x": "linux-s390x",
+    "all": "linux",
+}
 _DPKG_DEB_TIMEOUT_S = 60
 
 
@@ -76,7 +86,8 @@ class PackageOptions:
     """The number by which devices tell newer from older; by default one more than the highest."""
 
     platform: str = ""
-    """any, linux, or linux-x86_64; a Debian package brings its own."""
+    """any (default), linux, or with the architecture, such as linux-x86_64 or linux-aarch64; a Debian
+    package brings its own."""
 
     install: How | None = None
     """How it is installed; found out from the package and the options below where it is left out."""
@@ -109,10 +120,11 @@ class PackageOptions:
     """How long the installation may take, in seconds."""
 
     requires: tuple[str, ...] = ()
-    """PRODUCT>=SEQUENCE of the same channel that must be installed first."""
+    """PRODUCT>=SEQUENCE of the same channel that must be installed first. Can be given several times."""
 
     mirror: tuple[str, ...] = ()
-    """An HTTPS address from which distribution points may fetch the same content."""
+    """An HTTPS address from which distribution points may fetch the same content. Can be given several
+    times."""
 
     def shared(self) -> Package:
         """Return what these options say about every package."""
@@ -154,17 +166,18 @@ def read_manifest(path: Path) -> list[Package]:
     """Read a manifest: TOML with one ``[[release]]`` for each package.
 
     Raises:
-        UsageError: it cannot be read, or a table in it is not a package.
+        UsageError: it cannot be read, a table in it is not a package, or has a key that is none.
     """
+    raw = read_toml(path, bytes_max=4 * limits.MIB)
+    refuse_unknown_keys(raw, _Manifest, path)
     try:
-        raw = tomllib.loads(read_bounded(path, bytes_max=4 * limits.MIB).decode())
         releases = msgspec.convert(raw, _Manifest, strict=True).release
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+    except msgspec.ValidationError as error:
         raise UsageError(f"{path} is not a manifest ({error})", hint="write one [[release]] each") from None
     return [msgspec.structs.replace(r, path=str(path.parent / r.path)) for r in releases]
 
 
-class _Manifest(msgspec.Struct, forbid_unknown_fields=True):
+class _Manifest(msgspec.Struct):
     release: Annotated[list[Package], Meta(min_length=1, max_length=1_000)]
 
 
@@ -172,16 +185,13 @@ class _Manifest(msgspec.Struct, forbid_unknown_fields=True):
 def prepare(
     repository: Repository, channel: ChannelName, swarm: SwarmName, package: Package, progress: Progress
 ) -> Iterator[Prepared]:
-    """Bring a package into the repository's scratch; what is not taken from there vanishes afterwards.
+    """Bring a completed package into the repository's scratch; what is not taken from there vanishes.
 
     Raises:
-        UsageError: it cannot be read, or its fields do not make a release.
+        UsageError: its content cannot be a release's.
         Unavailable: the disk is full or fails.
     """
     source = Path(package.path)
-    if not source.exists():
-        raise UsageError(f"{source} does not exist", hint="check the path")
-    package = _completed(package, source)
     try:
         with tempfile.TemporaryDirectory(dir=repository.incoming) as scratch:
             content = Path(scratch) / "content"
@@ -213,8 +223,16 @@ def _copy(source: Path, content: Path, progress: Progress) -> None:
             progress(f"copying {source.name}", done, total)
 
 
-def _completed(package: Package, source: Path) -> Package:
-    """Fill in what can be found out, and check what was said."""
+def completed(package: Package) -> Package:
+    """Fill in what can be found out, and check everything that can be checked without reading the content.
+
+    Raises:
+        UsageError: there is no such file or directory, or the fields do not make a release.
+    """
+    source = Path(package.path)
+    if not source.is_file() and not source.is_dir():
+        what = "is neither a file nor a directory" if source.exists() else "does not exist"
+        raise UsageError(f"{source} {what}", hint="check the path")
     how = package.install or _guessed(package, source)
     if (how == "tree") != source.is_dir():
         kind = "a directory" if source.is_dir() else "a file"
@@ -233,6 +251,12 @@ def _completed(package: Package, source: Path) -> Package:
     if not package.product or not package.version:
         raise UsageError(f"{source.name} needs a product and a version", hint="say --product and --version")
     parse_product(package.product)
+    check_platform(package.platform)
+    for text in package.requires:
+        parse_prerequisite(text)
+    for text in package.mirrors:
+        check_mirror(text)
+    _recipe(package, 0, 0)
     return package
 
 
@@ -258,7 +282,7 @@ def _recipe(package: Package, unpacked_bytes: int, entries: int) -> AnyRecipe:
     if package.install == "tree":
         kind = TreeRecipe
         fields = {"unpacked_bytes": unpacked_bytes, "entries": entries, "keep": package.keep}
-        fields["health_check"] = shlex.split(package.health_check)
+        fields["health_check"] = _arguments("health check", package.health_check)
     elif package.install == "deb":
         kind = DebRecipe
         name, version, architecture = _control_fields(Path(package.path))
@@ -267,18 +291,29 @@ def _recipe(package: Package, unpacked_bytes: int, entries: int) -> AnyRecipe:
         kind = CommandRecipe
         if not package.command:
             raise UsageError("a command package needs a command", hint="--command '{artifact} --silent'")
-        fields = {"arguments": shlex.split(package.command), "check": shlex.split(package.check)}
+        fields = {"arguments": _arguments("command", package.command)}
+        fields["check"] = _arguments("check", package.check)
         fields["expected_exit_codes"] = package.expect
     else:
         kind = FileRecipe
         if not package.to:
             raise UsageError("a file package needs its place on the device", hint="--to /etc/app.conf")
-        fields = {"path": package.to, "mode": _mode(package.mode), "reload": shlex.split(package.reload)}
+        fields = {"path": package.to, "mode": _mode(package.mode)}
+        fields["reload"] = _arguments("reload", package.reload)
     try:
         recipe: AnyRecipe = msgspec.convert({"kind": package.install, **fields, **timeout}, kind)
     except msgspec.ValidationError as error:
         raise UsageError(f"{Path(package.path).name} cannot be installed so: {error}") from None
     return recipe
+
+
+def _arguments(what: str, text: str) -> list[str]:
+    """Split a command as a shell would, without being one."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        reason = str(error).lower()  # "No closing quotation"
+        raise UsageError(f"the {what} {text!r} is no command: {reason}", hint="close the quote") from None
 
 
 def _control_fields(path: Path) -> tuple[str, str, str]:

@@ -36,7 +36,7 @@ def publish(
     publication or the new one; call it again to finish.
 
         p2pdist-sign publish /srv/publication
-        p2pdist publish /srv/publication            (hands it to the admin server)
+        p2pdist publish /srv/publication    # hands it to the admin server
 
     Parameters
     ----------
@@ -55,6 +55,8 @@ def publish(
     if not fitting:
         raise UsageError("the online key is not within reach", hint="name its file: --online-key FILE")
     signer = open_key(fitting[0], passphrases)
+    if signer is None:
+        raise UsageError("the online key was not opened; nothing was published", hint="call it again")
     with options.progress() as progress:
         published = publishing.publish(
             repository,
@@ -84,6 +86,11 @@ def verify(
     directory: Path, /, *, trusted_root: Path | None = None, fleet: str = "", options: Options = OPTIONS
 ) -> None:
     """Check a publication as a device would that has never seen anything: metadata, torrents, content.
+
+    It needs no repository:
+
+        p2pdist-sign verify /srv/publication
+        p2pdist-sign verify /media/stick --fleet acme --trusted-root root.json
 
     Parameters
     ----------

@@ -15,11 +15,12 @@ from securesystemslib.signer import Key
 from tuf.api.metadata import DelegatedRole, Delegations, Root, TargetFile, Targets
 
 from p2pdist.errors import UsageError
-from p2pdist.ids import ChannelName, FleetName, NodeId, TargetPath, parse_channel, parse_product, parse_target
-from p2pdist.trust.catalog import ReleaseCustom, SeedGrant
+from p2pdist.ids import ChannelName, FleetName, NodeId, parse_channel
+from p2pdist.trust.catalog import SeedGrant
 from p2pdist.trust.contents import (
     POINTS_PATTERN,
     POINTS_ROLE,
+    SEQUENCES_FIELD,
     channel_pattern,
     channel_role,
     check_grant,
@@ -114,95 +115,13 @@ def remove_channel(state: SigningState, channel: ChannelName, now: datetime) -> 
     state.settle(now)
 
 
-def put_release(
-    state: SigningState,
-    target: TargetPath,
-    custom: ReleaseCustom,
-    *,
-    length: int,
-    sha256: str,
-    now: datetime,
-) -> None:
-    """Add a release to its channel.
-
-    Raises:
-        UsageError: there is no such channel, the target stands there with another content, its path
-            and product do not fit, or its sequence is taken by another version.
-    """
-    channel, product, version, _ = parse_target(target).split("/")
-    if (product, version) != (parse_product(custom.product), custom.version):
-        raise UsageError(f"{target} is not the path of {custom.product} {custom.version}")
-    role = _existing_channel_role(state, channel)
-    for path, other in state.latest(role).signed.targets.items():
-        theirs = other.custom or {}
-        if path == target and other.hashes.get("sha256") != sha256:
-            raise UsageError(
-                f"{target} is in the channel already, with another content",
-                hint="give the new content a new version",
-            )
-        same_line = theirs.get("product") == custom.product and theirs.get("platform") == custom.platform
-        if path != target and same_line and theirs.get("sequence") == custom.sequence:
-            raise UsageError(
-                f"{path} has the sequence number {custom.sequence} already",
-                hint="leave --sequence out to take the next one",
-            )
-    fields = {name: value for name, value in _plain(custom).items() if value not in (None, [])}
-    signed = state.open(role, now)
-    signed.targets[target] = TargetFile(length, {"sha256": sha256}, target, {"custom": fields})
-
-
-def next_sequence(state: SigningState, channel: ChannelName, product: str) -> int:
-    """Return the sequence number after the highest of a product in a channel; 1 for its first."""
-    targets = state.latest(_existing_channel_role(state, channel)).signed.targets.values()
-    return 1 + max(
-        (t.custom["sequence"] for t in targets if t.custom and t.custom.get("product") == product), default=0
-    )
-
-
-def remove_release(state: SigningState, target: TargetPath, now: datetime) -> None:
-    """Take a release out of its channel. Raises UsageError if it is not there."""
-    role = _existing_channel_role(state, target.split("/")[0])
-    if target not in state.latest(role).signed.targets:
-        raise UsageError(f"{target} is not published", hint=_similar(state, role))
-    del state.open(role, now).targets[target]
-
-
-def allow_rollback(state: SigningState, target: TargetPath, sequence: int | None, now: datetime) -> int:
-    """Permit devices to go down to *target* from sequence numbers up to *sequence*.
-
-    Args:
-        sequence: By default the highest of the product in the channel.
-
-    Returns:
-        The number that was written.
-
-    Raises:
-        UsageError: the target is not in its channel, or nothing newer is.
-    """
-    role = _existing_channel_role(state, target.split("/")[0])
-    targets = state.latest(role).signed.targets
-    if target not in targets:
-        raise UsageError(f"{target} is not in the channel", hint=_similar(state, role))
-    custom = targets[target].custom
-    same = [t.custom for t in targets.values() if t.custom and t.custom.get("product") == custom["product"]]
-    limit = sequence if sequence is not None else max(c["sequence"] for c in same)
-    if limit <= custom["sequence"]:
-        raise UsageError(
-            f"{target} has the sequence number {custom['sequence']}, and nothing newer is in the channel",
-            hint="name the sequence number that was withdrawn: --from",
-        )
-    file = state.open(role, now).targets[target]
-    file.unrecognized_fields["custom"] = {**file.custom, "rollback_from": limit}
-    return limit
-
-
 def put_grant(state: SigningState, grant: SeedGrant, now: datetime) -> None:
     """Grant a node that it may act as a distribution point; replaces its grant if it has one."""
     check_grant(grant)
     if grant.expires <= now.timestamp():
         raise UsageError("the grant would have expired already", hint="choose a later end")
     path = grant_path(grant.node)
-    custom = _plain(grant)
+    custom = plain(grant)
     file = TargetFile.from_data(path, grant_content(custom), ["sha256"])
     file.unrecognized_fields["custom"] = custom
     state.open(POINTS_ROLE, now).targets[path] = file
@@ -296,6 +215,27 @@ def match_key(keys: Sequence[Key], text: str) -> Key:
     return matching[0]
 
 
+def highest_sequences(signed: Targets, *, withdrawn: bool = True) -> dict[str, int]:
+    """Return the highest sequence number that each product of a channel ever had, or has now."""
+    remembered = signed.unrecognized_fields.get(SEQUENCES_FIELD, {}) if withdrawn else {}
+    highest: dict[str, int] = dict(remembered)
+    for path, file in signed.targets.items():
+        product = path.split("/")[1]
+        highest[product] = max(highest.get(product, 0), (file.custom or {}).get("sequence", 0))
+    return highest
+
+
+def remember_sequences(signed: Targets) -> None:
+    """Write down the highest numbers before releases are withdrawn, so that none is given twice."""
+    signed.unrecognized_fields[SEQUENCES_FIELD] = highest_sequences(signed)
+
+
+def plain(struct: msgspec.Struct) -> dict[str, Any]:
+    """Return a structure as it will come out of the metadata's JSON."""
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(struct))
+    return plain
+
+
 def _delegate(state: SigningState, role: str, pattern: str, keys: KeySet, now: datetime) -> None:
     delegations = state.targets.delegations
     assert delegations is not None
@@ -304,7 +244,9 @@ def _delegate(state: SigningState, role: str, pattern: str, keys: KeySet, now: d
     for key in keys.keys:
         state.targets.add_key(key, role)
     if role in state.published:  # it was removed once, and its versions must go on growing
-        state.open(role, now).targets.clear()
+        signed = state.open(role, now)
+        remember_sequences(signed)
+        signed.targets.clear()
     else:
         state.put(role, Targets(expires=expires(now, state.lives.targets_s)))
 
@@ -338,28 +280,6 @@ def _whole(state: SigningState, change: Callable[[SigningState], T]) -> T:
     except BaseException:
         state.drafts = before
         raise
-
-
-def _plain(struct: msgspec.Struct) -> dict[str, Any]:
-    """Return a structure as it will come out of the metadata's JSON."""
-    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(struct))
-    return plain
-
-
-def _existing_channel_role(state: SigningState, channel: str) -> str:
-    role = channel_role(parse_channel(channel))
-    if role not in state.roles():
-        known = ", ".join(r.removeprefix("channel-") for r in state.roles() if r.startswith("channel-"))
-        raise UsageError(
-            f"there is no channel {channel!r}", hint=f"there are: {known}" if known else "add it: channel add"
-        )
-    return role
-
-
-def _similar(state: SigningState, role: str) -> str:
-    names = sorted(state.latest(role).signed.targets)
-    shown = ", ".join(names[-8:])
-    return f"there are: {shown}" if names else "the channel is empty"
 
 
 def _matches(key: Key, text: str) -> bool:

@@ -30,12 +30,16 @@ from p2pdist.ids import (
     parse_target,
 )
 from p2pdist.trust.catalog import Catalog, Release, ReleaseCustom, SeedGrant
+from p2pdist.trust.requirements import check_forms
 
 CHANNEL_PREFIX = "channel-"
 POINTS_ROLE = "points"
 POINTS_PATTERN = "points/*"
 SIGNED_AT_FIELD = "x-p2pdist-signed-at"
 """When a role was signed, Unix seconds: a machine whose clock is far behind notices."""
+
+SEQUENCES_FIELD = "x-p2pdist-sequences"
+"""The highest sequence number that each product of a channel ever had, withdrawn releases included."""
 
 _LEFT_OUT_MAX = 1_000  # a report that people read
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
@@ -167,6 +171,7 @@ def _read_release(path: str, target: Any, channel: ChannelName) -> Release:
     product, version = parse_product(custom.product), custom.version
     if name.split("/")[:3] != [channel, product, version]:
         raise UsageError(f"it says that it is {product} {version}, in the channel {channel}")
+    check_forms(custom)
     length, sha256 = target["length"], target["hashes"]["sha256"]
     if type(length) is not int or not 0 < length <= limits.ARTIFACT_BYTES_MAX:
         raise UsageError(f"a release of {length} bytes is not possible")

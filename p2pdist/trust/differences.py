@@ -7,8 +7,9 @@ from typing import Any
 
 from tuf.api.metadata import Delegations, Role, Root, TargetFile, Targets
 
-from p2pdist.trust.contents import SIGNED_AT_FIELD
+from p2pdist.trust.contents import SEQUENCES_FIELD, SIGNED_AT_FIELD
 from p2pdist.trust.keys import key_name
+from p2pdist.trust.phrases import field_words, in_order, printable, size_words
 from p2pdist.trust.refusals import role_words
 from p2pdist.trust.signing import ROOT, SigningState
 
@@ -25,9 +26,8 @@ def differences(state: SigningState, role: str) -> list[str]:
         return []
     before = state.published.get(role)
     old = before.signed if before is not None else None
-    if role == ROOT:
-        return list(_root_lines(old, draft.signed))
-    return list(_targets_lines(old, draft.signed))
+    lines = _root_lines(old, draft.signed) if role == ROOT else _targets_lines(old, draft.signed)
+    return [printable(line) for line in lines]
 
 
 def _header(old: Any, new: Any) -> Iterator[str]:
@@ -71,7 +71,38 @@ def _targets_lines(old: Targets | None, new: Targets) -> Iterator[str]:
             continue
         if (first.length, first.hashes) != (second.length, second.hashes) and not path.startswith("points/"):
             yield f"THE CONTENT of {path} changes: {_size(first)} becomes {_size(second)}"
+        yield f"{_noun(path)} {path} changes:"
+        yield from _order_lines(path, first, second, new.targets)
         yield from _file_lines(path, first.unrecognized_fields, second.unrecognized_fields)
+
+
+def _order_lines(
+    path: str, old: TargetFile, new: TargetFile, targets: Mapping[str, TargetFile]
+) -> Iterator[str]:
+    """Say that a release that was signed before takes another place among those of its product."""
+    before, after = _place(old), _place(new)
+    if before is None or after is None or before == after:
+        return
+    low, high = sorted((before[1], after[1]))
+    passed = [
+        other
+        for other, file in sorted(targets.items())
+        if other != path and (place := _place(file)) and place[0] == after[0] and low <= place[1] <= high
+    ]
+    which = f", compared with {', '.join(passed)}" if passed else ""
+    if after[1] > before[1]:
+        yield f"{path} BECOMES NEWER{which}: devices take it for an update"
+    else:
+        yield f"{path} BECOMES OLDER{which}: devices that have a newer release refuse it"
+
+
+def _place(file: TargetFile) -> tuple[str, int] | None:
+    """A release's product and sequence number; None where there is none, in a draft from elsewhere."""
+    custom = file.unrecognized_fields.get("custom")
+    if not isinstance(custom, dict):
+        return None
+    product, sequence = custom.get("product"), custom.get("sequence")
+    return (product, sequence) if isinstance(product, str) and isinstance(sequence, int) else None
 
 
 def _delegation_lines(old: Delegations | None, new: Delegations | None) -> Iterator[str]:
@@ -130,20 +161,35 @@ def _file_lines(path: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> It
 
 
 def _custom_lines(path: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    if old and "rollback_from" in new and new["rollback_from"] != old.get("rollback_from"):
+    if "rollback_from" in new and new["rollback_from"] != old.get("rollback_from"):
         yield (
             f"devices MAY GO BACK to {path} (sequence {new.get('sequence')}) from any sequence up to"
             f" {new['rollback_from']}"
         )
         old, new = ({k: v for k, v in c.items() if k != "rollback_from"} for c in (old, new))
-    yield from _other_fields(f"  {path}", old, new)
+    for name in in_order({**old, **new}):
+        if name in old and name in new and old[name] == new[name]:
+            continue
+        if name not in new:
+            label, words = field_words(name, old[name])
+            yield f"  {label}: no longer {words}"
+            continue
+        label, words = field_words(name, new[name])
+        instead = f" instead of {field_words(name, old[name])[1]}" if name in old else ""
+        yield f"  {label}: {words}{instead}"
 
 
 def _other_fields(words: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     for name in sorted(old.keys() | new.keys()):
         if name in _KNOWN or old.get(name) == new.get(name):
             continue
-        if name not in old:
+        if name == SEQUENCES_FIELD:
+            used = new.get(name)
+            numbers = (
+                ", ".join(f"{product} {n}" for product, n in used.items()) if isinstance(used, dict) else used
+            )
+            yield f"numbers that were given once and are not given again: up to {numbers}"
+        elif name not in old:
             yield f"{words}: {name} is {new[name]!r}"
         elif name not in new:
             yield f"{words}: {name} is no longer {old[name]!r}"
@@ -156,7 +202,7 @@ def _noun(path: str) -> str:
 
 
 def _size(file: TargetFile) -> str:
-    return f"{file.length} bytes, SHA-256 {file.hashes.get('sha256', '?')}"
+    return f"{size_words(file.length)}, SHA-256 {file.hashes.get('sha256', '?')}"
 
 
 def _public(key: Any) -> str:

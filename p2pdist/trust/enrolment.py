@@ -14,6 +14,7 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root
 
 from p2pdist import limits
+from p2pdist.documents import decode_json
 from p2pdist.errors import P2PDistError, UsageError
 from p2pdist.files import read_bounded, write_atomic
 from p2pdist.ids import FleetName, NodeId, node_id_of, parse_fleet, parse_node_id
@@ -63,7 +64,7 @@ class EnrolmentBundle(msgspec.Struct, frozen=True, kw_only=True):
         if len(data) > limits.ENROLMENT_BUNDLE_BYTES_MAX:
             raise UsageError(f"an enrolment bundle of {len(data)} bytes is too large")
         try:
-            file = msgspec.json.decode(data, type=_File, strict=True)
+            file: _File = decode_json(data, _File, "it is not one")
             bundle = cls(
                 fleet=parse_fleet(file.fleet),
                 ca_pem=file.ca.encode(),
@@ -74,7 +75,7 @@ class EnrolmentBundle(msgspec.Struct, frozen=True, kw_only=True):
             )
             load_authority_certificate(bundle.ca_pem)
             _check_root(bundle.root)
-        except (msgspec.DecodeError, UnicodeError, RecursionError, P2PDistError) as error:
+        except (UnicodeError, P2PDistError) as error:
             raise _damaged(str(error)) from None
         if node_id_of(bundle.server_public) != bundle.server_node:
             raise _damaged("the admin server's key and node id do not belong together")

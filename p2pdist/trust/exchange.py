@@ -17,12 +17,14 @@ from tuf.api import exceptions
 from tuf.api.metadata import Root
 
 from p2pdist import limits
-from p2pdist.errors import TrustError, UsageError
+from p2pdist.documents import decode_json
+from p2pdist.errors import P2PDistError, TrustError, UsageError
 from p2pdist.files import read_bounded, write_atomic
 from p2pdist.ids import parse_fleet
 from p2pdist.trust.refusals import parse_file_name
 from p2pdist.trust.repository import Repository
-from p2pdist.trust.signing import ROOT, TARGETS, Lives, SigningState, parse_document
+from p2pdist.trust.rolefiles import parse_document
+from p2pdist.trust.signing import ROOT, TARGETS, Lives, SigningState
 
 _Files = Annotated[dict[str, bytes], Meta(max_length=limits.BUNDLE_FILES_MAX)]
 
@@ -83,10 +85,7 @@ class SigningRequest:
             UsageError: it is not a signing request.
             TrustError: what it calls published is not signed as its root demands.
         """
-        try:
-            file = msgspec.json.decode(data, type=_File)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise UsageError(f"this is not a signing request ({error})", hint="make one: export") from None
+        file: _File = decode_json(data, _File, "this is not a signing request", hint="make one: export")
         state = SigningState(parse_fleet(file.fleet), file.lives, file.published, file.drafts)
         if not {ROOT, TARGETS} <= {*state.published, *state.drafts}:
             raise UsageError("this signing request lacks the trust root or targets", hint="export it again")
@@ -146,25 +145,42 @@ def _published_roles(state: SigningState) -> list[str]:
     if TARGETS not in state.published:
         return []
     delegations = state.published[TARGETS].signed.delegations
-    return [ROOT, TARGETS, *(delegations.roles or {})]
+    delegated = (delegations.roles or {}) if delegations is not None else {}
+    return [role for role in (ROOT, TARGETS, *delegated) if role in state.published]
 
 
-def import_signatures(repository: Repository, request: SigningRequest) -> dict[str, list[str]]:
-    """Take the signatures of a request that came back into the repository.
+class Imported(msgspec.Struct, frozen=True, kw_only=True):
+    """What came in with a request: names of keys by role, and why other roles' signatures did not."""
+
+    taken: dict[str, list[str]]
+    refused: dict[str, str]
+
+
+def import_signatures(repository: Repository, request: SigningRequest) -> Imported:
+    """Take the signatures of a request that came back into the repository, role by role.
 
     Returns:
-        The names of the keys whose signatures are new, by role.
+        Which signatures are new, and which roles were refused because they do not fit what is here.
 
     Raises:
-        TrustError: a draft was changed meanwhile, or a signature is not valid. Nothing was taken.
+        TrustError: nothing fits: drafts were changed meanwhile, or a signature is not valid.
         UsageError: the request is another fleet's, or a key in it has no say.
     """
     taken: dict[str, list[str]] = {}
+    refused: dict[str, P2PDistError] = {}
     with repository.change() as state:
         if request.state.fleet != state.fleet:
             raise UsageError(f"this is a signing request of the fleet {request.state.fleet!r}")
         for role, document in request.state.drafts.items():
             if not document.signatures:
                 continue
-            taken[role] = state.take_signatures(role, document)
-    return {role: names for role, names in taken.items() if names}
+            try:
+                taken[role] = state.take_signatures(role, document)
+            except (TrustError, UsageError) as error:
+                refused[role] = error
+        if refused and not any(taken.values()):
+            raise next(iter(refused.values()))
+    return Imported(
+        taken={role: names for role, names in taken.items() if names},
+        refused={role: str(error) for role, error in refused.items()},
+    )

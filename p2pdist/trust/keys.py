@@ -23,6 +23,7 @@ from nacl.signing import SigningKey
 from securesystemslib.signer import Key, SecretsHandler, Signature, Signer, SSlibKey
 
 from p2pdist import limits
+from p2pdist.documents import decode_json
 from p2pdist.errors import UsageError
 from p2pdist.files import read_bounded, write_secret
 from p2pdist.ids import NodeId, node_id_of
@@ -244,10 +245,8 @@ class SealedKeyFile(msgspec.Struct, frozen=True, kw_only=True):
     def load(cls, path: Path) -> SealedKeyFile:
         """Read a key file. Raises UsageError if it is not there or not one."""
         data = read_bounded(path, bytes_max=limits.KEY_FILE_BYTES_MAX)
-        try:
-            return msgspec.json.decode(data, type=cls, strict=True)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise UsageError(f"{path} is not a sealed key file ({error})") from None
+        sealed: SealedKeyFile = decode_json(data, cls, f"{path} is not a sealed key file")
+        return sealed
 
     def save(self, path: Path) -> None:
         """Write the key file. Raises Unavailable when the disk is full; then nothing has changed."""
@@ -270,8 +269,8 @@ def load_public_key(path: Path) -> SSlibKey:
     """Read a public key from a sealed key file or a public one. Raises UsageError if it is neither."""
     data = read_bounded(path, bytes_max=limits.KEY_FILE_BYTES_MAX)
     try:
-        file = msgspec.json.decode(data, type=PublicKeyFile)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        file: PublicKeyFile = decode_json(data, PublicKeyFile, f"{path} is not a public key file")
+    except UsageError:
         return SealedKeyFile.load(path).public_key
     return public_key_of(file.public, name=file.name)
 

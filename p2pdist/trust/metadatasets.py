@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from p2pdist import limits
+from p2pdist.documents import decode_json
 from p2pdist.errors import UsageError
 from p2pdist.files import read_bounded, write_atomic
 from p2pdist.trust.generations import Generations, link_or_copy
@@ -96,10 +97,9 @@ class MetadataSets:
         if current is None:
             return EMPTY_INDEX
         try:
-            written = msgspec.json.decode(
-                read_bounded(current / _INDEX, bytes_max=_INDEX_BYTES_MAX), type=Index
-            )
-        except (msgspec.DecodeError, UnicodeDecodeError, UsageError):
+            data = read_bounded(current / _INDEX, bytes_max=_INDEX_BYTES_MAX)
+            written: Index = decode_json(data, Index, f"{current / _INDEX} is damaged")
+        except UsageError:
             return EMPTY_INDEX
         return Index(
             roots={v: h for v, h in written.roots.items() if _digest(root_path(current, v)) == h},

@@ -38,7 +38,8 @@ from p2pdist.trust.publicationdir import (
 )
 from p2pdist.trust.refusals import parse_file_name, role_words
 from p2pdist.trust.repository import Repository, latest_roles
-from p2pdist.trust.signing import ROOT, SigningState, parse_document
+from p2pdist.trust.rolefiles import parse_document
+from p2pdist.trust.signing import ROOT, SigningState
 from p2pdist.trust.verifier import Verifier
 from p2pdist.wire.requests import Bundle
 

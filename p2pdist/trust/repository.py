@@ -18,12 +18,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from p2pdist import limits
+from p2pdist.documents import decode_json
 from p2pdist.errors import UsageError
 from p2pdist.files import read_bounded, storage_error, sync_directory, write_atomic
 from p2pdist.ids import InfoHash, parse_fleet
@@ -39,6 +41,14 @@ class _Settings(msgspec.Struct, frozen=True, kw_only=True):
     format: Literal["p2pdist repository 1"] = "p2pdist repository 1"
     fleet: str
     lives: Lives = Lives()
+
+
+class _OnlineSigned(msgspec.Struct):
+    expires: datetime
+
+
+class _OnlineFile(msgspec.Struct):
+    signed: _OnlineSigned
 
 
 class Repository:
@@ -92,10 +102,8 @@ class Repository:
         """Read the state. Raises UsageError if it is damaged."""
         current = self._current()
         data = read_bounded(current / _SETTINGS, bytes_max=limits.KEY_FILE_BYTES_MAX)
-        try:
-            settings = msgspec.json.decode(data, type=_Settings)
-        except msgspec.DecodeError as error:
-            raise UsageError(f"{current / _SETTINGS} is damaged ({error})") from None
+        hint = "restore the repository from a backup"
+        settings: _Settings = decode_json(data, _Settings, f"{current / _SETTINGS} is damaged", hint=hint)
         drafts = _read_directory(current / "drafts")
         return SigningState(
             parse_fleet(settings.fleet),
@@ -107,6 +115,19 @@ class Repository:
     def published(self) -> dict[str, bytes]:
         """Return the metadata files of the last publication by name; empty if there was none."""
         return _read_directory(self._current() / "published")
+
+    def online_until(self) -> dict[str, datetime]:
+        """Say by role until when the last publication's snapshot and timestamp are valid.
+
+        The admin server has signed newer ones since, if it runs.
+        """
+        found: dict[str, datetime] = {}
+        for name, data in self.published().items():
+            role = parse_file_name(name).role
+            if role in _ONLINE:
+                file: _OnlineFile = decode_json(data, _OnlineFile, f"{name} of the publication is damaged")
+                found[role] = max(file.signed.expires, found.get(role, file.signed.expires))
+        return found
 
     @contextmanager
     def change(self) -> Iterator[SigningState]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -24,12 +24,12 @@ from p2pdist.ids import FleetName, parse_channel
 from p2pdist.trust.contents import POINTS_ROLE, channel_role
 from p2pdist.trust.keys import key_name
 from p2pdist.trust.online import SNAPSHOT_LIFE_S, TIMESTAMP_LIFE_S, expires
-from p2pdist.trust.refusals import MALFORMED, role_words
+from p2pdist.trust.refusals import role_words
+from p2pdist.trust.rolefiles import Document, parse_document
 
 ROOT, TARGETS = Root.type, Targets.type
 RESERVED_NAMES = (ROOT, TARGETS, POINTS_ROLE, "snapshot", "timestamp", "online")
 
-Document: TypeAlias = "Metadata[Any]"
 _Life = Annotated[int, Meta(ge=60, le=20 * 366 * 24 * 3600)]
 
 
@@ -78,6 +78,9 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 class SigningState:
     """The roles that people sign: published ones, and drafts. Not safe for concurrent use.
 
+    Attributes:
+        dropped: The signatures that changes made void since the state was read: role, and the key's name.
+
     Args:
         fleet: The fleet's name.
         lives: How long signed roles are valid.
@@ -100,6 +103,8 @@ class SigningState:
         self.published_files = dict(published)
         self.published: dict[str, Document] = {r: parse_document(r, d) for r, d in published.items()}
         self.drafts: dict[str, Document] = {r: parse_document(r, d) for r, d in drafts.items()}
+        self.dropped: list[tuple[str, str]] = []
+        self._first_keys = self._keys()
 
     def draft_files(self) -> dict[str, bytes]:
         """Return the drafts' files by role."""
@@ -136,9 +141,10 @@ class SigningState:
                 self.latest(role)
             draft = parse_document(role, self.published_files[role])
             draft.signed.version += 1
+            draft.signatures.clear()
             self.drafts[role] = draft
         draft = self.drafts[role]
-        draft.signatures.clear()
+        self._drop_signatures(role)
         draft.signed.expires = expires(now, self.lives.of(role))
         return draft.signed
 
@@ -152,6 +158,7 @@ class SigningState:
             raise UsageError(f"{role_words(role)} has no draft")
         if role not in self.published:
             raise UsageError(f"{role_words(role)} was never published", hint="take it out instead")
+        self._drop_signatures(role)
         del self.drafts[role]
 
     def settle(self, now: datetime) -> list[str]:
@@ -166,6 +173,7 @@ class SigningState:
                 self.open(role, now)
                 opened.append(role)
         for role in set(self.drafts) - set(self.roles()):
+            self._drop_signatures(role)
             del self.drafts[role]
         return opened
 
@@ -212,7 +220,8 @@ class SigningState:
             signature = signer.sign(document.signed_bytes)
         except exceptions.RepositoryError as error:
             raise UsageError(f"{role_words(role)} cannot be signed ({error})") from None
-        self._take(role, key, signature)
+        self._check(role, key, signature)
+        document.signatures[key.keyid] = signature
 
     def take_signatures(self, role: str, document: Document) -> list[str]:
         """Take over the valid signatures from somebody else's copy of the same draft.
@@ -221,7 +230,8 @@ class SigningState:
             The names of the keys whose signatures are new here.
 
         Raises:
-            TrustError: the copy is not of the same draft, or carries an invalid signature.
+            TrustError: the copy is not of the same draft, or carries an invalid signature. None was taken.
+            UsageError: it carries the signature of a key that has no say.
         """
         if role not in self.drafts:
             published = self.published.get(role)
@@ -234,24 +244,36 @@ class SigningState:
                 f"what was signed of {role_words(role)} is not the draft that is here",
                 hint="the draft was changed after it was exported; export it again",
             )
-        taken = []
-        for keyid, signature in document.signatures.items():
-            if keyid in mine.signatures:
-                continue
-            key = self._key_with_a_say(role, keyid, keyid[:8])
-            self._take(role, key, signature)
-            taken.append(key_name(key))
-        return taken
+        new = {keyid: s for keyid, s in document.signatures.items() if keyid not in mine.signatures}
+        keys = {keyid: self._key_with_a_say(role, keyid, keyid[:8]) for keyid in new}
+        for keyid, signature in new.items():
+            self._check(role, keys[keyid], signature)
+        mine.signatures.update(new)
+        return [key_name(key) for key in keys.values()]
 
-    def _take(self, role: str, key: Key, signature: Signature) -> None:
-        document = self.drafts[role]
+    def _drop_signatures(self, role: str) -> None:
+        signatures = self.drafts[role].signatures
+        keys = self._first_keys | self._keys()
+        for keyid in signatures:
+            self.dropped.append((role, key_name(keys[keyid]) if keyid in keys else keyid[:8]))
+        signatures.clear()
+
+    def _keys(self) -> dict[str, Key]:
+        """Return every key that stands in a document here, by id."""
+        known: dict[str, Key] = {}
+        for documents in (self.published, self.drafts):
+            for document in documents.values():
+                holder = document.signed if document.signed.type == ROOT else document.signed.delegations
+                known |= holder.keys if holder is not None else {}
+        return known
+
+    def _check(self, role: str, key: Key, signature: Signature) -> None:
         try:
-            key.verify_signature(signature, document.signed_bytes)
+            key.verify_signature(signature, self.drafts[role].signed_bytes)
         except UnverifiedSignatureError:
             raise TrustError(
                 f"the signature of {key_name(key)} on {role_words(role)} is not valid; it was not taken"
             ) from None
-        document.signatures[key.keyid] = signature
 
     def _key_with_a_say(self, role: str, keyid: str, name: str) -> Key:
         if role not in self.drafts:
@@ -273,17 +295,6 @@ class SigningState:
             return [root.get_verification_result(ROOT, payload, signatures) for root in roots]
         delegator = self.root if role == TARGETS else self.targets
         return [delegator.get_verification_result(role, payload, signatures)]
-
-
-def parse_document(role: str, data: bytes) -> Document:
-    """Read a role's file. Raises UsageError if it is not valid TUF metadata of that role."""
-    try:
-        document = Metadata[Any].from_bytes(data)
-    except (exceptions.RepositoryError, *MALFORMED) as error:
-        raise UsageError(f"the file of {role_words(role)} is not valid ({error})") from None
-    if document.signed.type != (ROOT if role == ROOT else TARGETS):
-        raise UsageError(f"the file of {role_words(role)} holds {document.signed.type} metadata")
-    return document
 
 
 def parse_role(text: str) -> str:

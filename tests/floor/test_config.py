@@ -55,6 +55,12 @@ def test_a_file_becomes_a_frozen_value_with_defaults_where_it_is_silent(file: Pa
         sample.name = "b"  # type: ignore[misc]
 
 
+def test_a_path_in_the_home_of_a_user_who_is_not_there_is_explained(file: Path) -> None:
+    write(file, 'name = "a"\n[swarm]\ndirectory = "~nobody-here/data"\n')
+    with pytest.raises(UsageError, match=r"swarm\.directory"):
+        load_config(file, Sample, {})
+
+
 def test_a_relative_path_is_meant_from_the_directory_of_the_file(file: Path) -> None:
     sample = load_config(write(file, 'name = "a"\n[swarm]\ndirectory = "data"\n'), Sample, {})
     assert sample.swarm.directory == file.parent / "data"

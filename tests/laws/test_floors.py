@@ -11,7 +11,9 @@ from house_source import Module, house
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"", "errors", "ids", "limits"}),
-    frozenset({"files", "config", "logs"}),
+    frozenset({"files"}),
+    frozenset({"documents"}),
+    frozenset({"config", "logs", "programs"}),
     frozenset({"wire"}),
     frozenset({"trust"}),
     frozenset({"core"}),
@@ -25,7 +27,6 @@ can only be felt above; rooms of one floor are neighbours, and strangers to each
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("ids", "errors"): "a parser raises",
     ("ids", "limits"): "a parser measures",
-    ("config", "files"): "a configuration file is read with a bound, like every other",
     ("seed", "agent"): "a seed node is an agent with duties: it installs its own software too",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pty
@@ -12,12 +13,14 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import ANY
 
 import pytest
 import zstandard
 
 from p2pdist.errors import UsageError
 from p2pdist.sign.content import parse_size
+from p2pdist.sign.main import run
 from p2pdist.trust.keys import IdentityKey, load_public_key
 from p2pdist.trust.publicationdir import read_metadata
 from p2pdist.trust.verifier import Verifier
@@ -244,7 +247,7 @@ def converse(arguments: list[str], answers: list[tuple[bytes, bytes]], repositor
 def test_on_a_terminal_the_passphrase_is_asked_for_and_never_shown(desk: Desk) -> None:
     code, shown = converse(
         ["sign", "--key", "alice"],
-        [(b"[y/N] ", b"y"), (b"): ", b"wrong one"), (b"): ", b"correct horse")],
+        [(b"[y/N] ", b"y"), (b"out): ", b"wrong one"), (b"out): ", b"correct horse")],
         desk.repository,
     )
     assert code == 0, shown
@@ -252,6 +255,67 @@ def test_on_a_terminal_the_passphrase_is_asked_for_and_never_shown(desk: Desk) -
     assert b"wrong one" not in shown
     assert b"does not open the key of alice; " in shown
     assert b"alice" in shown and b"has signed the trust root" in shown
+
+
+def test_on_a_terminal_people_come_one_by_one_and_enter_leaves_a_key_out(desk: Desk) -> None:
+    """Bob is away, lead mistypes, and carol closes the terminal: what alice signed is kept."""
+    code, shown = converse(
+        ["sign"],
+        [
+            (b"[y/N] ", b"y"),
+            (b"out): ", b"correct horse"),  # alice
+            (b"out): ", b""),  # bob
+            (b"out): ", b"\x03"),  # carol
+        ],
+        desk.repository,
+    )
+    assert code == 130, shown
+    root = desk.data("status")["roles"][0]
+    assert [name.split()[0] for name in root["signed"][0]] == ["alice"]
+    code, shown = converse(
+        ["sign"],
+        [
+            (b"[y/N] ", b"y"),
+            (b"out): ", b"correct horse"),  # bob: now two of three have signed, and carol is not asked
+            (b"out): ", b"correct horse"),  # dev
+            (b"out): ", b"wrong"),  # lead
+            (b"out): ", b"wrong"),
+            (b"out): ", b"wrong"),
+            (b"out): ", b""),  # ops
+        ],
+        desk.repository,
+    )
+    assert code == 0, shown
+    assert b"Passphrase for carol" not in shown
+    assert b"it is left out" in shown
+    rows = {row["role"]: row for row in desk.data("status")["roles"]}
+    assert [role for role, row in rows.items() if row["complete"]] == ["root", "channel-stable"]
+
+
+def test_a_wrong_passphrase_in_a_file_leaves_what_others_signed_before(desk: Desk) -> None:
+    wrong = desk.file("wrong", b"battery staple")
+    wrong.chmod(0o600)
+    files = ("--passphrase-file", desk.passphrase, "--passphrase-file", f"bob={wrong}")
+    error = desk.refused(2, "sign", "--yes", *files)
+    assert "does not open the key of bob" in error
+    assert "signed have alice" in error
+    assert len(desk.data("status")["roles"][0]["signed"][0]) == 1
+
+
+def test_without_a_terminal_only_keys_with_a_passphrase_are_used(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Path(os.devnull).open() as nobody:
+        monkeypatch.setattr(sys, "stdin", nobody)
+        signed = desk.data("sign", "--yes", "--passphrase-file", f"carol={desk.passphrase}")["signed"]
+    assert [entry["key"].split()[0] for entry in signed] == ["carol"]
+
+
+def test_the_end_of_the_input_is_a_no(desk: Desk) -> None:
+    code, shown = converse(["sign", "--key", "alice"], [(b"[y/N] ", b"\x04")], desk.repository)
+    assert code == 2
+    assert b"nothing was signed" in shown
+    assert b"Traceback" not in shown
 
 
 def test_on_a_terminal_nothing_is_signed_without_a_yes(desk: Desk) -> None:
@@ -278,11 +342,13 @@ def test_on_a_terminal_a_new_passphrase_is_asked_for_twice(desk: Desk) -> None:
 
 
 def test_a_tree_becomes_a_release_with_its_recipe(desk: Desk) -> None:
+    base = ("--product", "base", "--version", "1", "--to", "/base", "--sequence", 4)
+    desk.done("add", "stable", desk.file("base"), *base)
     desk.done(
         *("add", "stable", tree(desk.home), "--product", "app", "--version", "3.1"),
         *("--health-check", "bin/app --selftest", "--keep", 2, "--requires", "base>=4"),
     )
-    release = desk.data("list")["releases"][0]
+    release = next(r for r in desk.data("list")["releases"] if r["product"] == "app")
     assert release["target"] == "stable/app/3.1/app-3.1.tar.zst"
     assert release["recipe"] == {
         "kind": "tree",
@@ -333,6 +399,10 @@ def test_several_packages_come_in_by_a_manifest(desk: Desk) -> None:
     assert [(a["product"], a["sequence"]) for a in added] == [("app", 1), ("motd", 9)]
 
 
+NAMED = ("content", "--to", "/x", "--product", "a", "--version", "1")
+COMMAND = ("--product", "a", "--version", "1", "--command", "{artifact}")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -348,6 +418,18 @@ def test_several_packages_come_in_by_a_manifest(desk: Desk) -> None:
         (("content", "content", "--product", "a"), "several packages cannot share"),
         ((), "name packages, or a manifest"),
         (("empty", "--to", "/x", "--product", "a", "--version", "1"), "is empty"),
+        ((*NAMED, "--requires", "foo"), "'foo' is not a prerequisite"),
+        ((*NAMED, "--requires", "base>=4"), "there is no base in the channel 'stable'"),
+        ((*NAMED, "--requires", "a>=1"), "a>=1 cannot be met"),
+        ((*NAMED, "--mirror", "http://h/x"), "write https://HOST/PATH"),
+        ((*NAMED, "--mirror", "https:///x"), "not a mirror's address"),
+        ((*NAMED, "--platform", "windows"), "no device has the platform 'windows'"),
+        ((*NAMED, "--platform", "amd64"), "did you mean linux-x86_64?"),
+        ((*NAMED, "--reload", "echo 'x"), 'the reload "echo \'x" is no command: no closing quotation'),
+        (("content", "--product", "a", "--version", "1", "--command", '"'), "the command '\"' is no command"),
+        (("content", *COMMAND, "--check", "'"), 'the check "\'" is no command'),
+        (("tree", "--product", "a", "--version", "1", "--health-check", "'"), "the health check"),
+        (("/dev/zero", *NAMED[1:]), "/dev/zero is neither a file nor a directory"),
     ],
 )
 def test_a_package_that_cannot_be_a_release_is_explained_and_leaves_nothing(
@@ -355,13 +437,21 @@ def test_a_package_that_cannot_be_a_release_is_explained_and_leaves_nothing(
 ) -> None:
     desk.file("content")
     desk.file("empty", b"")
-    paths = [desk.home / a if a in ("content", "nowhere", "empty") else a for a in arguments]
+    tree(desk.home, "tree")
+    named = ("content", "nowhere", "empty") if "tree" not in arguments[:1] else ("tree",)
+    paths = [desk.home / a if a in named else a for a in arguments]
     if "deb" in arguments and shutil.which("dpkg-deb") is None:
         pytest.skip("needs dpkg-deb")
     assert message in desk.refused(2, "add", "stable", *paths)
     assert desk.data("list")["releases"] == []
     assert list((desk.repository / "content" / "artifacts").iterdir()) == []
     assert [p.name for p in (desk.repository / "content" / "incoming").iterdir()] in ([], [".lock"])
+
+
+def test_a_batch_with_a_missing_path_takes_nothing(desk: Desk) -> None:
+    first = debian_package(desk.home) if shutil.which("dpkg-deb") else tree(desk.home)
+    assert "nowhere does not exist" in desk.refused(2, "add", "stable", first, desk.home / "nowhere")
+    assert desk.data("list")["releases"] == []
 
 
 def test_an_unknown_channel_is_told_before_anything_is_hashed(desk: Desk) -> None:
@@ -383,6 +473,21 @@ def test_leftovers_of_a_killed_add_are_removed(desk: Desk) -> None:
     assert not leftover.exists()
 
 
+def test_a_batch_that_failed_half_way_is_repeated_without_new_numbers(desk: Desk) -> None:
+    first, second = desk.file("a.conf", b"a"), desk.file("b.conf", b"")
+    manifest = desk.file(
+        "releases.toml",
+        b'[[release]]\npath = "a.conf"\nproduct = "app"\nversion = "1"\nto = "/a"\n'
+        b'[[release]]\npath = "b.conf"\nproduct = "app"\nversion = "2"\nto = "/a"\n',
+    )
+    assert "is empty" in desk.refused(2, "add", "stable", "--manifest", manifest)
+    second.write_bytes(b"b")
+    added = desk.data("add", "stable", "--manifest", manifest)["added"]
+    assert [(a["outcome"], a["sequence"]) for a in added] == [("unchanged", 1), ("added", 2)]
+    assert first.exists()
+    assert "stable/app/1/a.conf: unchanged, sequence 1" in desk.done("add", "stable", "--manifest", manifest)
+
+
 # Taking back -------------------------------------------------------------------------------------
 
 
@@ -400,7 +505,12 @@ def test_a_rollback_is_permitted_in_words_and_in_metadata(desk: Desk) -> None:
     old, _ = releases(desk, "1", "2")
     desk.sign()
     desk.publish()
-    assert desk.data("rollback", old)["rollback_from"] == 2
+    assert desk.data("rollback", "app@1") == {
+        "target": old,
+        "rollback_from": 2,
+        "dropped": [],
+        "waiting": ANY,
+    }
     assert f"devices MAY GO BACK to {old}" in desk.done("diff")
     desk.sign()
     desk.publish()
@@ -413,7 +523,8 @@ def test_a_release_a_grant_and_a_key_are_revoked(desk: Desk) -> None:
     desk.done("grant", NODE, "--scope", "/", "--duty", "seed", "--duty", "gateway", "--address", "h:1")
     desk.sign()
     assert desk.publish()["grants"] == [NODE]
-    desk.done("revoke", "target", old)
+    assert "did you mean app@1" in desk.refused(2, "revoke", "target", "app@1.1")
+    desk.done("revoke", "target", "app@1")
     desk.done("revoke", "grant", NODE)
     desk.done("key", "new", "dev2", "--passphrase-file", desk.passphrase)
     revoked = desk.data("revoke", "key", "dev", "--replace", "dev2")
@@ -469,6 +580,39 @@ def test_status_says_who_must_still_sign_what(desk: Desk) -> None:
     assert 364 < roles["root"]["days_left"] <= 365
 
 
+def test_status_says_until_when_everything_is_valid_and_what_is_next(published: Desk) -> None:
+    desk = published
+    assert "next: nothing; the first to expire is the list of channels (targets)" in desk.done("status")
+    desk.done("grant", NODE, "--scope", "/emea", "--address", "h:1", "--days", 20)
+    assert "next: p2pdist-sign diff, then p2pdist-sign sign" in desk.done("status")
+    desk.sign()
+    assert "next: p2pdist-sign publish DIR" in desk.done("status")
+    desk.publish()
+    text = desk.done("status")
+    assert "timestamp" in text and "snapshot" in text and "the admin server, by itself" in text
+    assert NODE in text
+    assert f"next: p2pdist-sign grant {NODE} --scope /emea" in text
+    data = desk.data("status")
+    assert [round(grant["days_left"]) for grant in data["grants"]] == [20]
+    assert round(data["online"]["snapshot"]["days_left"]) == 7
+    assert round(data["online"]["timestamp"]["days_left"]) == 1
+
+
+def test_nobody_has_signed_a_rotated_root_yet(published: Desk) -> None:
+    desk = published
+    desk.done("key", "new", "dave", "--passphrase-file", desk.passphrase)
+    desk.done("rotate", "root", "--add", "dave", "--remove", "alice")
+    row = next(line for line in desk.done("status").splitlines() if "root" in line)
+    assert row.split("│")[5].strip() == "-"
+
+
+def test_the_list_shows_the_way_back(desk: Desk) -> None:
+    releases(desk, "1", "2")
+    desk.done("rollback", "app@1")
+    rows = [line for line in desk.done("list").splitlines() if "/app/" in line]
+    assert ["from up to 2" in row for row in rows] == [True, False]
+
+
 def test_only_keys_with_a_say_are_used(published: Desk) -> None:
     desk = published
     releases(desk, "1")
@@ -521,6 +665,58 @@ def test_signatures_on_a_changed_draft_do_not_come_in(desk: Desk) -> None:
     )
     releases(desk, "1")
     assert "changed after it was exported" in desk.refused(4, "import", request)
+
+
+def test_roles_that_did_not_change_come_in_and_the_others_are_named(desk: Desk) -> None:
+    request = desk.home / "request.json"
+    desk.done("export", request)
+    keys = [part for name in ("alice", "dev") for part in ("--key", desk.repository / "keys" / f"{name}.key")]
+    desk.done("sign", "--request", request, *keys, "--yes", "--passphrase-file", desk.passphrase)
+    releases(desk, "1")
+    text = desk.done("import", request)
+    assert "signed the trust root" in text and "alice" in text
+    assert "NOT TAKEN, of the channel 'stable': what was signed" in text
+    rows = {row["role"]: row for row in desk.data("status")["roles"]}
+    assert len(rows["root"]["signed"][0]) == 1
+    assert rows["channel-stable"]["signed"] == [[]]
+
+
+def test_a_request_that_came_back_signed_is_not_overwritten(desk: Desk) -> None:
+    request = desk.home / "request.json"
+    desk.done("export", request)
+    desk.done("export", request)  # nobody has signed it yet
+    dev = ("--key", desk.repository / "keys" / "dev.key")
+    desk.done("sign", "--request", request, *dev, "--yes", "--passphrase-file", desk.passphrase)
+    assert "carries signatures on the channel 'stable'" in desk.refused(2, "export", request)
+    desk.done("import", request)
+    desk.done("export", request)
+    assert "is no signing request" in desk.refused(2, "export", desk.passphrase)
+
+
+def test_a_key_that_cannot_be_spared_is_to_be_replaced(desk: Desk) -> None:
+    error = desk.refused(2, "revoke", "key", "dev")
+    assert "of the keys of the channel 'stable' 0 would be left, and 1 must sign" in error
+    assert "--replace NAME" in error and "--threshold" not in error
+    desk.done("revoke", "key", "bob")
+    error = desk.refused(2, "revoke", "key", "carol")
+    assert "--replace NAME" in error and "--threshold 1" in error
+
+
+def test_a_change_says_whose_signatures_it_makes_void(desk: Desk) -> None:
+    desk.sign("dev", "ops")
+    motd = desk.file("motd")
+    added = ("add", "stable", motd, "--product", "motd", "--version", "1", "--to", "/etc/motd")
+    text = desk.done(*added)
+    assert "dropped: the signature of dev (" in text
+    assert "on the channel 'stable'" in text
+    desk.sign("dev")
+    assert "dropped" not in desk.done(*added)  # nothing changed
+    dropped = desk.data("channel", "remove", "stable")["dropped"]
+    assert [(d["role"], d["key"].split()[0]) for d in dropped] == [("channel-stable", "dev")]
+
+
+def test_what_was_published_is_not_called_dropped(published: Desk) -> None:
+    assert published.data("renew", "root")["dropped"] == []
 
 
 @pytest.mark.slow
@@ -642,7 +838,7 @@ def test_every_command_explains_itself_and_every_option(
     monkeypatch.setenv("COLUMNS", "200")
     code, out, _ = make_desk("x").run(*command, "--help")
     assert code == 0
-    lines = [line.strip("│ ") for line in out.splitlines()]
+    lines = [line.strip("│ ") for line in out.splitlines() if line.startswith("│")]
     bare = [line for line in lines if line.startswith(("--", "*  --")) and "  " not in line.strip("* ")]
     assert bare == []
     assert "Usage:" in out
@@ -654,6 +850,34 @@ def test_every_command_explains_itself_and_every_option(
 def test_a_wrong_call_ends_with_exit_code_two(desk: Desk, arguments: list[str]) -> None:
     code, _, _ = desk.run(*arguments)
     assert code == 2
+
+
+def test_the_repository_can_be_named_before_the_command(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["-C", str(desk.repository), "--output", "json", "status"]) == 0
+    assert json.loads(capsys.readouterr().out)["fleet"] == "acme"
+
+
+def test_a_defect_is_told_in_one_line_with_its_place(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("surprise")
+
+    monkeypatch.setattr("p2pdist.trust.repository.parse_fleet", broken)
+    error = desk.refused(1, "status")
+    assert error.startswith("p2pdist-sign: a defect at p2pdist/trust/repository.py:")
+    assert "KeyError: 'surprise'" in error
+    assert error.count("\n") == 1
+
+
+def test_a_full_disk_asks_to_repeat_the_command(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("p2pdist.trust.generations.sync_tree", full)
+    error = desk.refused(5, "channel", "remove", "stable")
+    assert "No space left on device" in error
+    assert "free some space, then repeat the command" in error
 
 
 def test_a_repository_in_use_asks_to_wait(desk: Desk) -> None:

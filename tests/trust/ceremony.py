@@ -8,7 +8,7 @@ from pathlib import Path
 from workshop import now, signer
 
 from p2pdist.ids import ChannelName, FleetName, InfoHash, NodeId, TargetPath, parse_target
-from p2pdist.trust import changes
+from p2pdist.trust import changes, releases
 from p2pdist.trust.catalog import FileRecipe, ReleaseCustom, SeedGrant
 from p2pdist.trust.changes import KeySet
 from p2pdist.trust.publishing import Published, publish
@@ -54,13 +54,13 @@ def add(repository: Repository, version: str, content: bytes = b"content") -> Ta
         custom = ReleaseCustom(
             product="app",
             version=version,
-            sequence=changes.next_sequence(state, STABLE, "app"),
+            sequence=releases.sequence_for(state, path),
             platform="any",
             info_hash=info_hash,
             recipe=FileRecipe(path="/etc/motd"),
         )
         sha256 = hashlib.sha256(content).hexdigest()
-        changes.put_release(state, path, custom, length=len(content), sha256=sha256, now=now())
+        releases.put_release(state, path, custom, length=len(content), sha256=sha256, now=now())
     return path
 
 

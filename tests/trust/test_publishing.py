@@ -21,7 +21,7 @@ from workshop import now, signer
 
 from p2pdist.errors import P2PDistError, TrustError, Unavailable, UsageError
 from p2pdist.ids import ChannelName
-from p2pdist.trust import changes
+from p2pdist.trust import changes, releases
 from p2pdist.trust.exchange import SigningRequest, import_signatures
 from p2pdist.trust.keys import IdentityKey
 from p2pdist.trust.publication import OnlineRepository
@@ -173,7 +173,7 @@ def test_what_is_withdrawn_leaves_the_publication(repository: Repository, out: P
     grant(repository, NODE)
     sign_and_publish(repository, out)
     with repository.change() as state:
-        changes.remove_release(state, path, now())
+        releases.remove_release(state, path, now())
         changes.remove_grant(state, NODE, now())
     assert not sign_and_publish(repository, out).catalog.releases
     for name in ("artifacts", "torrents", "grants"):
@@ -276,7 +276,7 @@ def test_signatures_are_collected_over_an_air_gap(repository: Repository, out: P
         there = SigningRequest.load(tmp_path / "request.json")
         sign_all(there.state, *people)
         there.save(tmp_path / "signed.json")
-        taken = import_signatures(repository, SigningRequest.load(tmp_path / "signed.json"))
+        taken = import_signatures(repository, SigningRequest.load(tmp_path / "signed.json")).taken
         assert sum(map(len, taken.values())) == 3
     assert len(publish(repository, out, signer("online"), now=now()).catalog.releases) == 1
 
@@ -285,7 +285,7 @@ def test_two_people_sign_at_the_same_time(repository: Repository, tmp_path: Path
     requests = [SigningRequest.of(repository), SigningRequest.of(repository)]
     for request, name in zip(requests, ("alice", "bob"), strict=True):
         sign_all(request.state, name)
-        assert import_signatures(repository, SigningRequest.decode(request.encode()))
+        assert import_signatures(repository, SigningRequest.decode(request.encode())).taken
     assert repository.load().standing("root").complete
 
 

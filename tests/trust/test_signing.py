@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from datetime import timedelta
 
 import msgspec
@@ -12,11 +13,21 @@ from workshop import now, signer
 
 from p2pdist.errors import TrustError, UsageError
 from p2pdist.ids import ChannelName, FleetName, TargetPath
-from p2pdist.trust import changes
-from p2pdist.trust.catalog import FileRecipe, ReleaseCustom, SeedGrant
+from p2pdist.trust import changes, releases
+from p2pdist.trust.catalog import (
+    AnyRecipe,
+    CommandRecipe,
+    DebRecipe,
+    FileRecipe,
+    ReleaseCustom,
+    SeedGrant,
+    TreeRecipe,
+)
 from p2pdist.trust.differences import differences
 from p2pdist.trust.keys import IdentityKey
-from p2pdist.trust.signing import Lives, SigningState, parse_document, parse_role
+from p2pdist.trust.phrases import recipe_words
+from p2pdist.trust.rolefiles import parse_document
+from p2pdist.trust.signing import Lives, SigningState, parse_role
 
 NODE = IdentityKey.generate().node
 
@@ -43,18 +54,24 @@ def published() -> SigningState:
     return SigningState(state.fleet, state.lives, state.draft_files())
 
 
+def release_custom(**fields: object) -> ReleaseCustom:
+    values = {
+        "product": "app",
+        "version": "1.0",
+        "sequence": 1,
+        "platform": "any",
+        "info_hash": "ab" * 32,
+        "recipe": FileRecipe(path="/etc/motd"),
+    }
+    return ReleaseCustom(**{**values, **fields})  # type: ignore[arg-type]
+
+
 def put(
     state: SigningState, version: str, *, sequence: int | None = None, sha256: str = "cd" * 32
 ) -> TargetPath:
-    custom = ReleaseCustom(
-        product="app",
-        version=version,
-        sequence=sequence or changes.next_sequence(state, STABLE, "app"),
-        platform="any",
-        info_hash="ab" * 32,
-        recipe=FileRecipe(path="/etc/motd"),
-    )
-    changes.put_release(state, target(version), custom, length=10, sha256=sha256, now=now())
+    number = sequence or releases.sequence_for(state, target(version))
+    custom = release_custom(version=version, sequence=number)
+    releases.put_release(state, target(version), custom, length=10, sha256=sha256, now=now())
     return target(version)
 
 
@@ -230,36 +247,96 @@ def test_one_version_never_gets_another_content() -> None:
     put(state, "1.0", sequence=1)
 
 
+def test_a_release_that_is_added_again_stays_as_new_as_it_was_and_keeps_its_signatures() -> None:
+    state = published()
+    put(state, "2.0")
+    releases.allow_rollback(state, target("1.0"), None, now())
+    sign_all(state)
+    assert put(state, "1.0") == target("1.0")
+    custom = state.latest("channel-stable").signed.targets[target("1.0")].custom
+    assert (custom["sequence"], custom["rollback_from"]) == (1, 2)
+    assert state.standing("channel-stable").complete
+    assert "BECOMES" not in words(state, "channel-stable")
+
+
+def test_an_older_release_becomes_newer_only_by_a_number_and_in_plain_words() -> None:
+    state = published()
+    put(state, "2.0")
+    releases.allow_rollback(state, target("1.0"), None, now())
+    put(state, "1.0", sequence=3)
+    custom = state.latest("channel-stable").signed.targets[target("1.0")].custom
+    assert "rollback_from" not in custom  # there is nothing newer to come back from
+    text = words(state, "channel-stable")
+    assert f"{target('1.0')} BECOMES NEWER, compared with {target('2.0')}: devices take it" in text
+    assert "sequence number: 3 instead of 1" in text
+
+
+def test_a_withdrawn_release_does_not_hand_its_number_on() -> None:
+    state = published()
+    put(state, "2.0")
+    releases.remove_release(state, target("2.0"), now())
+    assert "not given again: up to app 2" in words(state, "channel-stable")
+    put(state, "3.0")
+    assert state.latest("channel-stable").signed.targets[target("3.0")].custom["sequence"] == 3
+
+
+def test_a_withdrawn_release_meets_no_prerequisite() -> None:
+    state = published()
+    releases.remove_release(state, target("1.0"), now())
+    custom = release_custom(product="tool", prerequisites=["app>=1"])
+    path = TargetPath("stable/tool/1.0/f")
+    with pytest.raises(UsageError, match="there is no app in the channel"):
+        releases.put_release(state, path, custom, length=1, sha256="cd" * 32, now=now())
+
+
+def test_a_channel_that_comes_back_does_not_hand_numbers_on() -> None:
+    state = published()
+    changes.remove_channel(state, STABLE, now())
+    changes.add_channel(state, STABLE, keys("dev"), now())
+    put(state, "3.0")
+    assert state.latest("channel-stable").signed.targets[target("3.0")].custom["sequence"] == 2
+
+
+def test_a_release_is_found_by_its_product_and_version() -> None:
+    state = published()
+    assert releases.find_release(state, "app@1.0") == target("1.0")
+    assert releases.find_release(state, target("1.0")) == target("1.0")
+    with pytest.raises(UsageError, match=r"did you mean app@1\.0"):
+        releases.find_release(state, "ap@1.0")
+
+
+def test_two_releases_of_one_name_are_told_apart_by_their_paths() -> None:
+    state = published()
+    twin = TargetPath("stable/app/1.0/app-arm.bin")
+    custom = release_custom(platform="linux-aarch64")
+    releases.put_release(state, twin, custom, length=10, sha256="aa" * 32, now=now())
+    with pytest.raises(UsageError, match=r"several releases are called app@1\.0.*app-arm"):
+        releases.find_release(state, "app@1.0")
+
+
 def test_a_release_for_a_channel_that_is_not_there_says_which_are() -> None:
     state = published()
-    custom = ReleaseCustom(
-        product="app",
-        version="1",
-        sequence=1,
-        platform="any",
-        info_hash="ab" * 32,
-        recipe=FileRecipe(path="/x"),
-    )
+    custom = release_custom(version="1")
     with pytest.raises(UsageError, match="there are: stable"):
-        changes.put_release(state, TargetPath("beta/app/1/f"), custom, length=1, sha256="cd" * 32, now=now())
+        releases.put_release(state, TargetPath("beta/app/1/f"), custom, length=1, sha256="cd" * 32, now=now())
 
 
 def test_a_withdrawn_release_is_gone_and_an_unknown_one_is_told() -> None:
     state = published()
-    changes.remove_release(state, target("1.0"), now())
+    releases.remove_release(state, target("1.0"), now())
     assert not state.latest("channel-stable").signed.targets
-    with pytest.raises(UsageError, match="not published"):
-        changes.remove_release(state, target("9.9"), now())
+    with pytest.raises(UsageError, match="no release is called"):
+        releases.remove_release(state, target("9.9"), now())
 
 
 def test_a_rollback_is_permitted_up_to_the_newest_sequence() -> None:
     state = published()
     put(state, "2.0")
-    assert changes.allow_rollback(state, target("1.0"), None, now()) == 2
+    assert releases.allow_rollback(state, target("1.0"), None, now()) == 2
     assert state.latest("channel-stable").signed.targets[target("1.0")].custom["rollback_from"] == 2
     with pytest.raises(UsageError, match="nothing newer"):
-        changes.allow_rollback(state, target("2.0"), None, now())
-    assert changes.allow_rollback(state, target("2.0"), 7, now()) == 7
+        releases.allow_rollback(state, target("2.0"), None, now())
+    assert releases.allow_rollback(state, target("2.0"), 7, now()) == 7
 
 
 def test_a_grant_replaces_the_one_before_and_can_be_withdrawn() -> None:
@@ -414,17 +491,17 @@ def test_a_first_root_says_who_may_sign_what() -> None:
 def test_an_added_and_a_withdrawn_release_are_said_with_hash_and_recipe() -> None:
     state = published()
     put(state, "2.0", sha256="ef" * 32)
-    changes.remove_release(state, target("1.0"), now())
+    releases.remove_release(state, target("1.0"), now())
     text = words(state, "channel-stable")
     assert f"the release {target('1.0')} is withdrawn" in text
     assert f"the release {target('2.0')} is added: 10 bytes, SHA-256 {'ef' * 32}" in text
-    assert "recipe is {'kind': 'file', 'path': '/etc/motd'" in text
+    assert "installation: the file /etc/motd with the mode 0644, within 60 s" in text
 
 
 def test_a_rollback_permission_stands_out() -> None:
     state = published()
     put(state, "2.0")
-    changes.allow_rollback(state, target("1.0"), None, now())
+    releases.allow_rollback(state, target("1.0"), None, now())
     expected = f"devices MAY GO BACK to {target('1.0')} (sequence 1) from any sequence up to 2"
     assert expected in words(state, "channel-stable")
 
@@ -436,7 +513,7 @@ def test_a_changed_recipe_and_a_changed_content_are_said() -> None:
     file.unrecognized_fields["custom"] = {**file.custom, "recipe": {"kind": "file", "path": "/etc/passwd"}}
     file.hashes = {"sha256": "ff" * 32}
     text = words(state, "channel-stable")
-    assert "recipe is {'kind': 'file', 'path': '/etc/passwd'} instead of" in text
+    assert "the file /etc/passwd with the mode 0644, within 60 s instead of the file /etc/motd" in text
     assert f"THE CONTENT of {target('1.0')} changes" in text
 
 
@@ -467,8 +544,63 @@ def test_a_grant_is_said_in_full() -> None:
     changes.put_grant(state, grant(), now())
     text = words(state, "points")
     assert f"the seed grant points/{NODE}.grant is added" in text
-    assert "scope is '/emea'" in text
-    assert "duties is ['seed']" in text
+    assert "scope: /emea" in text
+    assert "duties: seed" in text
+    assert "ends: 2033-05-18 03:33 UTC" in text
+    assert "disk: all that is free" in text
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        (
+            TreeRecipe(unpacked_bytes=4_200_000_000, entries=9, health_check=["bin/app", "a b"], keep=0),
+            (
+                "a tree of 9 entries, unpacked 4.2 GB (4200000000 bytes); no older version stays;"
+                " healthy if this succeeds: bin/app 'a b', within 60 s"
+            ),
+        ),
+        (
+            DebRecipe(package="hello", version="1:2", architecture="amd64"),
+            "the Debian package hello 1:2 for amd64, within 900 s",
+        ),
+        (
+            CommandRecipe(
+                arguments=["{artifact}", "-q"], expected_exit_codes=[0, 3], check=["test", "-e", "/x"]
+            ),
+            "it runs: '{artifact}' -q; done with exit code 0, 3; there already if this succeeds: test -e /x",
+        ),
+        (FileRecipe(path="/m", mode=0o600, reload=["kill", "-1"]), "mode 0600; afterwards it runs: kill -1"),
+    ],
+)
+def test_an_installation_is_said_in_a_sentence(recipe: AnyRecipe, said: str) -> None:
+    assert said in recipe_words(msgspec.to_builtins(recipe))
+
+
+def test_a_field_of_an_installation_that_nobody_knows_is_shown() -> None:
+    assert recipe_words({"kind": "file", "path": "/m", "x": 1}).endswith("; and {'x': 1}")
+    assert recipe_words({"kind": "file"}) == "{'kind': 'file'}"
+
+
+def test_a_target_that_is_no_release_is_shown_as_it_stands() -> None:
+    state = published()
+    old = state.published["channel-stable"].signed.targets
+    new = state.open("channel-stable", now()).targets
+    for sequence, targets in ((1, old), (2, new)):
+        odd = copy.deepcopy(targets[target("1.0")])
+        odd.unrecognized_fields["custom"] = {"product": ["app"], "sequence": sequence}
+        targets["odd"] = odd
+    text = words(state, "channel-stable")
+    assert "the release odd changes" in text
+    assert "BECOMES" not in text
+
+
+def test_nothing_in_a_draft_steers_the_terminal_of_whoever_looks() -> None:
+    state = published()
+    file = state.open("channel-stable", now()).targets[target("1.0")]
+    file.unrecognized_fields["custom"] = {**file.custom, "version": "1\x1b[2J\u202e"}
+    text = words(state, "channel-stable")
+    assert r"version: 1\x1b[2J\u202e" in text
 
 
 def test_no_draft_has_no_differences() -> None:

@@ -551,6 +551,8 @@ FUZZED = Workshop()
         ("stable/app/2.0/app.bin", release_custom("other", "2.0")),
         ("stable/app/2.0/app.bin", release_custom("app", "2.0", recipe={"kind": "magic"})),
         ("stable/app/2.0/app.bin", release_custom("app", "2.0", info_hash="../../etc/passwd")),
+        ("stable/app/2.0/app.bin", release_custom("app", "2.0", prerequisites=["foo"])),
+        ("stable/app/2.0/app.bin", release_custom("app", "2.0", mirrors=["http://h/x"])),
         ("stable/app/../app.bin", release_custom("app", "..")),
         ("stable/../../etc", release_custom("..", "..")),
         ("stable/app/2.0/.bashrc", release_custom("app", "2.0")),

@@ -1,0 +1,52 @@
+"""The outer boundary of every program: what went wrong becomes lines for people, and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from p2pdist.errors import P2PDistError
+from p2pdist.files import DiskFull
+
+_HOUSE = Path(__file__).parent
+_TRACEBACK_VARIABLE = "P2PDIST_TRACEBACK"
+
+
+def shown_default(value: Any) -> str | None:
+    """Say in the help what an option is without being given; nothing where that is plain."""
+    if value is None or value is False or value in ("", (), []):
+        return None
+    return ", ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+
+def complain(error: P2PDistError) -> int:
+    """Print an error for people on standard error, and return its exit code."""
+    sys.stderr.write(f"error: {error.what}\n")
+    hint = "free some space, then repeat the command" if isinstance(error, DiskFull) else error.hint
+    if hint:
+        sys.stderr.write(f"  try: {hint}\n")
+    return error.exit_code
+
+
+def report_defect(program: str, error: Exception) -> int:
+    """Say in one line that *program* has a defect, and where; return the exit code 1.
+
+    ``P2PDIST_TRACEBACK=1`` in the environment shows the whole way there, for whoever looks into it.
+    """
+    if os.environ.get(_TRACEBACK_VARIABLE):
+        traceback.print_exception(error)
+    ours = [
+        f"{Path(frame.filename).relative_to(_HOUSE.parent)}:{frame.lineno}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).is_relative_to(_HOUSE)
+    ]
+    words = " ".join(str(error).split())[:300]
+    where = f" at {ours[-1]}" if ours else ""
+    sys.stderr.write(
+        f"{program}: a defect{where} ({type(error).__name__}: {words}); please report it with this line"
+        f" ({_TRACEBACK_VARIABLE}=1 shows more)\n"
+    )
+    return 1
