@@ -12,7 +12,7 @@ from rich.table import Table
 from p2pdist.cli.client import Client, segment
 from p2pdist.cli.common import DEFAULT, Common
 from p2pdist.cli.output import console, errors, say, show, show_json, table
-from p2pdist.cli.words import duration, life, moment, rate, short, size
+from p2pdist.cli.words import UNATTRIBUTED, by_source, duration, life, moment, rate, short, size
 from p2pdist.errors import P2PDistError, Unavailable, UsageError
 from p2pdist.wire import api as wire
 
@@ -122,8 +122,17 @@ def explain(
     if common.output == "json":
         show_json(answer)
         return
-    said = f", reported {moment(answer.reported)}" if answer.reported is not None else ""
-    say(f"{answer.target} on {answer.name} ({answer.node}) in {answer.group}: {answer.stage}{said}")
+    share = f", {answer.fraction:.0%}" if answer.stage not in ("not begun", "installed", "refused") else ""
+    why = f": {answer.reason}" if answer.reason else ""
+    say(f"{answer.target} on {answer.name} ({answer.node}) in {answer.group}")
+    say(f"{answer.stage}{share}{why}")
+    if answer.reported is not None:
+        received = {UNATTRIBUTED: answer.unattributed}
+        for source in answer.sources:
+            received[source.role] = received.get(source.role, 0) + source.received
+        fetched = by_source(received, answer.wasted)
+        say(f"fetched {fetched}; it holds {size(answer.held)} of {size(answer.length)}")
+        say(f"as reported {moment(answer.reported)}")
     if answer.sources:
         rows = [
             (

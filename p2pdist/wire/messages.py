@@ -97,10 +97,17 @@ class ContentReport(Message, frozen=True, kw_only=True, tag="content-report"):
     """Where one artifact's bytes came from and went, and every source that was considered.
 
     The totals are since the node took the artifact in; the newest replaces the ones before.
+    What was received is the sources' bytes and ``unattributed``; ``wasted`` comes on top.
     """
 
     info_hash: InfoHashText
     target: Target
+    held: Count = 0
+    """Verified bytes on this node's disk, whatever they came from."""
+    unattributed: Count = 0
+    """Verified bytes of which it is not known who sent them."""
+    wasted: Count = 0
+    """Bytes that came twice, or did not match their signed hash, and were thrown away."""
     sources: Annotated[list[SourceBytes], Meta(max_length=limits.CANDIDATES_MAX)]
     candidates: Annotated[list[Candidate], Meta(max_length=limits.CANDIDATES_MAX)]
 

@@ -235,6 +235,8 @@ async def test_deploying_watching_and_explaining(open_shell: OpenShell, tmp_path
                 ContentReport(
                     info_hash=made.info_hash,
                     target=target,
+                    held=len(DATA),
+                    wasted=16_384,
                     sources=[SourceBytes(node=origin, role="origin", received=len(DATA), sent=0)],
                     candidates=[
                         Candidate(
@@ -265,6 +267,11 @@ async def test_deploying_watching_and_explaining(open_shell: OpenShell, tmp_path
             explained = await shell("explain", "cash-desk", "app@1.0")
             assert "admin server" in explained and "another site" in explained
             assert "no distribution point serves /" in explained
+            assert "installed: installed" in explained
+            assert (
+                "fetched 1000.0 KiB from the origin (100%), 16.0 KiB more in vain; "
+                "it holds 1000.0 KiB of 1000.0 KiB" in explained
+            )
             await shell("explain", "cash", "app@1.0", "-o", "json", code=2)
             answer = await shell.json(wire.Explanation, "explain", device.node[:8], target)
             assert [(s.taken, s.received) for s in answer.sources] == [(True, len(DATA)), (False, 0)]
