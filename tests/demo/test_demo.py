@@ -52,6 +52,11 @@ def test_a_package_reaches_the_device_and_all_four_attacks_are_refused(tmp_path:
     assert outcome["package_bytes"] > 20_000_000
     assert outcome["origin_bytes_sent"] >= outcome["package_bytes"]
     assert outcome["devices_received"]["point"] > 0
+    unnamed = outcome["unattributed_bytes"]
+    assert sum(outcome["devices_received"].values()) + unnamed["device"] == outcome["package_bytes"]
+    by_points = sum(outcome["bytes_by_source"].values()) - sum(outcome["devices_received"].values())
+    assert by_points + unnamed["point"] == outcome["package_bytes"]
+    assert outcome["origin_bytes_lost"] < 0.02 * outcome["origin_bytes_sent"]
     assert {r["attack"] for r in outcome["refused"]} == set(outcome["attacks"])
     assert len(outcome["attacks"]) == 4
     assert all(r["reason"] for r in outcome["refused"])

@@ -133,12 +133,14 @@ async def _count(fleet: Fleet, outcome: Outcome) -> None:
     }
     status = await fleet.api.get("/status", wire.Status)
     with trio.move_on_after(_REPORTS_S):
-        while any(sum(status.received.get(role, {}).values()) < n for role, n in expected.items()):
+        while any(_received(status, role) < count for role, count in expected.items()):
             await trio.sleep(0.5)
             status = await fleet.api.get("/status", wire.Status)
-    outcome.take_received(status.received)
-    outcome.origin_bytes_sent = status.origin_sent_bytes
-    outcome.origin_copies = status.origin_sent_bytes / max(1, outcome.package_bytes)
+    outcome.take_status(status)
+
+
+def _received(status: wire.Status, role: str) -> int:
+    return sum(status.received.get(role, {}).values()) + status.unattributed.get(role, 0)
 
 
 def step(console: Console, title: str, text: str) -> None:

@@ -11,11 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from demo_fleet.watch import size
+from p2pdist.wire import api as wire
 
 _DIRECTORY = re.compile(r"/\S*/p2pdist-demo-\w+/(\w+/)*")
 """The demonstration's directory, which says nothing to a reader."""
 
 SOURCES = ("origin", "point", "peer", "mirror")
+RECEIVERS = ("point", "device")
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +41,10 @@ class Outcome(msgspec.Struct, kw_only=True):
 
     ``bytes_by_source`` counts what all nodes received, the distribution points included: a byte that a
     point fetched from the origin and handed on to a device counts once as ``origin``, once as ``point``.
-    ``devices_received`` are the devices' alone. Times are from the deployment's order.
+    ``devices_received`` are the devices' alone. ``unattributed_bytes`` are those that distribution points
+    (``point``) and devices (``device``) have from nodes that could not be named, ``wasted_bytes`` those
+    that came in vain, twice or altered. What the origin sent is what came from it and a part of these;
+    ``origin_bytes_lost`` is what is beyond. Times are from the deployment's order.
     """
 
     sites: int
@@ -53,6 +58,9 @@ class Outcome(msgspec.Struct, kw_only=True):
     origin_copies: float = 0.0
     bytes_by_source: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(SOURCES, 0))
     devices_received: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(SOURCES, 0))
+    unattributed_bytes: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(RECEIVERS, 0))
+    wasted_bytes: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(RECEIVERS, 0))
+    origin_bytes_lost: int = 0
     seconds_first: float | None = None
     seconds_last: float | None = None
     seconds_total: float = 0.0
@@ -71,14 +79,21 @@ class Outcome(msgspec.Struct, kw_only=True):
         """How many devices have refused *attack*."""
         return len({r.device for r in self.refused if r.attack == attack})
 
-    def take_received(self, received: Mapping[str, Mapping[str, int]]) -> None:
+    def take_status(self, status: wire.Status) -> None:
         """Take in what the server knows of the bytes by receiver and kind of source."""
-        for receiver, by_source in received.items():
+        self.origin_bytes_sent = status.origin_sent_bytes
+        self.origin_copies = status.origin_sent_bytes / max(1, self.package_bytes)
+        self.unattributed_bytes |= status.unattributed
+        self.wasted_bytes |= status.wasted
+        for receiver, by_source in status.received.items():
             for source, count in by_source.items():
                 name = "peer" if source == "device" else source
                 self.bytes_by_source[name] = self.bytes_by_source.get(name, 0) + count
                 if receiver == "device":
                     self.devices_received[name] = self.devices_received.get(name, 0) + count
+        explained = self.bytes_by_source["origin"]
+        explained += sum(self.unattributed_bytes.values()) + sum(self.wasted_bytes.values())
+        self.origin_bytes_lost = max(0, self.origin_bytes_sent - explained)
 
     def encode(self) -> str:
         """Return the JSON object."""
@@ -114,6 +129,8 @@ def show(outcome: Outcome, console: Console) -> None:
     table.add_row("origin sent", f"{size(outcome.origin_bytes_sent)}, {outcome.origin_copies:.2f} copies")
     table.add_row("bytes by source", _sources(outcome.bytes_by_source) + "  (to all nodes)")
     table.add_row("", _sources(outcome.devices_received) + "  (to the devices)")
+    unnamed, wasted = sum(outcome.unattributed_bytes.values()), sum(outcome.wasted_bytes.values())
+    table.add_row("", f"{size(unnamed)} from nodes that could not be named; {size(wasted)} more came in vain")
     for attack in outcome.attacks:
         count = outcome.resisted(attack)
         colour = "green" if count == outcome.devices else "bold red"
