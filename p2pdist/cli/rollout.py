@@ -11,7 +11,7 @@ from rich.table import Table
 
 from p2pdist.cli.client import Client, segment
 from p2pdist.cli.common import DEFAULT, Common
-from p2pdist.cli.output import console, errors, say, show, show_json, table
+from p2pdist.cli.output import console, errors, say, say_output, show, show_json, table
 from p2pdist.cli.words import UNATTRIBUTED, by_source, duration, life, moment, rate, short, size
 from p2pdist.errors import P2PDistError, Unavailable, UsageError
 from p2pdist.wire import api as wire
@@ -89,6 +89,8 @@ def deployment_show(
         show_json(answer)
         return
     console().print(_devices(answer))
+    for state in answer.devices:
+        say_output(f"{state.name} ({short(state.node)})", state)
     say(f"{answer.deployment.target} onto {answer.deployment.group}: {_state(answer.deployment)}")
 
 
@@ -186,6 +188,8 @@ def _watch(client: Client, deployment_id: str, patience_s: float, common: Common
     if common.output == "json":
         show_json(detail)
     else:
+        for state in detail.devices:
+            say_output(f"{state.name} ({short(state.node)})", state)
         say(f"{detail.deployment.target} onto {detail.deployment.group}: {_state(detail.deployment)}")
     bad = [device for device in detail.devices if device.stage in _BAD]
     if bad:
