@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -60,6 +61,8 @@ def test_a_package_reaches_the_device_and_all_four_attacks_are_refused(tmp_path:
     assert {r["attack"] for r in outcome["refused"]} == set(outcome["attacks"])
     assert len(outcome["attacks"]) == 4
     assert all(r["reason"] for r in outcome["refused"])
+    (altered,) = [r["reason"] for r in outcome["refused"] if r["attack"] == "altered package"]
+    assert re.fullmatch(r"piece \d+ from site1-point does not match its signed hash", altered)
     assert list(tmp_path.iterdir()) == []
     assert processes_in(tmp_path) == []
 

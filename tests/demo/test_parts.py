@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from demo_fleet.options import parse_options
 from demo_fleet.outcome import Outcome, PackageFacts, Refused
-from demo_fleet.payload import make_bait, make_packages, make_policies, make_tree
+from demo_fleet.payload import make_baits, make_packages, make_policies, make_tree
 from demo_fleet.plan import LINK_PORT, make_plan
 from demo_fleet.watch import Progress
 
@@ -98,10 +98,11 @@ def test_the_debian_package_is_real(tmp_path: Path) -> None:
     assert "root/root" in listed.stdout
 
 
-def test_the_attacks_have_a_library_and_two_policies_to_work_on(tmp_path: Path) -> None:
-    bait = make_bait(tmp_path)
+def test_the_attacks_have_two_libraries_and_two_policies_to_work_on(tmp_path: Path) -> None:
+    baits = make_baits(tmp_path)
     older, newer = make_policies(tmp_path)
-    assert bait.source.stat().st_size > 100_000
+    assert len({bait.product for bait in baits}) == 2
+    assert all(bait.source.stat().st_size > 100_000 for bait in baits)
     assert older.product == newer.product
     assert older.sequence < newer.sequence
     assert older.source.read_text() != newer.source.read_text()

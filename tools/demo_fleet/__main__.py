@@ -16,7 +16,7 @@ from demo_fleet.attacks import run_attacks
 from demo_fleet.fleet import Fleet, open_fleet
 from demo_fleet.options import Options, parse_options
 from demo_fleet.outcome import Outcome, PackageFacts, show
-from demo_fleet.payload import make_bait, make_packages, make_policies
+from demo_fleet.payload import make_baits, make_packages, make_policies
 from demo_fleet.picture import save_picture
 from demo_fleet.plan import DemoError, Plan, make_plan
 from demo_fleet.programs import open_programs
@@ -45,7 +45,7 @@ async def demonstrate(options: Options, plan: Plan, console: Console) -> Outcome
     payload.mkdir()
     step(console, "Software", "taken from what is installed on this machine")
     packages = await trio.to_thread.run_sync(make_packages, payload, options.packages)
-    bait = await trio.to_thread.run_sync(make_bait, payload)
+    baits = await trio.to_thread.run_sync(make_baits, payload)
     policies = await trio.to_thread.run_sync(make_policies, payload)
     async with (
         open_programs(plan.logs, plan.directory / "home", say) as programs,
@@ -56,7 +56,7 @@ async def demonstrate(options: Options, plan: Plan, console: Console) -> Outcome
             uplink_mbit=options.uplink_mbit,
             patience_s=options.patience_s,
             packages=packages,
-            bait=bait,
+            baits=baits,
             policies=policies,
         ) as fleet,
     ):

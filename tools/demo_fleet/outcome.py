@@ -79,6 +79,10 @@ class Outcome(msgspec.Struct, kw_only=True):
         """How many devices have refused *attack*."""
         return len({r.device for r in self.refused if r.attack == attack})
 
+    def reasons(self, attack: str) -> list[str]:
+        """The first two different reasons for which devices have refused *attack*."""
+        return list(dict.fromkeys(r.reason for r in self.refused if r.attack == attack))[:2]
+
     def take_status(self, status: wire.Status) -> None:
         """Take in what the server knows of the bytes by receiver and kind of source."""
         self.origin_bytes_sent = status.origin_sent_bytes
@@ -134,11 +138,10 @@ def show(outcome: Outcome, console: Console) -> None:
     for attack in outcome.attacks:
         count = outcome.resisted(attack)
         colour = "green" if count == outcome.devices else "bold red"
-        reason = next((r.reason for r in outcome.refused if r.attack == attack), "")
         table.add_row(
             f"attack: {attack}", f"[{colour}]refused by {count} of {counted(outcome.devices, 'device')}[/]"
         )
-        if reason:
+        for reason in outcome.reasons(attack):
             table.add_row("", f"[dim]“{_short(reason)}”[/]")
     for problem in outcome.problems:
         table.add_row("[bold red]problem[/]", problem)
