@@ -12,7 +12,7 @@ from rich.table import Table
 from p2pdist.cli.client import Client, segment
 from p2pdist.cli.common import DEFAULT, Common
 from p2pdist.cli.output import console, errors, say, say_output, show, show_json, table
-from p2pdist.cli.words import UNATTRIBUTED, by_source, duration, life, moment, rate, short, size
+from p2pdist.cli.words import UNATTRIBUTED, by_source, duration, life, moment, rate, short, size, source_word
 from p2pdist.errors import P2PDistError, Unavailable, UsageError
 from p2pdist.wire import api as wire
 
@@ -140,7 +140,7 @@ def explain(
             (
                 s.name or "-",
                 short(s.node),
-                s.role,
+                source_word(s.role),
                 s.address or "-",
                 "yes" if s.taken else "no",
                 size(s.received),
@@ -211,7 +211,7 @@ def _devices(detail: wire.DeploymentDetail) -> Table:
             f"{d.fraction:.0%}",
             rate(d.rate_bytes_per_s),
             str(d.sources) if d.sources else "",
-            ", ".join(f"{role} {size(n)}" for role, n in sorted(d.received.items()) if n),
+            ", ".join(f"{source_word(role)} {size(n)}" for role, n in sorted(d.received.items()) if n),
             d.reason,
         )
         for d in detail.devices

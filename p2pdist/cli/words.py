@@ -27,11 +27,16 @@ def size(count: int) -> str:
     return f"{value:.1f} {_UNITS[-1]}"
 
 
+def source_word(role: str) -> str:
+    """What a kind of source is called: a device that another one fetches from is its peer."""
+    return "peer" if role == "device" else role
+
+
 def by_source(received: Mapping[str, int], wasted: int) -> str:
-    """``20.0 MiB from the origin (67%), 10.0 MiB from devices (33%), 16.0 KiB more in vain``."""
+    """``20.0 MiB from the origin (67%), 10.0 MiB from peers (33%), 16.0 KiB more in vain``."""
     total = sum(received.values())
     parts = [
-        f"{size(count)} from {_FROM.get(role, f'{role}s')} ({count / total:.0%})"
+        f"{size(count)} from {_FROM.get(role, f'{source_word(role)}s')} ({count / total:.0%})"
         for role, count in sorted(received.items())
         if count
     ]

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from demo_fleet.watch import size
+from p2pdist.cli.words import source_word
 from p2pdist.wire import api as wire
 
 _DIRECTORY = re.compile(r"/\S*/p2pdist-demo-\w+/(\w+/)*")
@@ -91,7 +92,7 @@ class Outcome(msgspec.Struct, kw_only=True):
         self.wasted_bytes |= status.wasted
         for receiver, by_source in status.received.items():
             for source, count in by_source.items():
-                name = "peer" if source == "device" else source
+                name = source_word(source)
                 self.bytes_by_source[name] = self.bytes_by_source.get(name, 0) + count
                 if receiver == "device":
                     self.devices_received[name] = self.devices_received.get(name, 0) + count

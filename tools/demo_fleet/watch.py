@@ -12,6 +12,7 @@ from rich.table import Table
 
 from demo_fleet.api import Api
 from demo_fleet.plan import DemoError, Node
+from p2pdist.cli.words import source_word
 from p2pdist.wire import api as wire
 
 _POLL_S = 0.4
@@ -172,9 +173,7 @@ def _row(label: str, states: Sequence[wire.DeviceDeployment]) -> tuple[str, str,
         f"{fraction:.0%}",
         f"[green]{'━' * filled}[/][dim]{'━' * (20 - filled)}[/]",
         f"{size(rate)}/s" if rate else "",
-        ", ".join(
-            f"{'peers' if role == 'device' else role} {size(n)}" for role, n in sorted(received.items()) if n
-        ),
+        ", ".join(f"{source_word(role)} {size(n)}" for role, n in sorted(received.items()) if n),
     )
 
 
