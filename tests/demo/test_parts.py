@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 from demo_fleet.options import parse_options
 from demo_fleet.outcome import Outcome, PackageFacts, Refused
@@ -111,7 +112,7 @@ def test_the_attacks_have_two_libraries_and_two_policies_to_work_on(tmp_path: Pa
 def test_a_device_has_ended_when_it_has_ended_with_every_deployment(tmp_path: Path) -> None:
     plan = make_plan(tmp_path, sites=1, devices=2)
     first, second = (node.name for node in plan.devices)
-    progress = Progress(devices=plan.devices, deployments=("a", "b"))
+    progress = Progress(devices=plan.devices, deployments=("a", "b"), sizes={})
     progress.take([_detail("a", {first: "installed", second: "installed"}), _detail("b", {})], 1.0)
     assert progress.ended_s == {}
     progress.take(
@@ -234,3 +235,16 @@ def _detail(deployment: str, stages: dict[str, str]) -> wire.DeploymentDetail:
             for name, stage in stages.items()
         ],
     )
+
+
+def test_a_device_is_halfway_when_it_has_half_of_all_bytes(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, sites=1, devices=1)
+    (name,) = (node.name for node in plan.devices)
+    sizes = {"stable/a/1/a": 300, "small": 100}
+    progress = Progress(devices=plan.devices, deployments=("a", "b"), sizes=sizes)
+    small = _detail("b", {name: "installed"})
+    small.devices[0] = msgspec.structs.replace(small.devices[0], target="small")
+    large = _detail("a", {name: "fetching"})
+    large.devices[0] = msgspec.structs.replace(large.devices[0], fraction=0.0)
+    progress.take([large, small], 1.0)
+    assert progress.share(progress.states[name]) == 0.25

@@ -99,7 +99,11 @@ async def _distribute(fleet: Fleet, outcome: Outcome, console: Console) -> Progr
     step(console, "Deployment", f"{size(outcome.package_bytes)} for each device")
     started = trio.current_time()
     ids = [await fleet.deploy(release.target) for release in releases]
-    progress = Progress(devices=fleet.plan.devices, deployments=tuple(ids))
+    progress = Progress(
+        devices=fleet.plan.devices,
+        deployments=tuple(ids),
+        sizes={release.target: release.length for release in releases},
+    )
     try:
         await watch(
             fleet.api,

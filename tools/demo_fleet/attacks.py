@@ -113,7 +113,7 @@ async def _age(fleet: Fleet, console: Console, patience_s: float) -> tuple[str, 
     newer, older = fleet.release(fleet.policy_new), fleet.release(fleet.policy_old)
     started = trio.current_time()
     first = await fleet.deploy(newer.target)
-    progress = Progress(devices=fleet.plan.devices, deployments=(first,))
+    progress = Progress(devices=fleet.plan.devices, deployments=(first,), sizes={})
     await watch(
         fleet.api, progress, console, title=f"first the newer one, {newer.target}", started=started,
         patience_s=patience_s,

@@ -131,11 +131,17 @@ def show(outcome: Outcome, console: Console) -> None:
         table.add_row(
             "time", f"first device {outcome.seconds_first:.1f} s, last device {outcome.seconds_last:.1f} s"
         )
-    table.add_row("origin sent", f"{size(outcome.origin_bytes_sent)}, {outcome.origin_copies:.2f} copies")
-    table.add_row("bytes by source", _sources(outcome.bytes_by_source) + "  (to all nodes)")
-    table.add_row("", _sources(outcome.devices_received) + "  (to the devices)")
+    copies = f"{outcome.origin_copies:.2f} copies for {counted(outcome.devices, 'device')}"
+    table.add_row("admin server sent", f"{size(outcome.origin_bytes_sent)}: {copies}")
+    to_points = {
+        source: count - outcome.devices_received.get(source, 0)
+        for source, count in outcome.bytes_by_source.items()
+    }
+    table.add_row("points fetched", _sources(to_points))
+    table.add_row("devices fetched", _sources(outcome.devices_received))
     unnamed, wasted = sum(outcome.unattributed_bytes.values()), sum(outcome.wasted_bytes.values())
-    table.add_row("", f"{size(unnamed)} from nodes that could not be named; {size(wasted)} more came in vain")
+    if unnamed or wasted:
+        table.add_row("", f"[dim]{size(unnamed)} from nobody who could be named, {size(wasted)} in vain[/]")
     for attack in outcome.attacks:
         count = outcome.resisted(attack)
         colour = "green" if count == outcome.devices else "bold red"
@@ -151,13 +157,14 @@ def show(outcome: Outcome, console: Console) -> None:
 
 def _sources(received: Mapping[str, int]) -> str:
     total = sum(received.values())
-    return ", ".join(
+    listed = [
         f"{name} {size(received[name])} ({received[name] / total:.0%})"
         for name in SOURCES
-        if total and received.get(name)
-    )
+        if received.get(name)
+    ]
+    return "from " + ", ".join(listed) if listed else "nothing"
 
 
-def _short(text: str, chars_max: int = 150) -> str:
+def _short(text: str, chars_max: int = 200) -> str:
     text = _DIRECTORY.sub("…/", " ".join(text.split())).replace("[", "\\[")
     return text if len(text) <= chars_max else text[: chars_max - 1] + "…"
