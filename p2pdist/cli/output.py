@@ -32,6 +32,7 @@ _STYLES = {
     "verifying": "cyan",
     "installing": "cyan",
     "offline": "yellow",
+    "stopped": "yellow",
     "not enrolled": "yellow",
     "unheard": "yellow",
 }

@@ -21,7 +21,6 @@ from p2pdist.wire.frames import Candidate
 from p2pdist.wire.messages import SourceBytes, Stage
 
 SourceRole = Literal["origin", "point", "device", "mirror"]
-ExplainedStage = Literal["not begun", "stopped", "held"] | Stage
 
 _RANKS: dict[str, int] = {"origin": 0, "point": 1, "mirror": 2, "device": 3}
 
@@ -113,8 +112,8 @@ def presumed_site(
     return points[0].node if points and not direct else DIRECT
 
 
-def stage_of(said: Stage | None, *, stopped: bool, point: bool, held: int, length: int) -> ExplainedStage:
-    """Say how far a release is on a node.
+def stage_of(said: Stage | None, *, stopped: bool, point: bool, held: int, length: int) -> str:
+    """Say how far a release is on a node: a stage, ``not begun``, ``stopped`` or ``held``.
 
     Args:
         said: What the node said of its deployment; None if it said nothing.
@@ -123,13 +122,16 @@ def stage_of(said: Stage | None, *, stopped: bool, point: bool, held: int, lengt
         held: Verified bytes of the artifact on its disk.
         length: The artifact's bytes.
     """
-    if said in ("installed", "failed", "refused"):
-        return said
     if said is not None:
-        return "stopped" if stopped else said
+        return stage_shown(said, stopped=stopped)
     if point and held:
         return "held" if held >= length else "fetching"
     return "not begun"
+
+
+def stage_shown(said: str, *, stopped: bool) -> str:
+    """Say what a device's word on a deployment means now: one that has not begun leaves a stopped one."""
+    return "stopped" if stopped and said in ("waiting", "fetching", "verifying") else said
 
 
 def _origin(asked: Asked, before: set[str]) -> Explained:
@@ -170,7 +172,7 @@ def _on_point(
     if grant not in nearest:
         return False, f"it serves {grant.scope}, but {nearest[0].scope} has distribution points of its own"
     if receiver.site.startswith(DIRECT):
-        return False, "a distribution point of this scope, but the device has not reached it"
+        return False, "a distribution point of this scope that the device does not reach"
     carrier = name_of(NodeId(receiver.site))
     return False, f"an alternative distribution point of this scope: {carrier} carries the device"
 

@@ -104,7 +104,7 @@ def test_a_killed_point_was_a_source_before_and_is_none_now() -> None:
 def test_a_device_that_fell_back_to_the_origin_has_not_reached_its_points() -> None:
     found = explained(ON_ITS_OWN, reported=(candidate(ORIGIN, "origin"),))
     assert {name for name, source in found.items() if source.taken} == {ORIGIN}
-    assert found[EAST].reason == "a distribution point of this scope, but the device has not reached it"
+    assert found[EAST].reason == "a distribution point of this scope that the device does not reach"
 
 
 def test_a_point_whose_grant_has_expired_is_no_source() -> None:
@@ -189,6 +189,7 @@ def test_the_stage_is_what_a_person_would_call_it() -> None:
     assert stage("fetching") == "fetching"
     assert stage("fetching", stopped=True) == "stopped"
     assert stage("failed", stopped=True) == "failed"
+    assert stage("installing", stopped=True) == "installing"
     assert stage(point=True, held=10) == "held"
     assert stage(point=True, held=4) == "fetching"
     assert stage(held=10) == "not begun"

@@ -10,7 +10,7 @@ from p2pdist.ids import NodeId
 from p2pdist.swarm.torrents import MadeTorrent
 from p2pdist.wire import api as wire
 from p2pdist.wire.frames import Candidate
-from p2pdist.wire.messages import ContentReport, FromDevice, Progress, Received, Report, SourceBytes
+from p2pdist.wire.messages import ContentReport, FromDevice, Progress, Received, Refusal, Report, SourceBytes
 
 DATA = bytes(range(256)) * 1_000
 TARGET = "stable/app/1.0/app.bin"
@@ -130,3 +130,25 @@ async def test_a_device_that_a_stopped_deployment_left_in_the_middle_does_not_fe
         assert (answer.stage, answer.fraction) == ("stopped", 0.5)
         assert answer.reason == "it was fetching when its deployment left it"
         assert any("was stopped" in note for note in answer.notes)
+        shown = await fleet.operator.ask("GET", f"/deployments/{order.id}", wire.DeploymentDetail)
+        assert (shown.deployment.stages, shown.devices[0].stage) == ({"stopped": 1}, "stopped")
+        detail = await fleet.operator.ask("GET", f"/devices/{device.node}", wire.DeviceDetail)
+        assert [state.stage for state in detail.deployments] == ["stopped"]
+
+
+async def test_content_that_the_device_refused_is_told_with_the_name_of_who_sent_it(tmp_path: Path) -> None:
+    async with open_fleet(tmp_path) as fleet:
+        _, point, device = await published(fleet)
+        await ordered(fleet)
+        await said(
+            device,
+            Refusal(
+                id="one", kind="content", subject=f"{TARGET} from {point.node}", at=1,
+                reason=f"piece 3 from {point.node} does not match its signed hash",
+            ),
+            Refusal(id="two", kind="content", subject="stable/other/1.0/x", reason="altered", at=1),
+        )  # fmt: skip
+        notes = [note for note in (await explained(fleet, device)).notes if "refused" in note]
+        assert notes == [
+            f"it refused {TARGET} from berlin: piece 3 from berlin does not match its signed hash"
+        ]

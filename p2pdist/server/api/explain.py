@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -21,7 +21,7 @@ from p2pdist.core.sources import Place
 from p2pdist.ids import InfoHash, NodeId
 from p2pdist.server.api.context import Api
 from p2pdist.server.api.table import Call
-from p2pdist.store import content, deployments, devices
+from p2pdist.store import content, deployments, devices, incidents
 from p2pdist.store.records import (
     ContentReportRecord,
     ContentSourceRecord,
@@ -31,6 +31,8 @@ from p2pdist.store.records import (
 from p2pdist.trust.catalog import Release
 from p2pdist.wire import api as wire
 from p2pdist.wire.messages import SourceBytes
+
+_REFUSALS_MAX = 5
 
 
 class _Known(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +66,8 @@ async def explain(api: Api, call: Call[None]) -> wire.Explanation:
     if said is not None and stage == "stopped":
         reason = f"it was {said.stage} when its deployment left it"
     sources, names = await _sources(api, known, call.now)
-    notes = _points_notes(api, known, call.now) + _notes(api, known)
+    notes = _points_notes(api, known, names, call.now) + _notes(api, known)
+    notes += await _refused(api, known, names)
     if len(sources) > limits.CANDIDATES_MAX:
         notes.append(f"{len(sources) - limits.CANDIDATES_MAX} more sources are left out")
     return wire.Explanation(
@@ -156,7 +159,19 @@ async def _sources(api: Api, known: _Known, now: int) -> tuple[Sequence[Explaine
     return explain_sources(asked, name_of=lambda node: names.get(node) or node[:12], now=now), names
 
 
-def _points_notes(api: Api, known: _Known, now: int) -> list[str]:
+async def _refused(api: Api, known: _Known, names: Mapping[NodeId, str]) -> list[str]:
+    """What content of this release the node has refused, the newest first."""
+    listed = await api.store.read(
+        incidents.list_refusals, rows_max=limits.API_ROWS_MAX, node=known.device.node
+    )
+    found = [r for r in listed if r.kind == "content" and known.release.target in r.subject]
+    notes = [f"it refused {refusal.subject}: {refusal.reason}" for refusal in found[:_REFUSALS_MAX]]
+    for node, name in names.items():
+        notes = [note.replace(node, name) for note in notes]
+    return notes
+
+
+def _points_notes(api: Api, known: _Known, names: Mapping[NodeId, str], now: int) -> list[str]:
     if known.point:
         scope = api.grants[known.device.node].scope
         return [f"it is a distribution point for {scope}: it fetches over the WAN, once for all of it"]
@@ -164,7 +179,9 @@ def _points_notes(api: Api, known: _Known, now: int) -> list[str]:
     points = api.points_of(group, now)
     if not points:
         return [f"no distribution point serves {group}: the origin is the only other source"]
-    listed = ", ".join(f"{grant.node[:12]} (scope {grant.scope})" for grant in points)
+    listed = ", ".join(
+        f"{names.get(grant.node) or grant.node[:12]} (scope {grant.scope})" for grant in points
+    )
     return [
         f"the distribution points of {group} are {listed}",
         "devices of other sites are not listed: over the WAN only distribution points exchange content",

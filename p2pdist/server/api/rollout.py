@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from p2pdist.core.explanation import stage_shown
 from p2pdist.core.scope import covers
 from p2pdist.ids import parse_group
 from p2pdist.server.api.context import Api, device_deployment
@@ -64,6 +65,7 @@ async def show_deployment(api: Api, call: Call[None]) -> wire.DeploymentDetail:
             target=record.target,
             device=device,
             online=device.node in attached,
+            stopped=record.stopped is not None,
             received=received.get(device.node, {}),
         )
         for device in [*members, *elsewhere.values()]
@@ -88,7 +90,10 @@ async def stop_deployment(api: Api, call: Call[None]) -> wire.DeploymentInfo:
 def _info(
     record: DeploymentRecord, stages: Mapping[str, int], members: list[DeviceRecord]
 ) -> wire.DeploymentInfo:
-    unheard = len(members) - sum(stages.values())
+    shown: Counter[str] = Counter()
+    for stage, count in stages.items():
+        shown[stage_shown(stage, stopped=record.stopped is not None)] += count
+    unheard = len(members) - shown.total()
     return wire.DeploymentInfo(
         id=record.id,
         target=record.target,
@@ -97,7 +102,7 @@ def _info(
         created_by=record.created_by,
         stopped=record.stopped,
         devices=len(members),
-        stages={**stages, **({"unheard": unheard} if unheard > 0 else {})},
+        stages={**shown, **({"unheard": unheard} if unheard > 0 else {})},
     )
 
 
