@@ -178,6 +178,7 @@ async def open_agent(
         link_host=config.link.local_host or None,
         swarm_host=config.swarm.host,
         swarm_port=config.swarm.port,
+        rates=config.rates.limits(),
     )
     layout = InstallLayout(root=config.install.root, state=home.state / "install")
     with locked(home.lock, what=f"the node in {home.root}"):

@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 
 from p2pdist.cli.client import segment
 from p2pdist.cli.common import DEFAULT, Common
-from p2pdist.cli.output import console, say, show, show_facts, show_json, table
+from p2pdist.cli.output import console, say, say_output, show, show_facts, show_json, table
 from p2pdist.cli.words import ago, duration, life, moment, short, size
 from p2pdist.errors import UsageError
 from p2pdist.files import write_atomic, write_secret
@@ -284,6 +284,8 @@ def device_show(name: Annotated[str, Parameter(name="DEVICE")], /, *, common: Co
         ]
         console().print()
         console().print(table(("release", "stage", "done", "reason", "said"), rows, right=("done",)))
+        for state in answer.deployments:
+            say_output(state.target, state)
 
 
 @device.command(name="move")

@@ -12,9 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from p2pdist.cli.words import plain
+from p2pdist.wire import api as wire
 
 Format = Literal["table", "json"]
 
+_OUTPUT_LINES = 20
 _WIDE = 240  # for pipes: lines are not to be wrapped there
 
 _STYLES = {
@@ -30,6 +32,7 @@ _STYLES = {
     "verifying": "cyan",
     "installing": "cyan",
     "offline": "yellow",
+    "stopped": "yellow",
     "not enrolled": "yellow",
     "unheard": "yellow",
 }
@@ -92,6 +95,21 @@ def show_facts(answer: msgspec.Struct, output: Format, facts: Sequence[tuple[str
     for name, value in facts:
         made.add_row(name, Text(plain(value), style=_STYLES.get(value, "")))
     console().print(made)
+
+
+def say_output(title: str, state: wire.DeviceDeployment) -> None:
+    """Print how a deployment's program ended on a device that does not have the release, if one ran.
+
+    The whole output that the server has is in the JSON; here is its end.
+    """
+    if state.stage != "failed" or (state.exit_code is None and not state.output):
+        return
+    lines = state.output.rstrip().splitlines()
+    ended = f", exit code {state.exit_code}" if state.exit_code is not None else ""
+    more = f" (the last {_OUTPUT_LINES} of {len(lines)} lines)" if len(lines) > _OUTPUT_LINES else ""
+    say(f"\n{title}{ended}{more}{':' if lines else '; no output'}")
+    for line in lines[-_OUTPUT_LINES:]:
+        say(f"    {line}")
 
 
 def show_json(answer: msgspec.Struct) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 from p2pdist.cli.client import Client
 from p2pdist.cli.common import DEFAULT, Common
 from p2pdist.cli.output import say, show, show_facts
 from p2pdist.cli.profile import Target, check_url, read_ca, read_token, save_profile
-from p2pdist.cli.words import ago, moment, size
+from p2pdist.cli.words import UNATTRIBUTED, ago, by_source, moment, size
 from p2pdist.errors import UsageError
 from p2pdist.trust.enrolment import EnrolmentBundle
 from p2pdist.wire import api as wire
@@ -29,8 +28,8 @@ def status(*, common: Common = DEFAULT) -> None:
         ("points", f"{answer.points_online} of {answer.points} online"),
         ("releases", str(answer.releases)),
         ("deployments", f"{answer.deployments_active} active"),
-        ("devices fetched", _by_source(answer.received.get("device", {}))),
-        ("points fetched", _by_source(answer.received.get("point", {}))),
+        ("devices fetched", _fetched(answer, "device")),
+        ("points fetched", _fetched(answer, "point")),
         ("origin sent", size(answer.origin_sent_bytes)),
         ("refusals", str(answer.refusals)),
         ("signed until", moment(answer.metadata_expires)),
@@ -97,9 +96,6 @@ def login(server: str, /, *, token_file: Path, ca: Path | None = None, enrolment
     say(f"{server} serves the fleet {answer.fleet}; stored in {path}")
 
 
-def _by_source(received: Mapping[str, int]) -> str:
-    if not sum(received.values()):
-        return "nothing yet"
-    total = sum(received.values())
-    parts = [f"{size(n)} from {role}s ({n / total:.0%})" for role, n in sorted(received.items()) if n]
-    return ", ".join(parts).replace("from origins", "from the origin")
+def _fetched(answer: wire.Status, receiver: str) -> str:
+    received = {**answer.received.get(receiver, {}), UNATTRIBUTED: answer.unattributed.get(receiver, 0)}
+    return by_source(received, answer.wasted.get(receiver, 0))

@@ -11,8 +11,8 @@ from rich.table import Table
 
 from p2pdist.cli.client import Client, segment
 from p2pdist.cli.common import DEFAULT, Common
-from p2pdist.cli.output import console, errors, say, show, show_json, table
-from p2pdist.cli.words import duration, life, moment, rate, short, size
+from p2pdist.cli.output import console, errors, say, say_output, show, show_json, table
+from p2pdist.cli.words import UNATTRIBUTED, by_source, duration, life, moment, rate, short, size, source_word
 from p2pdist.errors import P2PDistError, Unavailable, UsageError
 from p2pdist.wire import api as wire
 
@@ -89,6 +89,8 @@ def deployment_show(
         show_json(answer)
         return
     console().print(_devices(answer))
+    for state in answer.devices:
+        say_output(f"{state.name} ({short(state.node)})", state)
     say(f"{answer.deployment.target} onto {answer.deployment.group}: {_state(answer.deployment)}")
 
 
@@ -122,14 +124,23 @@ def explain(
     if common.output == "json":
         show_json(answer)
         return
-    said = f", reported {moment(answer.reported)}" if answer.reported is not None else ""
-    say(f"{answer.target} on {answer.name} ({answer.node}) in {answer.group}: {answer.stage}{said}")
+    share = f", {answer.fraction:.0%}" if answer.stage not in ("not begun", "installed", "refused") else ""
+    why = f": {answer.reason}" if answer.reason else ""
+    say(f"{answer.target} on {answer.name} ({answer.node}) in {answer.group}")
+    say(f"{answer.stage}{share}{why}")
+    if answer.reported is not None:
+        received = {UNATTRIBUTED: answer.unattributed}
+        for source in answer.sources:
+            received[source.role] = received.get(source.role, 0) + source.received
+        fetched = by_source(received, answer.wasted)
+        say(f"fetched {fetched}; it holds {size(answer.held)} of {size(answer.length)}")
+        say(f"as reported {moment(answer.reported)}")
     if answer.sources:
         rows = [
             (
                 s.name or "-",
                 short(s.node),
-                s.role,
+                source_word(s.role),
                 s.address or "-",
                 "yes" if s.taken else "no",
                 size(s.received),
@@ -177,6 +188,8 @@ def _watch(client: Client, deployment_id: str, patience_s: float, common: Common
     if common.output == "json":
         show_json(detail)
     else:
+        for state in detail.devices:
+            say_output(f"{state.name} ({short(state.node)})", state)
         say(f"{detail.deployment.target} onto {detail.deployment.group}: {_state(detail.deployment)}")
     bad = [device for device in detail.devices if device.stage in _BAD]
     if bad:
@@ -198,7 +211,7 @@ def _devices(detail: wire.DeploymentDetail) -> Table:
             f"{d.fraction:.0%}",
             rate(d.rate_bytes_per_s),
             str(d.sources) if d.sources else "",
-            ", ".join(f"{role} {size(n)}" for role, n in sorted(d.received.items()) if n),
+            ", ".join(f"{source_word(role)} {size(n)}" for role, n in sorted(d.received.items()) if n),
             d.reason,
         )
         for d in detail.devices

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
+UNATTRIBUTED = "unattributed"
+"""Stands for the sources of bytes of which it is not known who sent them."""
+
+_FROM = {"origin": "the origin", UNATTRIBUTED: "nobody who could be named"}
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -20,6 +25,22 @@ def size(count: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:.1f} {_UNITS[-1]}"
+
+
+def source_word(role: str) -> str:
+    """What a kind of source is called: a device that another one fetches from is its peer."""
+    return "peer" if role == "device" else role
+
+
+def by_source(received: Mapping[str, int], wasted: int) -> str:
+    """``20.0 MiB from the origin (67%), 10.0 MiB from peers (33%), 16.0 KiB more in vain``."""
+    total = sum(received.values())
+    parts = [
+        f"{size(count)} from {_FROM.get(role, f'{source_word(role)}s')} ({count / total:.0%})"
+        for role, count in sorted(received.items())
+        if count
+    ]
+    return ", ".join(parts + ([f"{size(wasted)} more in vain"] if wasted else [])) or "nothing yet"
 
 
 def rate(bytes_per_s: int) -> str:

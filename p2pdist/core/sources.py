@@ -24,20 +24,28 @@ from p2pdist.core.scope import affinity
 from p2pdist.ids import GroupPath, NodeId
 from p2pdist.wire.frames import Candidate, Role
 
+DIRECT = "direct:"
+"""How the site of a device begins that is attached to the admin server directly; its network follows."""
 
-class Member(msgspec.Struct, frozen=True, kw_only=True):
-    """One node in one artifact's swarm.
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a node stands: what the rules look at.
 
     ``site`` names what it shares a LAN with: the distribution point that carries it (a point's site is
     its own id), or the network of a device that is attached directly. ``role`` is what has been
-    verified, not what the node claims. ``have`` is the fraction of the artifact that it holds.
+    verified, not what the node claims.
     """
 
     node: NodeId
     role: Role
+    site: str
+
+
+class Member(Place, frozen=True, kw_only=True):
+    """One node in one artifact's swarm. ``have`` is the fraction of the artifact that it holds."""
+
     host: str
     port: int
-    site: str
     group: GroupPath
     complete: bool
     have: float
@@ -62,34 +70,36 @@ def decide_sources(
     others = [member for member in members if member.node != receiver.node]
     mates = [m for m in others if m.site == receiver.site and m.role == "device"]
     if len(mates) > rules.site_peers_max:
-        mates = sorted(mates, key=lambda m: affinity(receiver.node, m.node))[: rules.site_peers_max]
-    meshed = {mate.node for mate in mates}
-    decided = [_candidate(member, *_verdict(receiver, member, meshed, rules)) for member in others]
+        mates.sort(key=lambda mate: affinity(receiver.node, mate.node))
+    farther = {mate.node for mate in mates[rules.site_peers_max :]}
+    decided = [
+        _candidate(member, False, f"same site, but {rules.site_peers_max} closer peers were taken")
+        if member.node in farther
+        else _candidate(member, *verdict(receiver, member))
+        for member in others
+    ]
     decided.sort(key=lambda candidate: (not candidate.taken, candidate.role, candidate.node))
     return tuple(decided[: limits.CANDIDATES_MAX])
+
+
+def verdict(receiver: Place, source: Place) -> tuple[bool, str]:
+    """Say whether *receiver* may fetch from *source*, and why, apart from how many it takes."""
+    if source.site == receiver.site:
+        return True, "same site" if source.role == "device" else "the distribution point of this site"
+    if receiver.role == "device" and source.role == "origin":
+        if receiver.site.startswith(DIRECT):
+            return True, "the origin: no distribution point of this scope could be reached"
+        return False, "over the WAN only distribution points fetch from the origin"
+    if receiver.role == "device" or source.role == "device":
+        return False, "another site: over the WAN only distribution points exchange content"
+    if source.role == "origin":
+        return True, "the origin, for a distribution point"
+    return True, "another distribution point"
 
 
 def crosses_wan(receiver: Role, source: Role) -> bool:
     """Whether content between two nodes that the rules connect leaves the site."""
     return "origin" in (receiver, source) or (receiver, source) == ("point", "point")
-
-
-def _verdict(receiver: Member, member: Member, meshed: set[NodeId], rules: SourceRules) -> tuple[bool, str]:
-    if member.site == receiver.site:
-        if member.role != "device":
-            return True, "the distribution point of this site"
-        if member.node in meshed:
-            return True, "same site"
-        return False, f"same site, but {rules.site_peers_max} closer peers were taken"
-    if receiver.role == "device" and member.role == "origin":
-        if receiver.site.startswith("direct:"):
-            return True, "the origin: no distribution point of this scope could be reached"
-        return False, "over the WAN only distribution points fetch from the origin"
-    if receiver.role == "device" or member.role == "device":
-        return False, "another site: over the WAN only distribution points exchange content"
-    if member.role == "origin":
-        return True, "the origin, for a distribution point"
-    return True, "another distribution point"
 
 
 def _candidate(member: Member, taken: bool, reason: str) -> Candidate:

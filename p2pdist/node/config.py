@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from p2pdist.core.rates import RatesTable
+
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Host = Annotated[str, Meta(min_length=1, max_length=255)]
 
@@ -45,6 +47,10 @@ class LogTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     json: bool = False
 
 
+class NodeRatesTable(RatesTable, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[rates]``: this node's own limits. Those of its group apply as well; the lowest count."""
+
+
 class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The agent's configuration file. Everything has a default."""
 
@@ -52,6 +58,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     link: LinkTable = LinkTable()
     swarm: SwarmTable = SwarmTable()
     install: InstallTable = InstallTable()
+    rates: NodeRatesTable = NodeRatesTable()
     log: LogTable = LogTable()
 
 

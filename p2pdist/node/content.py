@@ -156,6 +156,9 @@ class Content:
         return ContentReport(
             info_hash=info_hash,
             target=wanted.release.target,
+            held=statistics.bytes_done,
+            unattributed=statistics.unattributed,
+            wasted=statistics.wasted_bytes + statistics.refused_bytes,
             sources=sources,
             candidates=list(wanted.candidates),
         )

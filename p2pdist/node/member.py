@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 import msgspec
 import trio
 
-from p2pdist.core.rates import rates_at, within_grant
+from p2pdist.core.rates import lowest_at
 from p2pdist.core.scope import grant_valid, points_for, preferred_points
 from p2pdist.core.upstream import Upstream
 from p2pdist.errors import P2PDistError, TrustError, Unavailable
@@ -46,6 +46,7 @@ from p2pdist.wire.messages import (
     DesiredState,
     FromDevice,
     FromServer,
+    RateLimits,
     Received,
     Revoked,
 )
@@ -59,7 +60,8 @@ _RATES_EVERY_S = 30.0
 class MemberSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What a program's configuration says about the runtime.
 
-    ``link_host`` is the address to dial from; ``swarm_host`` and ``swarm_port`` where the swarm listens.
+    ``link_host`` is the address to dial from; ``swarm_host`` and ``swarm_port`` where the swarm listens;
+    ``rates`` the node's own limits, beside those of its group and its grant.
     """
 
     role: Role
@@ -67,6 +69,7 @@ class MemberSettings(msgspec.Struct, frozen=True, kw_only=True):
     link_host: str | None
     swarm_host: str
     swarm_port: int
+    rates: RateLimits = RateLimits()
 
 
 class Member:
@@ -264,7 +267,7 @@ class Member:
             self._choose_upstreams()
         if self._certificate_lacks():
             self.renew_certificate()
-        self._set_rates(desired)
+        self._set_rates()
         self.heartbeat_soon()
         await self._hooks.state_changed(desired, self.metadata.catalog)
 
@@ -291,12 +294,16 @@ class Member:
         if self.desired is not None:
             await self._hooks.state_changed(self.desired, self.metadata.catalog)
 
-    def _set_rates(self, desired: DesiredState) -> None:
+    def _set_rates(self) -> None:
         local = time.localtime()
-        rates = rates_at(desired.rates, local.tm_hour * 60 + local.tm_min)
+        limits = [self.settings.rates]
+        if self.desired is not None:
+            limits.append(self.desired.rates)
         catalog = self.metadata.catalog
         grant = catalog.grants.get(self.node) if catalog is not None else None
-        self.swarm.set_rates(within_grant(rates, grant.wan_bytes_per_s) if grant is not None else rates)
+        if grant is not None:
+            limits.append(RateLimits(wan_up=grant.wan_bytes_per_s, wan_down=grant.wan_bytes_per_s))
+        self.swarm.set_rates(lowest_at(limits, local.tm_hour * 60 + local.tm_min))
 
     # Metadata and content --------------------------------------------------------------------------
 
@@ -340,8 +347,7 @@ class Member:
 
     async def _apply_rates(self) -> None:
         while True:
-            if self.desired is not None:
-                self._set_rates(self.desired)
+            self._set_rates()
             await trio.sleep(_RATES_EVERY_S)
 
 

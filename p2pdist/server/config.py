@@ -9,17 +9,16 @@ import msgspec
 from msgspec import Meta
 
 from p2pdist import limits
-from p2pdist.core.rates import parse_window
-from p2pdist.ids import GroupPath, parse_group
+from p2pdist.core.rates import BytesPerSecond, RatesTable, parse_window
+from p2pdist.errors import UsageError
+from p2pdist.ids import parse_group
 from p2pdist.net.endpoints import parse_endpoint
 from p2pdist.server.control.plane import PlaneSettings
 from p2pdist.server.origin import OriginSettings
 from p2pdist.server.service import ServiceSettings
-from p2pdist.wire.messages import RateLimits
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[int, Meta(ge=1, le=365 * 24 * 3600)]
-BytesPerSecond = Annotated[int, Meta(ge=0, le=2**53)]
 
 
 class ServerTable(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,11 +51,12 @@ class ApiTable(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OriginTable(msgspec.Struct, frozen=True, kw_only=True):
-    """``[origin]``: the server's own seed; 0 bytes per second is unlimited."""
+    """``[origin]``: the server's own seed; 0 bytes per second is unlimited, ``windows`` lower them."""
 
     host: str = "0.0.0.0"
     port: Port = 7602
     up_bytes_per_s: BytesPerSecond = 0
+    windows: Annotated[tuple[str, ...], Meta(max_length=32)] = ()
 
 
 class OnlineTable(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,18 +74,10 @@ class CertificatesTable(msgspec.Struct, frozen=True, kw_only=True):
     life_s: Seconds = 24 * 3600
 
 
-class RatesTable(msgspec.Struct, frozen=True, kw_only=True):
-    """``[[rates]]``: bytes per second for the nodes of a group with its subgroups; 0 is unlimited.
-
-    The nearest ancestor's count. ``windows`` lower the WAN limits, as ``"08:00-18:00=250000"``.
-    """
+class GroupRatesTable(RatesTable, frozen=True, kw_only=True):
+    """``[[rates]]``: limits for the nodes of a group with its subgroups; the nearest ancestor's count."""
 
     group: str
-    site_up: BytesPerSecond = 0
-    site_down: BytesPerSecond = 0
-    wan_up: BytesPerSecond = 0
-    wan_down: BytesPerSecond = 0
-    windows: Annotated[tuple[str, ...], Meta(max_length=32)] = ()
 
 
 class LogTable(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +97,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     api: ApiTable = ApiTable()
     origin: OriginTable = OriginTable()
     certificates: CertificatesTable = CertificatesTable()
-    rates: tuple[RatesTable, ...] = ()
+    rates: tuple[GroupRatesTable, ...] = ()
     log: LogTable = LogTable()
 
     @property
@@ -127,29 +119,25 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
         """
         for address in self.link.addresses:
             parse_endpoint(address)
+        for window in self.origin.windows:
+            if parse_window(window).site:
+                raise UsageError(
+                    f"[origin] has the window {window!r}", hint="leave site= out: there it is all WAN"
+                )
         return ServiceSettings(
             plane=PlaneSettings(
                 host=self.link.host,
                 port=self.link.port,
                 certificate_life_s=self.certificates.life_s,
                 heartbeat_s=self.link.heartbeat_s,
-                rates=dict(map(_rates, self.rates)),
+                rates={parse_group(table.group): table.limits() for table in self.rates},
             ),
             origin=OriginSettings(
-                host=self.origin.host, port=self.origin.port, up_bytes_per_s=self.origin.up_bytes_per_s
+                host=self.origin.host,
+                port=self.origin.port,
+                up_bytes_per_s=self.origin.up_bytes_per_s,
+                windows=self.origin.windows,
             ),
             timestamp_life_s=self.online.timestamp_life_s,
             snapshot_life_s=self.online.snapshot_life_s,
         )
-
-
-def _rates(table: RatesTable) -> tuple[GroupPath, RateLimits]:
-    for window in table.windows:
-        parse_window(window)
-    return parse_group(table.group), RateLimits(
-        site_up=table.site_up,
-        site_down=table.site_down,
-        wan_up=table.wan_up,
-        wan_down=table.wan_down,
-        windows=list(table.windows),
-    )

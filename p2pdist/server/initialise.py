@@ -145,6 +145,7 @@ hosts = [{hosts}]  # further names in its certificate
 host = {_quoted(_listen_host(link_host))}
 port = {origin_port}
 # up_bytes_per_s = 2500000
+# windows = ["08:00-18:00=250000"]
 
 [online]  # signs snapshot and timestamp
 key = {_quoted(str(online_key))}
@@ -153,10 +154,12 @@ passphrase_file = {_quoted(str(passphrase_file))}
 [certificates]
 # life_s = 86400
 
-# [[rates]]  # for the nodes of a group with its subgroups
+# Bytes per second for the nodes of a group with its subgroups: over the WAN, and within the site.
+# systemctl reload p2pdist-server makes other limits count at once, those of [origin] too.
+# [[rates]]
 # group = "/branch"
 # wan_down = 1000000
-# windows = ["08:00-18:00=250000"]
+# windows = ["08:00-18:00 wan=250000 site=2000000"]
 
 [log]
 level = "info"

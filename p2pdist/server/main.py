@@ -30,6 +30,7 @@ from p2pdist.server.apicertificate import ApiCertificate
 from p2pdist.server.config import ServerConfig
 from p2pdist.server.initialise import TOKEN_NAME, add_api_token, initialise, open_online_key
 from p2pdist.server.notify import notify
+from p2pdist.server.reload import reload_on_hangup
 from p2pdist.server.serverhome import ServerHome
 from p2pdist.server.service import open_service
 from p2pdist.store.fleetstore import FleetStore
@@ -106,7 +107,7 @@ def init(
 
 @app.command
 def run(*, config: Path) -> int:
-    """Serve the fleet until SIGTERM or SIGINT.
+    """Serve the fleet until SIGTERM or SIGINT. SIGHUP makes other rate limits in the file count at once.
 
     Parameters
     ----------
@@ -115,7 +116,7 @@ def run(*, config: Path) -> int:
     """
     loaded = load_config(config, ServerConfig, os.environ)
     configure_logging("p2pdist-server", loaded.log.level, json=loaded.log.json)
-    return run_program(partial(_locked, loaded))
+    return run_program(partial(_locked, loaded, config))
 
 
 @app.command
@@ -142,12 +143,12 @@ def token(*, config: Path, output: Path, name: str = "operator", role: ApiRole =
     print(f"{output} holds a new token with the role {role}")
 
 
-async def _locked(config: ServerConfig) -> None:
+async def _locked(config: ServerConfig, path: Path) -> None:
     with locked(config.server.data / "server.lock", what=f"the admin server in {config.server.data}"):
-        await _serve(config)
+        await _serve(config, path)
 
 
-async def _serve(config: ServerConfig) -> None:
+async def _serve(config: ServerConfig, path: Path) -> None:
     home = await trio.to_thread.run_sync(ServerHome, config.server.data)
     online = await trio.to_thread.run_sync(open_online_key, config.online.key, config.online.passphrase_file)
     store = await trio.to_thread.run_sync(FleetStore.open, config.store_url)
@@ -156,6 +157,7 @@ async def _serve(config: ServerConfig) -> None:
             open_service(home, config.service_settings(), store, online) as service,
             trio.open_nursery() as nursery,
         ):
+            await nursery.start(reload_on_hangup, path, service)
             link = await nursery.start(service.run)
             api = Api(service, addresses=config.link.addresses, started=int(time.time()))
             certificate = ApiCertificate(home, config.api_hosts, config.certificates.life_s)

@@ -6,12 +6,15 @@ the first time. A file that does not match its torrent is not served, and everyb
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
+import trio
 
+from p2pdist.core.rates import lowest_at
 from p2pdist.errors import P2PDistError, Unavailable
 from p2pdist.ids import FleetName, InfoHash, NodeId, swarm_of
 from p2pdist.logs import get_logger
@@ -31,13 +34,24 @@ from p2pdist.wire.messages import RateLimits, SourceBytes
 
 _log = get_logger()
 
+_RATES_EVERY_S = 30.0
+
 
 class OriginSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the origin listens (port 0 takes any), and how fast it may send; 0 is unlimited."""
+    """Where the origin listens (port 0 takes any), and how fast it may send; 0 is unlimited.
+
+    ``windows`` lower that by time of day; see :mod:`p2pdist.core.rates`.
+    """
 
     host: str
     port: int
     up_bytes_per_s: int = 0
+    windows: tuple[str, ...] = ()
+
+    @property
+    def rates(self) -> RateLimits:
+        """The limits of its swarm: everybody reaches the origin over the WAN."""
+        return RateLimits(wan_up=self.up_bytes_per_s, windows=list(self.windows))
 
 
 class Origin:
@@ -66,6 +80,7 @@ class Origin:
         self._content = content
         self._altered = altered
         self._served: dict[InfoHash, Release] = {}
+        self._rates = RateLimits()
         self.damaged: dict[InfoHash, str] = {}
 
     @property
@@ -110,8 +125,24 @@ class Origin:
         """Return how many bytes of each artifact went to whom since the server started."""
         return {info_hash: self._swarm.statistics(info_hash).sources for info_hash in self._served}
 
+    def set_rates(self, rates: RateLimits) -> None:
+        """Limit what the origin sends, by time of day, from now on."""
+        self._rates = rates
+        local = time.localtime()
+        self._swarm.set_rates(lowest_at([rates], local.tm_hour * 60 + local.tm_min))
+
     async def run(self) -> None:
-        """Watch the swarm until cancelled."""
+        """Watch the swarm and the clock until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow_swarm)
+            nursery.start_soon(self._follow_clock)
+
+    async def _follow_clock(self) -> None:
+        while True:
+            self.set_rates(self._rates)
+            await trio.sleep(_RATES_EVERY_S)
+
+    async def _follow_swarm(self) -> None:
         async for event in self._swarm.events():
             match event:
                 case ContentAltered(info_hash=info_hash, reason=reason):
@@ -183,5 +214,6 @@ async def open_origin(
         key_pem=key_pem,
     )
     async with open_swarm(swarm_settings) as swarm:
-        swarm.set_rates(RateLimits(wan_up=settings.up_bytes_per_s))
-        yield Origin(fleet, swarm, content=content, altered=altered, refused=refused)
+        origin = Origin(fleet, swarm, content=content, altered=altered, refused=refused)
+        origin.set_rates(settings.rates)
+        yield origin

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from p2pdist.ids import InfoHash, NodeId
 from p2pdist.store.records import (
     ArtifactRecord,
+    Beside,
     ContentReportRecord,
     ContentSourceRecord,
     Receiver,
@@ -33,6 +34,9 @@ def record_content(
                 "info_hash": info_hash,
                 "target": clean(report.target),
                 "receiver_role": receiver,
+                "held": report.held,
+                "unattributed": report.unattributed,
+                "wasted": report.wasted,
                 "candidates": msgspec.to_builtins(report.candidates),
                 "updated": now,
             }
@@ -87,6 +91,18 @@ def bytes_by_source(
     summed: dict[Receiver, dict[str, int]] = {"point": {}, "device": {}}
     for receiver, role, received in connection.execute(query):
         summed.setdefault(receiver, {})[role] = int(received or 0)
+    return summed
+
+
+def bytes_beside(connection: sa.Connection) -> dict[Receiver, Beside]:
+    """Return what devices and distribution points have received beside what :func:`bytes_by_source` names."""
+    table = content_reports
+    query = sa.select(
+        table.c.receiver_role, _total(table.c.held), _total(table.c.unattributed), _total(table.c.wasted)
+    ).group_by(table.c.receiver_role)
+    summed: dict[Receiver, Beside] = {}
+    for receiver, held, unattributed, wasted in connection.execute(query):
+        summed[receiver] = Beside(held=int(held), unattributed=int(unattributed), wasted=int(wasted))
     return summed
 
 

@@ -39,14 +39,14 @@ def record_refusals(connection: sa.Connection, items: Sequence[tuple[NodeId, Ref
     _prune(connection, refusals, limits.REFUSALS_KEPT_MAX)
 
 
-def list_refusals(connection: sa.Connection, *, rows_max: int, after: int = 0) -> list[RefusalRecord]:
-    """Return refusals, newest first, at most *rows_max*, and only those numbered above *after*."""
-    query = (
-        sa.select(refusals)
-        .where(refusals.c.number > after)
-        .order_by(refusals.c.number.desc())
-        .limit(rows_max)
-    )
+def list_refusals(
+    connection: sa.Connection, *, rows_max: int, after: int = 0, node: NodeId | None = None
+) -> list[RefusalRecord]:
+    """Return refusals, newest first, at most *rows_max*, only those numbered above *after*, of *node*."""
+    query = sa.select(refusals).where(refusals.c.number > after)
+    if node is not None:
+        query = query.where(refusals.c.node == node)
+    query = query.order_by(refusals.c.number.desc()).limit(rows_max)
     return [record_of(row, RefusalRecord) for row in connection.execute(query).mappings()]
 
 

@@ -121,7 +121,15 @@ class DeviceDeploymentRecord(msgspec.Struct, frozen=True, kw_only=True):
     finished: int | None
 
 
-class ContentReportRecord(msgspec.Struct, frozen=True, kw_only=True):
+class Beside(msgspec.Struct, frozen=True, kw_only=True):
+    """Content bytes that stand in no source's account; see :class:`~p2pdist.wire.messages.ContentReport`."""
+
+    held: int
+    unattributed: int
+    wasted: int
+
+
+class ContentReportRecord(Beside, frozen=True, kw_only=True):
     """Every source that one node considered for one artifact."""
 
     node: NodeId

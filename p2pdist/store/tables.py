@@ -159,6 +159,9 @@ content_reports = Table(
     Column("info_hash", _INFO_HASH, primary_key=True),
     Column("target", _TARGET, nullable=False),
     Column("receiver_role", String(16), nullable=False),
+    Column("held", BigInteger, nullable=False),
+    Column("unattributed", BigInteger, nullable=False),
+    Column("wasted", BigInteger, nullable=False),
     Column("candidates", JSON, nullable=False),
     Column("updated", BigInteger, nullable=False),
 )

@@ -97,10 +97,17 @@ class ContentReport(Message, frozen=True, kw_only=True, tag="content-report"):
     """Where one artifact's bytes came from and went, and every source that was considered.
 
     The totals are since the node took the artifact in; the newest replaces the ones before.
+    What was received is the sources' bytes and ``unattributed``; ``wasted`` comes on top.
     """
 
     info_hash: InfoHashText
     target: Target
+    held: Count = 0
+    """Verified bytes on this node's disk, whatever they came from."""
+    unattributed: Count = 0
+    """Verified bytes of which it is not known who sent them."""
+    wasted: Count = 0
+    """Bytes that came twice, or did not match their signed hash, and were thrown away."""
     sources: Annotated[list[SourceBytes], Meta(max_length=limits.CANDIDATES_MAX)]
     candidates: Annotated[list[Candidate], Meta(max_length=limits.CANDIDATES_MAX)]
 
@@ -134,19 +141,25 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     order: Count = 0
 
 
+_CLOCK = "(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)"
+_RATE = "=[0-9]{1,15}"
+RATE_WINDOW = rf"^{_CLOCK}-{_CLOCK}({_RATE}| wan{_RATE}( site{_RATE})?| site{_RATE}( wan{_RATE})?)\Z"
+"""How a window in :class:`RateLimits` is written; :mod:`p2pdist.core.rates` says what it means."""
+
+
 class RateLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes per second; 0 is unlimited. ``wan`` is what leaves or enters the site, ``site`` the rest.
 
-    ``windows`` narrows the WAN limits by local time of day, as ``"08:00-18:00=250000"``.
+    ``windows`` lower them by local time of day, as ``"08:00-18:00 wan=250000 site=2000000"``.
     """
 
     site_up: Count = 0
     site_down: Count = 0
     wan_up: Count = 0
     wan_down: Count = 0
-    windows: Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(max_length=32)] = msgspec.field(
-        default_factory=list
-    )
+    windows: Annotated[
+        list[Annotated[str, Meta(pattern=RATE_WINDOW, max_length=64)]], Meta(max_length=32)
+    ] = msgspec.field(default_factory=list)
 
 
 class DesiredState(Message, frozen=True, kw_only=True, tag="desired-state"):

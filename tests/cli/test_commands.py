@@ -235,6 +235,8 @@ async def test_deploying_watching_and_explaining(open_shell: OpenShell, tmp_path
                 ContentReport(
                     info_hash=made.info_hash,
                     target=target,
+                    held=len(DATA),
+                    wasted=16_384,
                     sources=[SourceBytes(node=origin, role="origin", received=len(DATA), sent=0)],
                     candidates=[
                         Candidate(
@@ -265,6 +267,11 @@ async def test_deploying_watching_and_explaining(open_shell: OpenShell, tmp_path
             explained = await shell("explain", "cash-desk", "app@1.0")
             assert "admin server" in explained and "another site" in explained
             assert "no distribution point serves /" in explained
+            assert "installed: installed" in explained
+            assert (
+                "fetched 1000.0 KiB from the origin (100%), 16.0 KiB more in vain; "
+                "it holds 1000.0 KiB of 1000.0 KiB" in explained
+            )
             await shell("explain", "cash", "app@1.0", "-o", "json", code=2)
             answer = await shell.json(wire.Explanation, "explain", device.node[:8], target)
             assert [(s.taken, s.received) for s in answer.sources] == [(True, len(DATA)), (False, 0)]
@@ -288,12 +295,19 @@ async def test_waiting_for_a_deployment_that_fails_ends_with_code_6(
             frames = link.frames()
             report = Report(
                 id="r", deployment=order.id, target=order.target, stage="failed",
-                reason="exit code 1", exit_code=1, output=b"no space", seconds=1.0, finished=1,
+                reason="the installer failed", exit_code=31, seconds=1.0, finished=1,
+                output=b"".join(b"line %d\n" % number for number in range(30)) + b"\x1b[2Jno space \xff\n",
             )  # fmt: skip
             await device.send(link, report)
             await device.next_message(frames, Received)
-        await shell("deploy", "app@1.0", "/", "--wait", code=6)
-        assert "exit code 1" in shell.stderr
+        waited = await shell("deploy", "app@1.0", "/", "--wait", code=6)
+        assert "the installer failed" in shell.stderr
+        shown = await shell("deployment", "show", order.id)
+        listed = await shell("device", "show", "cash-desk")
+        for said, what in ((waited, "cash-desk"), (shown, "cash-desk"), (listed, order.target)):
+            assert what in said and ", exit code 31 (the last 20 of 31 lines):" in said
+            assert "    line 11\n" in said and "line 10\n" not in said
+            assert "no space \ufffd\n" in said and "\x1b" not in said
 
 
 async def test_refusals_and_revocation(open_shell: OpenShell, tmp_path: Path) -> None:

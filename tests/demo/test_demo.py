@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -52,9 +53,16 @@ def test_a_package_reaches_the_device_and_all_four_attacks_are_refused(tmp_path:
     assert outcome["package_bytes"] > 20_000_000
     assert outcome["origin_bytes_sent"] >= outcome["package_bytes"]
     assert outcome["devices_received"]["point"] > 0
+    unnamed = outcome["unattributed_bytes"]
+    assert sum(outcome["devices_received"].values()) + unnamed["device"] == outcome["package_bytes"]
+    by_points = sum(outcome["bytes_by_source"].values()) - sum(outcome["devices_received"].values())
+    assert by_points + unnamed["point"] == outcome["package_bytes"]
+    assert outcome["origin_bytes_lost"] < 0.02 * outcome["origin_bytes_sent"]
     assert {r["attack"] for r in outcome["refused"]} == set(outcome["attacks"])
     assert len(outcome["attacks"]) == 4
     assert all(r["reason"] for r in outcome["refused"])
+    (altered,) = [r["reason"] for r in outcome["refused"] if r["attack"] == "altered package"]
+    assert re.fullmatch(r"piece \d+ from site1-point does not match its signed hash", altered)
     assert list(tmp_path.iterdir()) == []
     assert processes_in(tmp_path) == []
 

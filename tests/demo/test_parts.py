@@ -7,10 +7,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 from demo_fleet.options import parse_options
 from demo_fleet.outcome import Outcome, PackageFacts, Refused
-from demo_fleet.payload import make_bait, make_packages, make_policies, make_tree
+from demo_fleet.payload import make_baits, make_packages, make_policies, make_tree
 from demo_fleet.plan import LINK_PORT, make_plan
 from demo_fleet.watch import Progress
 
@@ -98,10 +99,11 @@ def test_the_debian_package_is_real(tmp_path: Path) -> None:
     assert "root/root" in listed.stdout
 
 
-def test_the_attacks_have_a_library_and_two_policies_to_work_on(tmp_path: Path) -> None:
-    bait = make_bait(tmp_path)
+def test_the_attacks_have_two_libraries_and_two_policies_to_work_on(tmp_path: Path) -> None:
+    baits = make_baits(tmp_path)
     older, newer = make_policies(tmp_path)
-    assert bait.source.stat().st_size > 100_000
+    assert len({bait.product for bait in baits}) == 2
+    assert all(bait.source.stat().st_size > 100_000 for bait in baits)
     assert older.product == newer.product
     assert older.sequence < newer.sequence
     assert older.source.read_text() != newer.source.read_text()
@@ -110,7 +112,7 @@ def test_the_attacks_have_a_library_and_two_policies_to_work_on(tmp_path: Path) 
 def test_a_device_has_ended_when_it_has_ended_with_every_deployment(tmp_path: Path) -> None:
     plan = make_plan(tmp_path, sites=1, devices=2)
     first, second = (node.name for node in plan.devices)
-    progress = Progress(devices=plan.devices, deployments=("a", "b"))
+    progress = Progress(devices=plan.devices, deployments=("a", "b"), sizes={})
     progress.take([_detail("a", {first: "installed", second: "installed"}), _detail("b", {})], 1.0)
     assert progress.ended_s == {}
     progress.take(
@@ -136,7 +138,7 @@ def test_a_device_has_ended_when_it_has_ended_with_every_deployment(tmp_path: Pa
 def test_the_json_object_has_what_programs_look_for() -> None:
     outcome = Outcome(sites=1, points=1, devices=2, installed=2, package_bytes=10)
     outcome.packages.append(PackageFacts(target="stable/a/1/a", kind="file", bytes=10))
-    outcome.take_received({"device": {"point": 15, "device": 5}, "point": {"origin": 10}})
+    outcome.take_status(_status(30, {"device": {"point": 15, "device": 5}, "point": {"origin": 10}}))
     outcome.refused.append(Refused(attack="stranger", device="pc1", reason="no"))
     outcome.seconds_first, outcome.seconds_last = 1.0, 2.0
     written = json.loads(outcome.encode())
@@ -148,12 +150,55 @@ def test_the_json_object_has_what_programs_look_for() -> None:
     assert wanted | {"seconds_first", "seconds_last"} <= written.keys()
 
 
+def test_what_the_origin_sent_is_what_came_from_it_and_what_came_in_vain() -> None:
+    outcome = Outcome(sites=1, points=1, devices=2, package_bytes=10)
+    outcome.take_status(
+        _status(17, {"point": {"origin": 9}}, unattributed={"point": 1}, wasted={"point": 4, "device": 1})
+    )
+    assert (outcome.unattributed_bytes, outcome.wasted_bytes) == (
+        {"point": 1, "device": 0},
+        {"point": 4, "device": 1},
+    )
+    assert (outcome.origin_copies, outcome.origin_bytes_lost) == (1.7, 2)
+
+
 @pytest.mark.parametrize(
     "change", [{"installed": 1, "failed": 1}, {"problems": ["a stranger got in"]}, {"installed": 0}]
 )
 def test_the_outcome_is_not_good_when_a_device_did_not_end_as_it_should(change: dict[str, object]) -> None:
     fields: dict[str, object] = {"sites": 1, "points": 1, "devices": 2, "installed": 2, **change}
     assert not Outcome(**fields).ok  # type: ignore[arg-type]
+
+
+def _status(
+    origin_sent: int,
+    received: dict[str, dict[str, int]],
+    *,
+    unattributed: dict[str, int] | None = None,
+    wasted: dict[str, int] | None = None,
+) -> wire.Status:
+    return wire.Status(
+        fleet="demo",
+        node="",
+        version="",
+        started=0,
+        addresses=[],
+        devices=2,
+        devices_online=2,
+        devices_revoked=0,
+        points=1,
+        points_online=1,
+        releases=1,
+        deployments_active=1,
+        refusals=0,
+        metadata_expires=None,
+        received=received,
+        unattributed=unattributed or {},
+        wasted=wasted or {},
+        origin_sent_bytes=origin_sent,
+        disk_free_bytes=0,
+        problems=[],
+    )
 
 
 def _detail(deployment: str, stages: dict[str, str]) -> wire.DeploymentDetail:
@@ -190,3 +235,16 @@ def _detail(deployment: str, stages: dict[str, str]) -> wire.DeploymentDetail:
             for name, stage in stages.items()
         ],
     )
+
+
+def test_a_device_is_halfway_when_it_has_half_of_all_bytes(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, sites=1, devices=1)
+    (name,) = (node.name for node in plan.devices)
+    sizes = {"stable/a/1/a": 300, "small": 100}
+    progress = Progress(devices=plan.devices, deployments=("a", "b"), sizes=sizes)
+    small = _detail("b", {name: "installed"})
+    small.devices[0] = msgspec.structs.replace(small.devices[0], target="small")
+    large = _detail("a", {name: "fetching"})
+    large.devices[0] = msgspec.structs.replace(large.devices[0], fraction=0.0)
+    progress.take([large, small], 1.0)
+    assert progress.share(progress.states[name]) == 0.25

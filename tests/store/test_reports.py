@@ -10,7 +10,7 @@ from p2pdist.errors import UsageError
 from p2pdist.ids import GroupPath, InfoHash
 from p2pdist.store import content, deployments, incidents
 from p2pdist.store.fleetstore import FleetStore
-from p2pdist.store.records import ArtifactRecord, DeploymentRecord, DeviceDeploymentRecord
+from p2pdist.store.records import ArtifactRecord, Beside, DeploymentRecord, DeviceDeploymentRecord
 from tests.store.conftest import (
     HASH,
     NOW,
@@ -171,6 +171,16 @@ def test_bytes_are_summed_by_kind_of_source_and_of_receiver(store: FleetStore) -
         "point": {"point": 1_000, "device": 7},
     }
     assert store.read_now(content.sources_by_target, TARGET)[node_of(2)] == {"point": 50, "device": 7}
+
+
+def test_bytes_that_are_in_no_account_are_summed_beside_those_that_are(store: FleetStore) -> None:
+    report = msgspec.structs.replace(content_report(), held=110, unattributed=3, wasted=1)
+    store.write_now(
+        content.record_content, [(node_of(1), "device", report), (node_of(2), "device", report)], NOW
+    )
+    assert store.read_now(content.bytes_beside) == {
+        "device": Beside(held=220, unattributed=6, wasted=2),
+    }
 
 
 def artifact(**changes: object) -> ArtifactRecord:

@@ -82,7 +82,7 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
     return value_of(mi.type_info(kind))
 
 
-EXAMPLES = ["a" * 32, "0" * 64, "timestamp.json", "/emea"]
+EXAMPLES = ["a" * 32, "0" * 64, "timestamp.json", "/emea", "08:00-18:00 wan=1 site=2"]
 """Texts for the patterns that occur."""
 
 

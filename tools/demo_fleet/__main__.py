@@ -16,7 +16,7 @@ from demo_fleet.attacks import run_attacks
 from demo_fleet.fleet import Fleet, open_fleet
 from demo_fleet.options import Options, parse_options
 from demo_fleet.outcome import Outcome, PackageFacts, show
-from demo_fleet.payload import make_bait, make_packages, make_policies
+from demo_fleet.payload import make_baits, make_packages, make_policies
 from demo_fleet.picture import save_picture
 from demo_fleet.plan import DemoError, Plan, make_plan
 from demo_fleet.programs import open_programs
@@ -45,7 +45,7 @@ async def demonstrate(options: Options, plan: Plan, console: Console) -> Outcome
     payload.mkdir()
     step(console, "Software", "taken from what is installed on this machine")
     packages = await trio.to_thread.run_sync(make_packages, payload, options.packages)
-    bait = await trio.to_thread.run_sync(make_bait, payload)
+    baits = await trio.to_thread.run_sync(make_baits, payload)
     policies = await trio.to_thread.run_sync(make_policies, payload)
     async with (
         open_programs(plan.logs, plan.directory / "home", say) as programs,
@@ -56,7 +56,7 @@ async def demonstrate(options: Options, plan: Plan, console: Console) -> Outcome
             uplink_mbit=options.uplink_mbit,
             patience_s=options.patience_s,
             packages=packages,
-            bait=bait,
+            baits=baits,
             policies=policies,
         ) as fleet,
     ):
@@ -99,7 +99,11 @@ async def _distribute(fleet: Fleet, outcome: Outcome, console: Console) -> Progr
     step(console, "Deployment", f"{size(outcome.package_bytes)} for each device")
     started = trio.current_time()
     ids = [await fleet.deploy(release.target) for release in releases]
-    progress = Progress(devices=fleet.plan.devices, deployments=tuple(ids))
+    progress = Progress(
+        devices=fleet.plan.devices,
+        deployments=tuple(ids),
+        sizes={release.target: release.length for release in releases},
+    )
     try:
         await watch(
             fleet.api,
@@ -133,12 +137,14 @@ async def _count(fleet: Fleet, outcome: Outcome) -> None:
     }
     status = await fleet.api.get("/status", wire.Status)
     with trio.move_on_after(_REPORTS_S):
-        while any(sum(status.received.get(role, {}).values()) < n for role, n in expected.items()):
+        while any(_received(status, role) < count for role, count in expected.items()):
             await trio.sleep(0.5)
             status = await fleet.api.get("/status", wire.Status)
-    outcome.take_received(status.received)
-    outcome.origin_bytes_sent = status.origin_sent_bytes
-    outcome.origin_copies = status.origin_sent_bytes / max(1, outcome.package_bytes)
+    outcome.take_status(status)
+
+
+def _received(status: wire.Status, role: str) -> int:
+    return sum(status.received.get(role, {}).values()) + status.unattributed.get(role, 0)
 
 
 def step(console: Console, title: str, text: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from demo_fleet import stranger
 from demo_fleet.fleet import Fleet
 from demo_fleet.outcome import Outcome, Refused, counted
-from demo_fleet.plan import FLEET, SWARM_PORT, DemoError
+from demo_fleet.plan import FLEET, SWARM_PORT, DemoError, Node, site_group
 from demo_fleet.usurper import VERSION as FORGED_VERSION
 from demo_fleet.watch import Progress, watch
 from p2pdist.ids import SwarmName
@@ -24,6 +24,7 @@ OLDER = "older release"
 STRANGER = "stranger"
 
 _POLL_S = 0.5
+_BLOCK_BYTES = 16_384
 
 
 async def run_attacks(fleet: Fleet, outcome: Outcome, console: Console, *, patience_s: float) -> None:
@@ -31,7 +32,7 @@ async def run_attacks(fleet: Fleet, outcome: Outcome, console: Console, *, patie
     attacks: Sequence[
         tuple[str, str, Callable[[Fleet, Console, float], Awaitable[tuple[str, list[str]]]]]
     ] = (
-        (ALTERED, "bytes of a published package are changed on the admin server's disk", _alter),
+        (ALTERED, "bytes of a published package are changed on disk, at a point and at the server", _alter),
         (
             WRONG_KEY,
             "the admin server is taken over, and a release is signed with a key of the attacker",
@@ -52,22 +53,38 @@ async def run_attacks(fleet: Fleet, outcome: Outcome, console: Console, *, patie
             outcome.problems.append(f"{name}: {error}")
         count = outcome.resisted(name)
         colour = "green" if count == outcome.devices else "bold red"
-        reasons = [r.reason for r in outcome.refused if r.attack == name]
         devices = counted(outcome.devices, "device")
         console.print(f"  [{colour}]refused by {count} of {devices}[/]", highlight=False)
-        if reasons:
-            console.print(f"  [dim]“{reasons[0]}”[/]", highlight=False, markup=True)
+        for reason in outcome.reasons(name):
+            console.print(f"  [dim]“{reason}”[/]", highlight=False, markup=True)
 
 
 async def _alter(fleet: Fleet, console: Console, patience_s: float) -> tuple[str, list[str]]:
-    release = fleet.release(fleet.bait)
-    content = fleet.plan.server / "artifacts" / release.info_hash
+    at_server, at_point = map(fleet.release, fleet.baits)
+    problems = await _alter_at_point(fleet, at_point.target, console, patience_s)
+    content = fleet.plan.server / "artifacts" / at_server.info_hash
     _flip(content)
     console.print(f"  changed 4096 bytes of {content}", highlight=False)
-    deployment = await fleet.deploy(release.target)
-    await _wait_refusals(fleet, "content", release.info_hash, release.target, patience_s)
+    deployment = await fleet.deploy(at_server.target)
+    await _wait_refusals(fleet, "content", at_server.target, fleet.plan.devices, patience_s)
     await fleet.api.stop(deployment)
-    return "content", await _not_installed(fleet, release.target, deployment)
+    return "content", problems + await _not_installed(fleet, at_server.target, deployment)
+
+
+async def _alter_at_point(fleet: Fleet, target: str, console: Console, patience_s: float) -> list[str]:
+    """Alter what one point holds for its site: its devices find out by themselves."""
+    point = fleet.plan.points[0]
+    devices = [device for device in fleet.plan.devices if device.site == point.site]
+    content = await fleet.stock(point, target)
+    _flip(content)
+    console.print(f"  changed 4096 bytes of {content}", highlight=False)
+    deployment = await fleet.deploy(target, site_group(point.site))
+    await _wait_refusals(fleet, "content", target, devices, patience_s)
+    await fleet.api.stop(deployment)
+    problems = await _not_installed(fleet, target, deployment)
+    console.print(f"  the agents of site {point.site} shun {point.name} now, until they are started again")
+    await fleet.restart(devices)
+    return problems
 
 
 async def _usurp(fleet: Fleet, console: Console, patience_s: float) -> tuple[str, list[str]]:
@@ -96,7 +113,7 @@ async def _age(fleet: Fleet, console: Console, patience_s: float) -> tuple[str, 
     newer, older = fleet.release(fleet.policy_new), fleet.release(fleet.policy_old)
     started = trio.current_time()
     first = await fleet.deploy(newer.target)
-    progress = Progress(devices=fleet.plan.devices, deployments=(first,))
+    progress = Progress(devices=fleet.plan.devices, deployments=(first,), sizes={})
     await watch(
         fleet.api, progress, console, title=f"first the newer one, {newer.target}", started=started,
         patience_s=patience_s,
@@ -105,7 +122,7 @@ async def _age(fleet: Fleet, console: Console, patience_s: float) -> tuple[str, 
         raise DemoError("the newer release was not installed everywhere")
     second = await fleet.deploy(older.target)
     console.print(f"  now the older one is ordered: {older.target}", highlight=False)
-    await _wait_refusals(fleet, "rollback", older.target, older.target, patience_s)
+    await _wait_refusals(fleet, "rollback", older.target, fleet.plan.devices, patience_s)
     problems = await _not_installed(fleet, older.target, second)
     await fleet.api.stop(second)
     wrong = [
@@ -141,12 +158,11 @@ async def _intrude(fleet: Fleet, console: Console, patience_s: float) -> tuple[s
 
 
 def _flip(path: Path) -> None:
+    """Change some bytes in the middle of one block."""
     with path.open("r+b") as file:
-        size = path.stat().st_size
-        place = random.Random(size).randrange(max(1, size - 4096))
-        file.seek(place)
+        file.seek(path.stat().st_size // 2 // _BLOCK_BYTES * _BLOCK_BYTES)
         data = file.read(4096)
-        file.seek(place)
+        file.seek(-len(data), os.SEEK_CUR)
         file.write(bytes(byte ^ 0xFF for byte in data))
 
 
@@ -164,14 +180,13 @@ async def _refusers(fleet: Fleet, kind: str, after: int) -> set[str]:
     return {refusal.name for refusal in await _refusals(fleet, kind, after)}
 
 
-async def _wait_refusals(fleet: Fleet, kind: str, subject: str, other: str, patience_s: float) -> None:
-    """Wait until every device has refused *subject* (or *other*), or nobody more does."""
-    wanted = {node.name for node in fleet.plan.devices}
+async def _wait_refusals(
+    fleet: Fleet, kind: str, subject: str, nodes: Sequence[Node], patience_s: float
+) -> None:
+    """Wait until each of *nodes* has refused *subject*, or nobody more does."""
+    wanted = {node.name for node in nodes}
     with trio.move_on_after(min(60.0, patience_s)):
-        while True:
-            found = await _refusals(fleet, kind, 0)
-            if wanted <= {r.name for r in found if subject in r.subject or other in r.subject}:
-                return
+        while not wanted <= {r.name for r in await _refusals(fleet, kind, 0) if subject in r.subject}:
             await trio.sleep(_POLL_S)
 
 
@@ -188,7 +203,9 @@ async def _collect(
         if refusal.name in seen:
             continue
         seen.add(refusal.name)
-        refused = Refused(attack=attack, device=refusal.name or "admin server", reason=refusal.reason)
+        refused = Refused(
+            attack=attack, device=refusal.name or "admin server", reason=fleet.named(refusal.reason)
+        )
         (outcome.refused if refusal.name in devices else outcome.refused_elsewhere).append(refused)
     for name in sorted(devices - seen):
         outcome.problems.append(f"{attack}: {name} has not reported that it refused")

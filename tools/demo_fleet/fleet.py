@@ -47,7 +47,7 @@ class Fleet:
 
     Attributes:
         packages: What the main part distributes.
-        bait: A package that is altered on the server's disk.
+        baits: A package that is altered on the server's disk, and one that is altered at a point.
         policy_old: A release that is offered again after ``policy_new``.
         node_ids: The ids of the nodes by name, as they are enrolled.
         releases: What is published, by product and sequence.
@@ -59,7 +59,7 @@ class Fleet:
     uplink_mbit: int
     patience_s: float
     packages: list[Package]
-    bait: Package
+    baits: tuple[Package, Package]
     policy_old: Package
     policy_new: Package
     stack: AsyncExitStack
@@ -85,10 +85,35 @@ class Fleet:
         """Return what the server says of a published package."""
         return self.releases[package.product, package.sequence]
 
-    async def deploy(self, target: str) -> str:
-        """Order a release onto every device; return the deployment's id."""
-        self.programs.say(f"p2pdist deploy {target} {DEVICES_GROUP}")
-        return await self.api.deploy(target, DEVICES_GROUP)
+    def named(self, text: str) -> str:
+        """Write the nodes in *text* by their names."""
+        for name, node in self.node_ids.items():
+            text = text.replace(node, name)
+        return text
+
+    async def deploy(self, target: str, group: str = DEVICES_GROUP) -> str:
+        """Order a release onto a group, by default onto every device; return the deployment's id."""
+        self.programs.say(f"p2pdist deploy {target} {group}")
+        return await self.api.deploy(target, group)
+
+    async def stock(self, point: Node, target: str) -> Path:
+        """Let a point fetch a release that no device wants yet; return its copy of the content.
+
+        Raises:
+            DemoError: it has not in time.
+        """
+        group = f"{site_group(point.site)}/to-come"
+        await self._add_group(group)
+        await self.deploy(target, group)
+        with trio.move_on_after(self.patience_s):
+            while True:
+                explained = await self.api.get(
+                    "/explain", wire.Explanation, device=self.node_ids[point.name], target=target
+                )
+                if explained.stage == "held":
+                    return point.data / "artifacts" / explained.info_hash
+                await trio.sleep(_POLL_S)
+        raise DemoError(f"{point.name} has not fetched {target} after {self.patience_s:.0f} s")
 
     # Steps -------------------------------------------------------------------------------------------
 
@@ -158,7 +183,7 @@ class Fleet:
     async def sign_releases(self) -> None:
         """Sign the packages and the grants, and publish them."""
         manifest = self.operator / "releases.toml"
-        packages = [*self.packages, self.bait, self.policy_old, self.policy_new]
+        packages = [*self.packages, *self.baits, self.policy_old, self.policy_new]
         manifest.write_text("".join(map(_manifest_entry, packages)))
         await self._sign_tool("add", CHANNEL, "--manifest", manifest, aloud=True)
         for point in self.plan.points:
@@ -179,6 +204,11 @@ class Fleet:
         for node in nodes:
             await self.programs.start(node.name, node.program, "run", "--config", node.config)
         await self._wait_online(nodes)
+
+    async def restart(self, nodes: Sequence[Node]) -> None:
+        """End nodes, and start them again."""
+        await _each([node.name for node in nodes], self.programs.end, at_once=len(nodes))
+        await self.start(nodes)
 
     async def _wait_online(self, nodes: Sequence[Node]) -> None:
         waiting: list[str] = []
@@ -251,7 +281,7 @@ async def open_fleet(
     uplink_mbit: int,
     patience_s: float,
     packages: list[Package],
-    bait: Package,
+    baits: tuple[Package, Package],
     policies: tuple[Package, Package],
 ) -> AsyncIterator[Fleet]:
     """Open a fleet of which nothing exists yet; leaving the block closes the connection to its server."""
@@ -263,7 +293,7 @@ async def open_fleet(
             uplink_mbit=uplink_mbit,
             patience_s=patience_s,
             packages=packages,
-            bait=bait,
+            baits=baits,
             policy_old=policies[0],
             policy_new=policies[1],
             stack=stack,

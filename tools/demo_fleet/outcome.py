@@ -11,11 +11,14 @@ from rich.console import Console
 from rich.table import Table
 
 from demo_fleet.watch import size
+from p2pdist.cli.words import source_word
+from p2pdist.wire import api as wire
 
 _DIRECTORY = re.compile(r"/\S*/p2pdist-demo-\w+/(\w+/)*")
 """The demonstration's directory, which says nothing to a reader."""
 
 SOURCES = ("origin", "point", "peer", "mirror")
+RECEIVERS = ("point", "device")
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +42,10 @@ class Outcome(msgspec.Struct, kw_only=True):
 
     ``bytes_by_source`` counts what all nodes received, the distribution points included: a byte that a
     point fetched from the origin and handed on to a device counts once as ``origin``, once as ``point``.
-    ``devices_received`` are the devices' alone. Times are from the deployment's order.
+    ``devices_received`` are the devices' alone. ``unattributed_bytes`` are those that distribution points
+    (``point``) and devices (``device``) have from nodes that could not be named, ``wasted_bytes`` those
+    that came in vain, twice or altered. What the origin sent is what came from it and a part of these;
+    ``origin_bytes_lost`` is what is beyond. Times are from the deployment's order.
     """
 
     sites: int
@@ -53,6 +59,9 @@ class Outcome(msgspec.Struct, kw_only=True):
     origin_copies: float = 0.0
     bytes_by_source: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(SOURCES, 0))
     devices_received: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(SOURCES, 0))
+    unattributed_bytes: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(RECEIVERS, 0))
+    wasted_bytes: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(RECEIVERS, 0))
+    origin_bytes_lost: int = 0
     seconds_first: float | None = None
     seconds_last: float | None = None
     seconds_total: float = 0.0
@@ -71,14 +80,25 @@ class Outcome(msgspec.Struct, kw_only=True):
         """How many devices have refused *attack*."""
         return len({r.device for r in self.refused if r.attack == attack})
 
-    def take_received(self, received: Mapping[str, Mapping[str, int]]) -> None:
+    def reasons(self, attack: str) -> list[str]:
+        """The first two different reasons for which devices have refused *attack*."""
+        return list(dict.fromkeys(r.reason for r in self.refused if r.attack == attack))[:2]
+
+    def take_status(self, status: wire.Status) -> None:
         """Take in what the server knows of the bytes by receiver and kind of source."""
-        for receiver, by_source in received.items():
+        self.origin_bytes_sent = status.origin_sent_bytes
+        self.origin_copies = status.origin_sent_bytes / max(1, self.package_bytes)
+        self.unattributed_bytes |= status.unattributed
+        self.wasted_bytes |= status.wasted
+        for receiver, by_source in status.received.items():
             for source, count in by_source.items():
-                name = "peer" if source == "device" else source
+                name = source_word(source)
                 self.bytes_by_source[name] = self.bytes_by_source.get(name, 0) + count
                 if receiver == "device":
                     self.devices_received[name] = self.devices_received.get(name, 0) + count
+        explained = self.bytes_by_source["origin"]
+        explained += sum(self.unattributed_bytes.values()) + sum(self.wasted_bytes.values())
+        self.origin_bytes_lost = max(0, self.origin_bytes_sent - explained)
 
     def encode(self) -> str:
         """Return the JSON object."""
@@ -111,17 +131,24 @@ def show(outcome: Outcome, console: Console) -> None:
         table.add_row(
             "time", f"first device {outcome.seconds_first:.1f} s, last device {outcome.seconds_last:.1f} s"
         )
-    table.add_row("origin sent", f"{size(outcome.origin_bytes_sent)}, {outcome.origin_copies:.2f} copies")
-    table.add_row("bytes by source", _sources(outcome.bytes_by_source) + "  (to all nodes)")
-    table.add_row("", _sources(outcome.devices_received) + "  (to the devices)")
+    copies = f"{outcome.origin_copies:.2f} copies for {counted(outcome.devices, 'device')}"
+    table.add_row("admin server sent", f"{size(outcome.origin_bytes_sent)}: {copies}")
+    to_points = {
+        source: count - outcome.devices_received.get(source, 0)
+        for source, count in outcome.bytes_by_source.items()
+    }
+    table.add_row("points fetched", _sources(to_points))
+    table.add_row("devices fetched", _sources(outcome.devices_received))
+    unnamed, wasted = sum(outcome.unattributed_bytes.values()), sum(outcome.wasted_bytes.values())
+    if unnamed or wasted:
+        table.add_row("", f"[dim]{size(unnamed)} from nobody who could be named, {size(wasted)} in vain[/]")
     for attack in outcome.attacks:
         count = outcome.resisted(attack)
         colour = "green" if count == outcome.devices else "bold red"
-        reason = next((r.reason for r in outcome.refused if r.attack == attack), "")
         table.add_row(
             f"attack: {attack}", f"[{colour}]refused by {count} of {counted(outcome.devices, 'device')}[/]"
         )
-        if reason:
+        for reason in outcome.reasons(attack):
             table.add_row("", f"[dim]“{_short(reason)}”[/]")
     for problem in outcome.problems:
         table.add_row("[bold red]problem[/]", problem)
@@ -130,13 +157,14 @@ def show(outcome: Outcome, console: Console) -> None:
 
 def _sources(received: Mapping[str, int]) -> str:
     total = sum(received.values())
-    return ", ".join(
+    listed = [
         f"{name} {size(received[name])} ({received[name] / total:.0%})"
         for name in SOURCES
-        if total and received.get(name)
-    )
+        if received.get(name)
+    ]
+    return "from " + ", ".join(listed) if listed else "nothing"
 
 
-def _short(text: str, chars_max: int = 150) -> str:
+def _short(text: str, chars_max: int = 200) -> str:
     text = _DIRECTORY.sub("…/", " ".join(text.split())).replace("[", "\\[")
     return text if len(text) <= chars_max else text[: chars_max - 1] + "…"

@@ -123,13 +123,18 @@ def make_policies(directory: Path) -> tuple[Package, Package]:
     return older, newer
 
 
-def make_bait(directory: Path) -> Package:
-    """Take one compiled library of the set-up, to be altered on the server's disk."""
-    library = next(iter(sorted(Path(_search_path("nacl")[0]).glob("_sodium*.so"))))
+def make_baits(directory: Path) -> tuple[Package, Package]:
+    """Take two compiled libraries of the set-up: one is altered on the server's disk, one at a point."""
+    at_server = _bait(directory, "sodium", "nacl", "_sodium*.so")
+    return at_server, _bait(directory, "msgspec", "msgspec", "_core*.so")
+
+
+def _bait(directory: Path, product: str, module: str, pattern: str) -> Package:
+    library = next(iter(sorted(Path(_search_path(module)[0]).glob(pattern))))
     path = directory / library.name
     shutil.copy(library, path)
     return Package(
-        product="sodium",
+        product=product,
         version="1.0",
         sequence=1,
         kind="file",

@@ -19,7 +19,7 @@ def save_picture(path: Path, progress: Progress, outcome: Outcome) -> None:
     """Draw what the demonstration showed. Fonts are the viewer's own: nothing is loaded from elsewhere."""
     console = Console(record=True, width=_COLUMNS, file=io.StringIO(), force_terminal=True)
     states = progress.halfway or progress.states
-    console.print(draw(progress.devices, states, "while it runs", len(progress.devices)))
+    console.print(draw(progress, states, "Halfway through", len(progress.devices)))
     console.print()
     show(outcome, console)
     svg = console.export_svg(title="tools/demo", unique_id="demo")

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from demo_fleet.api import Api
 from demo_fleet.plan import DemoError, Node
+from p2pdist.cli.words import source_word
 from p2pdist.wire import api as wire
 
 _POLL_S = 0.4
@@ -34,11 +35,13 @@ _COLOURS = {
 class Progress:
     """How far each device is with each of some deployments, and when it was done.
 
+    ``sizes`` are the bytes of each target: a device is halfway when it has half of all bytes.
     ``ended_s`` maps a device's name to the seconds from the order to the end of its last deployment.
     """
 
     devices: tuple[Node, ...]
     deployments: tuple[str, ...]
+    sizes: Mapping[str, int]
     states: dict[str, list[wire.DeviceDeployment]] = field(default_factory=dict)
     ended_s: dict[str, float] = field(default_factory=dict)
     halfway: dict[str, list[wire.DeviceDeployment]] = field(default_factory=dict)
@@ -50,7 +53,7 @@ class Progress:
         for detail in details:
             for device in detail.devices:
                 self.states.setdefault(device.name, []).append(device)
-        if abs(_fraction(self.states) - 0.5) < abs(_fraction(self.halfway) - 0.5):
+        if abs(self._done(self.states) - 0.5) < abs(self._done(self.halfway) - 0.5):
             self.halfway = self.states
         for name, states in self.states.items():
             if len(states) == len(self.deployments) and all(s.stage in ENDED for s in states):
@@ -73,9 +76,20 @@ class Progress:
         """One line for a log."""
         states = [s for listed in self.states.values() for s in listed]
         count = {stage: sum(s.stage == stage for s in states) for stage in {s.stage for s in states}}
-        return f"{_fraction(self.states):4.0%} fetched; " + ", ".join(
+        return f"{self._done(self.states):4.0%} fetched; " + ", ".join(
             f"{n} {stage}" for stage, n in sorted(count.items())
         )
+
+    def share(self, states: Sequence[wire.DeviceDeployment]) -> float:
+        """How much of all the bytes in *states* is there, from 0 to 1."""
+        total = sum(self.sizes.get(state.target, 1) for state in states)
+        done = sum(
+            self.sizes.get(s.target, 1) * (1.0 if s.stage == "installed" else s.fraction) for s in states
+        )
+        return done / max(1, total)
+
+    def _done(self, states: Mapping[str, Sequence[wire.DeviceDeployment]]) -> float:
+        return self.share([state for listed in states.values() for state in listed])
 
 
 async def watch(
@@ -94,7 +108,7 @@ async def watch(
             with Live(console=console, auto_refresh=False) as live:
                 while not progress.finished:
                     await _look(api, progress, started)
-                    table = draw(progress.devices, progress.states, title, console.height - 4)
+                    table = draw(progress, progress.states, title, console.height - 4)
                     live.update(table, refresh=True)
                     if not progress.finished:
                         await trio.sleep(_POLL_S)
@@ -116,9 +130,10 @@ async def watch(
 
 
 def draw(
-    devices: Sequence[Node], states: Mapping[str, Sequence[wire.DeviceDeployment]], title: str, rows: int
+    progress: Progress, states: Mapping[str, Sequence[wire.DeviceDeployment]], title: str, rows: int
 ) -> Table:
     """Draw the table; where it does not fit into *rows*, one line stands for each site."""
+    devices = progress.devices
     table = Table(title=title, title_justify="left", title_style="bold", expand=False, pad_edge=False)
     table.add_column("device")
     table.add_column("state")
@@ -128,12 +143,12 @@ def draw(
     table.add_column("sources")
     if len(devices) <= max(rows, 6):
         for node in devices:
-            table.add_row(*_row(node.name, states.get(node.name, [])))
+            table.add_row(*_row(progress, node.name, states.get(node.name, [])))
     else:
         for site in sorted({node.site for node in devices}):
             names = [node.name for node in devices if node.site == site]
             together = [state for name in names for state in states.get(name, [])]
-            table.add_row(*_row(f"site {site}: {len(names)} devices", together))
+            table.add_row(*_row(progress, f"site {site}: {len(names)} devices", together))
     return table
 
 
@@ -146,20 +161,17 @@ def size(count: float) -> str:
     return f"{count:.2f} GB"
 
 
-def _fraction(states: Mapping[str, Sequence[wire.DeviceDeployment]]) -> float:
-    fractions = [state.fraction for listed in states.values() for state in listed]
-    return sum(fractions) / max(1, len(fractions))
-
-
 async def _look(api: Api, progress: Progress, started: float) -> None:
     details = [await api.get(f"/deployments/{d}", wire.DeploymentDetail) for d in progress.deployments]
     progress.take(details, trio.current_time() - started)
 
 
-def _row(label: str, states: Sequence[wire.DeviceDeployment]) -> tuple[str, str, str, str, str, str]:
+def _row(
+    progress: Progress, label: str, states: Sequence[wire.DeviceDeployment]
+) -> tuple[str, str, str, str, str, str]:
     if not states:
         return label, "[dim]not heard of[/]", "", "", "", ""
-    fraction = sum(1.0 if s.stage == "installed" else s.fraction for s in states) / len(states)
+    fraction = progress.share(states)
     rate = sum(s.rate_bytes_per_s for s in states)
     received: dict[str, int] = {}
     for state in states:
@@ -172,9 +184,7 @@ def _row(label: str, states: Sequence[wire.DeviceDeployment]) -> tuple[str, str,
         f"{fraction:.0%}",
         f"[green]{'━' * filled}[/][dim]{'━' * (20 - filled)}[/]",
         f"{size(rate)}/s" if rate else "",
-        ", ".join(
-            f"{'peers' if role == 'device' else role} {size(n)}" for role, n in sorted(received.items()) if n
-        ),
+        ", ".join(f"{source_word(role)} {size(n)}" for role, n in sorted(received.items()) if n),
     )
 
 
@@ -183,5 +193,5 @@ def _stages(states: Sequence[wire.DeviceDeployment]) -> str:
     current = next((stage for stage in stages if stage not in ENDED), None)
     worst = next((stage for stage in ("failed", "refused") if stage in stages), None)
     shown = current or worst or stages[0]
-    counted = f" {sum(s in ENDED for s in stages)}/{len(stages)}" if len(stages) > 1 else ""
+    counted = f" [dim]{sum(s in ENDED for s in stages)} of {len(stages)} done[/]" if len(stages) > 1 else ""
     return f"[{_COLOURS.get(shown, 'dim')}]{shown}[/]{counted}"

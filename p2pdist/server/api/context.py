@@ -7,6 +7,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 
+from p2pdist.core.explanation import stage_shown
 from p2pdist.core.scope import grant_valid, points_for
 from p2pdist.errors import UsageError
 from p2pdist.ids import GroupPath, InfoHash, NodeId, TargetPath
@@ -146,16 +147,17 @@ def device_deployment(
     target: str,
     device: DeviceRecord,
     online: bool,
+    stopped: bool,
     received: Mapping[str, int],
 ) -> DeviceDeployment:
-    """How far a device is; *said* is None when it has said nothing yet."""
+    """How far a device is; *said* is None when it has said nothing yet, *stopped* when it is not to go on."""
     return DeviceDeployment(
         deployment=deployment,
         target=target,
         node=device.node,
         name=device.name,
         online=online,
-        stage=said.stage if said else "unheard",
+        stage=stage_shown(said.stage, stopped=stopped) if said else "unheard",
         fraction=said.fraction if said else 0.0,
         rate_bytes_per_s=said.rate_bytes_per_s if said else 0,
         sources=said.sources if said else 0,

@@ -172,6 +172,7 @@ async def show_device(api: Api, call: Call[None]) -> wire.DeviceDetail:
     attached = api.attached()
     history = await api.store.read(deployments.device_history, record.node)
     clones = await api.store.read(devices.list_clones, record.node)
+    active = {order.id for order in await api.store.read(deployments.active_orders)}
     said = []
     for state in history:
         received = await api.store.read(content.sources_by_target, state.target)
@@ -182,6 +183,7 @@ async def show_device(api: Api, call: Call[None]) -> wire.DeviceDetail:
                 target=state.target,
                 device=record,
                 online=record.node in attached,
+                stopped=state.deployment not in active,
                 received=received.get(record.node, {}),
             )
         )

@@ -36,6 +36,7 @@ async def status(api: Api, call: Call[None]) -> wire.Status:
     stored = await api.store.read(content.list_artifacts)
     attached = api.attached()
     points = [node for node in api.grants if api.is_point(node, call.now)]
+    beside = await api.store.read(content.bytes_beside)
     usage = await trio.to_thread.run_sync(shutil.disk_usage, api.service.home.root)
     return wire.Status(
         fleet=api.service.home.fleet,
@@ -56,6 +57,8 @@ async def status(api: Api, call: Call[None]) -> wire.Status:
             receiver: dict(by_role)
             for receiver, by_role in (await api.store.read(content.bytes_by_source)).items()
         },
+        unattributed={receiver: summed.unattributed for receiver, summed in beside.items()},
+        wasted={receiver: summed.wasted for receiver, summed in beside.items()},
         origin_sent_bytes=sum(record.sent_bytes for record in stored.values()) + api.service.unsaved_sent(),
         disk_free_bytes=usage.free,
         problems=_problems(api, call.now, usage.free, list(stored.values())),

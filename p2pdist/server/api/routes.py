@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from p2pdist import limits
-from p2pdist.server.api import content, fleet, overview, rollout
+from p2pdist.server.api import content, explain, fleet, overview, rollout
 from p2pdist.server.api.table import Route
 from p2pdist.wire import api as wire
 
@@ -78,6 +78,6 @@ ROUTES: tuple[Route, ...] = (
     Route(method="DELETE", path="/deployments/{id}", summary="Stop a deployment",
           handler=rollout.stop_deployment, answer=wire.DeploymentInfo, role="operator"),
     Route(method="GET", path="/explain", summary="Where a device gets a release from, and why",
-          handler=rollout.explain, answer=wire.Explanation,
+          handler=explain.explain, answer=wire.Explanation,
           query={"device": "an id, its beginning, or a name", "target": "a target or product@version"}),
 )  # fmt: skip

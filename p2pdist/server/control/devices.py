@@ -56,6 +56,10 @@ class Directory:
         """Replace the deployments that have not been stopped."""
         self._orders = tuple(orders)
 
+    def set_rates(self, rates: Mapping[GroupPath, RateLimits]) -> None:
+        """Replace the limits of all groups."""
+        self._rates = rates
+
     def learn(self, device: Device) -> None:
         """Take in what the store says of a device."""
         self._devices[device.node] = device

@@ -40,7 +40,7 @@ from p2pdist.wire.frames import (
     Presence,
     Routed,
 )
-from p2pdist.wire.messages import Certificate, FromDevice, Heartbeat, RenewalRequest, Revoked
+from p2pdist.wire.messages import Certificate, FromDevice, Heartbeat, RateLimits, RenewalRequest, Revoked
 from p2pdist.wire.requests import (
     Bundle,
     BundleRequest,
@@ -69,7 +69,7 @@ class PlaneSettings(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     certificate_life_s: int = 24 * 3600
     heartbeat_s: int = 300
-    rates: Mapping[GroupPath, Any] = msgspec.field(default_factory=dict)
+    rates: Mapping[GroupPath, RateLimits] = msgspec.field(default_factory=dict)
 
 
 class ControlPlane:
@@ -143,6 +143,11 @@ class ControlPlane:
         """A deployment was made or stopped."""
         orders = await trio.to_thread.run_sync(self._store.orders, limiter=self._threads)
         self.directory.set_orders(orders)
+        await self._tell_everybody()
+
+    async def rates_changed(self, rates: Mapping[GroupPath, RateLimits]) -> None:
+        """The groups have other limits now."""
+        self.directory.set_rates(rates)
         await self._tell_everybody()
 
     async def groups_changed(self) -> None:

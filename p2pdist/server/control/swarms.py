@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from p2pdist.core.sources import SourceRules
+from p2pdist.core.sources import DIRECT, SourceRules
 from p2pdist.core.tracker import Tracker
 from p2pdist.ids import GroupPath, InfoHash, NodeId
 from p2pdist.net.link import Link
@@ -66,7 +66,7 @@ class Swarms:
             node,
             role=role,
             host=link.remote_host,
-            site=str(node) if role == "point" else f"direct:{network_of(link.remote_host)}",
+            site=str(node) if role == "point" else f"{DIRECT}{network_of(link.remote_host)}",
             group=link.remote.group,
             announce=frame,
         )

@@ -38,7 +38,13 @@ class ExplainedSource(Answer, frozen=True, kw_only=True):
 
 
 class Explanation(Answer, frozen=True, kw_only=True):
-    """Where a device gets a release from, and why from there. ``notes`` are sentences for people."""
+    """Where a device gets a release from, and why from there. ``notes`` are sentences for people.
+
+    ``stage`` is a deployment's, or ``not begun``, ``stopped`` (its deployment no longer reaches the
+    device), or ``held`` (complete at a distribution point that does not install it); ``reason`` is the
+    device's own word on it. ``held`` are verified bytes on the device's disk, ``unattributed`` those of
+    which it is not known who sent them, ``wasted`` what came in vain.
+    """
 
     node: str
     name: str
@@ -46,7 +52,13 @@ class Explanation(Answer, frozen=True, kw_only=True):
     target: str
     info_hash: str
     stage: str
+    fraction: float
+    reason: str
     reported: int | None
+    length: int
+    held: int
+    unattributed: int
+    wasted: int
     sources: list[ExplainedSource]
     notes: list[str]
 
@@ -54,7 +66,8 @@ class Explanation(Answer, frozen=True, kw_only=True):
 class Status(Answer, frozen=True, kw_only=True):
     """The fleet at a glance.
 
-    ``received`` are content bytes by receiver (``device``, ``point``) and kind of source.
+    ``received`` are content bytes by receiver (``device``, ``point``) and kind of source;
+    ``unattributed`` those of which it is not known who sent them; ``wasted`` what came in vain.
     ``problems`` are sentences for people; empty when all is well.
     """
 
@@ -73,6 +86,8 @@ class Status(Answer, frozen=True, kw_only=True):
     refusals: int
     metadata_expires: int | None
     received: dict[str, dict[str, int]]
+    unattributed: dict[str, int]
+    wasted: dict[str, int]
     origin_sent_bytes: int
     disk_free_bytes: int
     problems: list[str]
