@@ -72,6 +72,7 @@ class Content:
         self._on_change = on_change
         self._wanted: dict[InfoHash, _Wanted] = {}
         self._pending = trio.Event()
+        self._joined = trio.Event()
 
     def want(self, release: Release) -> None:
         """Fetch *release*'s artifact, or go on serving it. Returns at once; the work is in :meth:`run`."""
@@ -112,6 +113,16 @@ class Content:
         """Return how far an artifact is; None before its swarm is joined."""
         wanted = self._wanted.get(info_hash)
         return self._swarm.statistics(info_hash) if wanted is not None and wanted.joined else None
+
+    def unfinished(self) -> Mapping[InfoHash, int]:
+        """Return how many bytes are here of each artifact that is being fetched."""
+        found = {info_hash: self.statistics(info_hash) for info_hash in self._wanted}
+        return {i: each.bytes_done for i, each in found.items() if each is not None and not each.complete}
+
+    async def wait_unfinished(self) -> None:
+        """Wait until something is being fetched."""
+        while not self.unfinished():
+            await self._joined.wait()
 
     def presences(self) -> list[Presence]:
         """Return what to announce."""
@@ -201,6 +212,8 @@ class Content:
             )
         )
         wanted.joined = True
+        self._joined.set()
+        self._joined = trio.Event()
         self._connect(info_hash, wanted)
         self._on_change()
 

@@ -30,6 +30,7 @@ from p2pdist.node.memory import keep_small
 from p2pdist.node.metadata import Metadata
 from p2pdist.node.reports import Announcer, ContentReporter, Heart, Renewer
 from p2pdist.node.uplink import Uplink
+from p2pdist.node.vigil import watch_over
 from p2pdist.swarm.session import Swarm, SwarmSettings, open_swarm
 from p2pdist.trust.verifier import Verifier
 from p2pdist.wire.frames import (
@@ -89,6 +90,7 @@ class Member:
             on_up=self._link_up,
             on_frame=self._frame,
             on_down=lambda: None,
+            while_up=lambda link: watch_over(link, self.content),
         )
         self.metadata = Metadata(
             Verifier(home.trust, home.enrolment.root),
