@@ -37,6 +37,8 @@ JudgeSource = Callable[[Candidate], str | None]
 class _Wanted(msgspec.Struct, kw_only=True):
     release: Release
     joined: bool = False
+    told: tuple[Candidate, ...] = ()
+    """What the tracker decided; with this node's own judgement they are the candidates."""
     candidates: tuple[Candidate, ...] = ()
     dialled: frozenset[str] | None = None
     """The nodes that this one dials; None until the first decision of the present tracker is here."""
@@ -145,9 +147,17 @@ class Content:
         wanted = self._wanted.get(InfoHash(sources.info_hash))
         if wanted is None:
             return
-        wanted.candidates = tuple(self._judged(candidate) for candidate in sources.candidates)
+        wanted.told = tuple(sources.candidates)
+        wanted.candidates = self._judged_all(wanted)
         if wanted.joined:
             self._connect(InfoHash(sources.info_hash), wanted)
+
+    def judge_again(self) -> None:
+        """This node's own judgement may be another: what is signed has changed, or time has passed."""
+        for info_hash, wanted in self._wanted.items():
+            before, wanted.candidates = wanted.candidates, self._judged_all(wanted)
+            if wanted.joined and wanted.candidates != before:
+                self._connect(info_hash, wanted)
 
     def introduced_anew(self) -> None:
         """The next decision comes from another tracker: dial everybody in it."""
@@ -233,6 +243,9 @@ class Content:
         await trio.to_thread.run_sync(write_atomic, path, answer.torrent)
         return answer.torrent
 
+    def _judged_all(self, wanted: _Wanted) -> tuple[Candidate, ...]:
+        return tuple(self._judged(candidate) for candidate in wanted.told)
+
     def _judged(self, candidate: Candidate) -> Candidate:
         objection = self._judge(candidate) if candidate.taken else None
         if objection is None:
@@ -243,8 +256,8 @@ class Content:
         """Dial who was there before this node; who came later dials it, and only needs to be known."""
         taken = [candidate for candidate in wanted.candidates if candidate.taken]
         self._swarm.learn([NodeId(candidate.node) for candidate in taken])
-        if not taken:
-            return
+        if not any(candidate.taken for candidate in wanted.told):
+            return  # a new tracker that knows of nobody yet: whoever serves goes on
         if wanted.dialled is None:
             wanted.dialled = frozenset(candidate.node for candidate in taken)
         self._swarm.set_sources(

@@ -72,12 +72,12 @@ class Uplink:
         return self._link
 
     def set_candidates(self, candidates: Sequence[Upstream]) -> None:
-        """Replace the neighbours to choose from, best first."""
+        """Replace the neighbours to choose from, best first. The present link stays."""
         self._chooser.set_candidates(candidates, trio.current_time())
         self._wake()
 
     def redial(self) -> None:
-        """End the present link and dial again: the node has a new certificate to show."""
+        """End the present link, and dial again what is best now."""
         if self._redial is not None:
             self._redial.cancel()
 
