@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 from pathlib import Path
@@ -19,6 +20,7 @@ from p2pdist.swarm.session import (
     StrangerRefused,
     Swarm,
 )
+from p2pdist.wire.frames import Role
 from p2pdist.wire.messages import RateLimits
 
 SIZE = 1_000_003
@@ -408,3 +410,26 @@ async def test_the_events_end_with_the_swarm() -> None:
     async with device.open() as swarm:
         events = swarm.events()
     assert [event async for event in events] == []
+
+
+@pytest.mark.parametrize("role", ["device", "point"])
+async def test_a_certificate_and_sources_may_come_while_an_artifact_is_being_taken_out(
+    tmp_path: Path, role: Role
+) -> None:
+    torrent = made(tmp_path, content(SIZE))
+    fleet = authority()
+    origin, node = Node(fleet, "origin", "127.0.0.1"), Node(fleet, role, "127.0.0.2")
+    async with origin.open() as seeding, node.open() as leaving, trio.open_nursery() as nursery:
+        await leaving.add(artifact(torrent, place(tmp_path, "device")))
+        out = trio.Event()
+
+        async def leave() -> None:
+            await leaving.remove(torrent.info_hash, delete=True)
+            out.set()
+
+        nursery.start_soon(leave)
+        while not out.is_set():
+            leaving.set_identity(node.issue(), node.key.private_pem())
+            with contextlib.suppress(UsageError):
+                leaving.set_sources(torrent.info_hash, [origin.source(seeding)])
+            await trio.lowlevel.checkpoint()
