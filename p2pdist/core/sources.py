@@ -69,9 +69,15 @@ def decide_sources(
     return tuple(decided[: limits.CANDIDATES_MAX])
 
 
-def crosses_wan(receiver: Role, source: Role) -> bool:
-    """Whether content between two nodes that the rules connect leaves the site."""
-    return "origin" in (receiver, source) or (receiver, source) == ("point", "point")
+def crosses_wan(receiver: Role, source: Role, *, alternatives: bool) -> bool:
+    """Whether content between two nodes that the rules connect leaves the site.
+
+    Args:
+        receiver: What the one is.
+        source: What the other is.
+        alternatives: Whether they are points of one scope, which stand in one site.
+    """
+    return "origin" in (receiver, source) or ((receiver, source) == ("point", "point") and not alternatives)
 
 
 def _verdict(receiver: Member, member: Member, meshed: set[NodeId], rules: SourceRules) -> tuple[bool, str]:

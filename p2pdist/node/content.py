@@ -53,6 +53,7 @@ class Content:
         role: What the node is.
         ask: Asks the present neighbour for a torrent; may raise any project error.
         judge: Looks at a source that the tracker took; returns why this node refuses it, or None.
+        alternative: Whether another node is a distribution point of the same scope as this one.
         on_change: Called when what the node takes part in has changed, so that it is announced.
     """
 
@@ -64,6 +65,7 @@ class Content:
         role: Role,
         ask: AskTorrent,
         judge: JudgeSource,
+        alternative: Callable[[NodeId], bool],
         on_change: Callable[[], None],
     ) -> None:
         self._home = home
@@ -71,6 +73,7 @@ class Content:
         self._role = role
         self._ask = ask
         self._judge = judge
+        self._alternative = alternative
         self._on_change = on_change
         self._wanted: dict[InfoHash, _Wanted] = {}
         self._pending = trio.Event()
@@ -268,7 +271,7 @@ class Content:
                     role=c.role,
                     host=c.host,
                     port=c.port,
-                    wan=crosses_wan(self._role, c.role),
+                    wan=crosses_wan(self._role, c.role, alternatives=self._alternative(NodeId(c.node))),
                 )
                 for c in taken
                 if c.node in wanted.dialled or c.role != "device"

@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from p2pdist.core.rates import rates_at, within_grant
-from p2pdist.core.scope import covers, grant_valid, points_for, preferred_points
+from p2pdist.core.scope import are_alternatives, covers, grant_valid, points_for, preferred_points
 from p2pdist.core.upstream import Upstream
 from p2pdist.errors import P2PDistError, TrustError, Unavailable
 from p2pdist.ids import GroupPath, NodeId
@@ -104,6 +104,7 @@ class Member:
             role=settings.role,
             ask=self._ask_torrent,
             judge=self._judge,
+            alternative=lambda node: are_alternatives(self._point_grant(self.node), self._point_grant(node)),
             on_change=self.announce_soon,
         )
         self._announcer = Announcer(settings.role, lambda: swarm.port, self.content, self.uplink)
