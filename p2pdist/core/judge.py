@@ -26,6 +26,11 @@ class Judge:
         self.catalog: Catalog | None = None
         self.swarms: frozenset[str] = frozenset()
 
+    @property
+    def fresh(self) -> bool:
+        """Whether the verified metadata is recent enough to install by. What is stale may be fetched."""
+        return self.catalog is not None and not self.catalog.stale
+
     def release(self, task: Task) -> Release | None:
         """What the verified metadata says of a task's target now."""
         return self.catalog.releases.get(task.target) if self.catalog is not None else None
@@ -59,7 +64,7 @@ class Judge:
         """Whether what was just verified is still what is wanted."""
         unchanged = task.release is not None and self.release(task) == task.release
         overtaken = overtaker(task, self.rivals(hand)) is not None
-        return task.listed and unchanged and not overtaken and self.verdict(task) == Proceed()
+        return self.fresh and task.listed and unchanged and not overtaken and self.verdict(task) == Proceed()
 
 
 def overtaker(task: Task, rivals: Sequence[Task]) -> Release | None:

@@ -32,6 +32,7 @@ from p2pdist.wire.messages import Report
 
 _RENEW_AGAIN_S = 60.0
 _AGAIN_FIRST_S, _AGAIN_MAX_S = 5.0, 900.0
+_STALE = "fetched; the signed metadata here has expired, and nothing is installed until it is renewed"
 
 
 class Plan:
@@ -237,12 +238,16 @@ class Plan:
         return chosen
 
     def _take_in_hand(self, chosen: Sequence[Task]) -> None:
-        """Begin to verify the most urgent complete artifact, unless one is in hand."""
+        """Begin to verify the most urgent complete artifact, unless one is in hand.
+
+        By metadata that is stale nothing is begun: what it permits may have been revoked since.
+        """
         if self.hand is not None:
             return
         for task in sorted(chosen, key=lambda t: not t.begun):
             assert task.release is not None
-            if task.begun or (self._is_complete(task) and task.deployment not in self._retry_at):
+            ready = self._is_complete(task) and task.deployment not in self._retry_at
+            if task.begun or (ready and self._judge.fresh):
                 self.hand = task.deployment
                 self._ledger.keep(task.deployment, stage="verifying", reason="", starved=False)
                 self.commands.append(VerifyArtifact(attempt=task.attempt_name, release=task.release))
@@ -255,7 +260,7 @@ class Plan:
         if task.deployment == self.hand or transfer is None or task.deployment in self._retry_at:
             return
         if transfer.complete:
-            self._wait(task, "fetched; another release is being installed")
+            self._wait(task, "fetched; another release is being installed" if self._judge.fresh else _STALE)
         elif transfer.running and not task.starved:
             self._ledger.keep(task.deployment, stage="fetching", reason=transfer.trouble)
         else:

@@ -33,6 +33,11 @@ def grant_valid(grant: SeedGrant | None, duty: Duty, now: int) -> bool:
     return grant is not None and duty in grant.duties and now < grant.expires
 
 
+def are_alternatives(one: SeedGrant | None, other: SeedGrant | None) -> bool:
+    """Whether two valid grants are for the same scope: their points stand in for each other in one site."""
+    return one is not None and other is not None and one.scope == other.scope
+
+
 def points_for(
     group: GroupPath, grants: Iterable[SeedGrant], now: int, duty: Duty = "seed"
 ) -> tuple[SeedGrant, ...]:

@@ -97,9 +97,15 @@ def verdict(receiver: Place, source: Place) -> tuple[bool, str]:
     return True, "another distribution point"
 
 
-def crosses_wan(receiver: Role, source: Role) -> bool:
-    """Whether content between two nodes that the rules connect leaves the site."""
-    return "origin" in (receiver, source) or (receiver, source) == ("point", "point")
+def crosses_wan(receiver: Role, source: Role, *, alternatives: bool) -> bool:
+    """Whether content between two nodes that the rules connect leaves the site.
+
+    Args:
+        receiver: What the one is.
+        source: What the other is.
+        alternatives: Whether they are points of one scope, which stand in one site.
+    """
+    return "origin" in (receiver, source) or ((receiver, source) == ("point", "point") and not alternatives)
 
 
 def _candidate(member: Member, taken: bool, reason: str) -> Candidate:

@@ -10,11 +10,11 @@ The chooser is pure: it is told what happened and when (monotonic seconds), and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from p2pdist.ids import NodeId
+from p2pdist.ids import InfoHash, NodeId
 
 RETRY_FIRST_S = 0.5
 RETRY_MAX_S = 10.0
@@ -36,6 +36,16 @@ class Upstream:
 class _Attempts:
     failures: int = 0
     not_before: float = 0.0
+
+
+def stands_still(before: Mapping[InfoHash, int], after: Mapping[InfoHash, int]) -> bool:
+    """Whether something is being fetched and nothing has come: the neighbour may be gone.
+
+    Args:
+        before: The bytes that are here of each unfinished artifact, at one moment.
+        after: The same, some seconds later.
+    """
+    return bool(after) and before == after
 
 
 @dataclass(slots=True)
@@ -88,13 +98,21 @@ class UpstreamChooser:
         if upstream in self._attempts:
             self._attempts[upstream] = _Attempts()
 
-    def lost(self, upstream: Upstream, now: float) -> None:
-        """The link to *upstream* ended: it gets one quick retry, the server only after its delay."""
+    def lost(self, upstream: Upstream, now: float, *, silent: bool = False) -> None:
+        """The link to *upstream* ended: it gets one quick retry, the server only after its delay.
+
+        Args:
+            upstream: Whose link it was.
+            now: The time.
+            silent: Whether it ended because *upstream* showed no sign of life. Dialling it again would
+                wait for it as well, so everybody else comes first, the server too.
+        """
         self._attached = False
         if self._has_points():
             self._server_from = now + self._server_delay()
+        again = RETRY_FIRST_S + self._server_delay() if silent else RETRY_FIRST_S * self.spread
         if upstream in self._attempts:
-            self._attempts[upstream] = _Attempts(not_before=now + RETRY_FIRST_S * self.spread)
+            self._attempts[upstream] = _Attempts(not_before=now + again)
 
     def failed(self, upstream: Upstream, now: float) -> None:
         """Dialling *upstream* did not work: wait longer each time."""

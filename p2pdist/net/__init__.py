@@ -11,11 +11,13 @@ events, http2,            HTTP/2 and frames without I/O: streams, flow control, 
   h2settings, framing
 opening, control,         what flows on a link: whether both sides want it, frames, requests that we
   asking, answering       make, requests that we answer
-carrier, established      the trio adapter: reading, writing, keepalive, the end; and the link itself
+silence                   when to ask for a sign of life, and when to give the neighbour up
+carrier, established      the trio adapter: reading, writing, the end; and the link itself
 dialling, accepting       how links come to be
 memory                    two ends of a link without a network, for tests
 
 Invariants: nothing is acted on that comes from a peer without a certificate, except requests whose
-handler admits strangers; every buffer is bounded by flow control; whoever shows no sign of life for
-:data:`p2pdist.limits.LINK_DEAD_AFTER_S` is gone; what one connection does never reaches another.
+handler admits strangers; every buffer is bounded by flow control; whoever shows no sign of life is gone
+after :data:`p2pdist.limits.LINK_DEAD_AFTER_S`, or within seconds while somebody waits for it; what one
+connection does never reaches another.
 """

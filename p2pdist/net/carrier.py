@@ -7,8 +7,8 @@ wakes it. The end comes once, for one reason: closed here, closed by the other s
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final, Protocol
 
 import trio
@@ -19,6 +19,7 @@ from p2pdist.net.asking import printable
 from p2pdist.net.events import PingAnswered, SessionEnded, SessionEvent
 from p2pdist.net.http2 import Session
 from p2pdist.net.pulse import Pulse
+from p2pdist.net.silence import Silence
 from p2pdist.net.tls import failure
 
 _READ_BYTES: Final = 64 * limits.KIB
@@ -56,15 +57,16 @@ class Carrier:
     Attributes:
         end: Why the link has ended; None while it lives.
         loud: Whether the end is an error for whoever reads, not just an end.
+        silent: Whether the end is that nothing was heard any more.
         bytes_sent, bytes_received: Of HTTP/2, before encryption.
         round_trip_s: From the last keepalive; None before the first.
     """
 
     __slots__ = (
+        "_awaited",
         "_dialler",
         "_done",
         "_farewell",
-        "_heard_at",
         "_outgoing",
         "_owner",
         "_peer",
@@ -73,12 +75,15 @@ class Carrier:
         "_said",
         "_session",
         "_sever",
+        "_silence",
         "_stream",
+        "_waiting",
         "bytes_received",
         "bytes_sent",
         "end",
         "loud",
         "round_trip_s",
+        "silent",
     )
 
     def __init__(
@@ -102,10 +107,15 @@ class Carrier:
         self._running = 2  # the reader and the writer
         self._farewell = ""
         self._said = False  # the goodbye
-        self._heard_at = trio.current_time()
+        self._silence = Silence(
+            keepalive_s=limits.LINK_KEEPALIVE_S if dialler else _ACCEPTOR_KEEPALIVE_S,
+            now=trio.current_time(),
+        )
+        self._waiting = 0  # how many wait for something of the other side
+        self._awaited = Pulse()
         self._pinged_at: float | None = None
         self.end: P2PDistError | None = None
-        self.loud = False
+        self.loud = self.silent = False
         self.bytes_sent = self.bytes_received = 0
         self.round_trip_s: float | None = None
 
@@ -146,16 +156,21 @@ class Carrier:
 
     def keep_alive(self, now: float) -> None:
         """Ask for a sign of life when none has come for a while; give the other side up after longer."""
-        silent = now - self._heard_at
-        if silent >= limits.LINK_DEAD_AFTER_S:
-            self.abort(Unavailable(f"nothing was heard from {self._peer} for {silent:.0f} s"))
-            return
         self._session.forgive()
-        keepalive_s = limits.LINK_KEEPALIVE_S if self._dialler else _ACCEPTOR_KEEPALIVE_S
-        if silent >= keepalive_s and (self._pinged_at is None or now - self._pinged_at >= keepalive_s):
-            self._pinged_at = now
-            self._session.ping()
-            self._outgoing.fire()
+        self._listen(now)
+
+    @contextmanager
+    def awaiting(self) -> Iterator[None]:
+        """For as long as the block runs, somebody waits for something that only the other side can send."""
+        self._waiting += 1
+        self._silence.awaited(trio.current_time())
+        self._awaited.fire()
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._silence.not_awaited()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[trio.Nursery]:
@@ -165,6 +180,8 @@ class Carrier:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._read, nursery)
                 nursery.start_soon(self._write)
+                if self._dialler:  # who accepts waits for nobody
+                    nursery.start_soon(self._listen_closely)
                 try:
                     yield nursery
                 except Exception as error:  # noqa: BLE001  # carried past the nursery, which would wrap it
@@ -179,7 +196,7 @@ class Carrier:
     async def _read(self, nursery: trio.Nursery) -> None:
         try:
             while data := await self._stream.receive_some(_READ_BYTES):
-                self._heard_at = trio.current_time()
+                self._silence.heard(trio.current_time())
                 self.bytes_received += len(data)
                 for event in self._session.receive(bytes(data)):
                     self._handle(event, nursery)
@@ -200,6 +217,7 @@ class Carrier:
             while True:
                 data = self._owner.output()
                 if data:
+                    self._silence.sent(len(data), trio.current_time())
                     await self._stream.send_all(data)
                     self.bytes_sent += len(data)
                     self._owner.sent()
@@ -214,6 +232,30 @@ class Carrier:
             self._said = True  # or cannot be said; the reader learns why
         finally:
             self._over()
+
+    async def _listen_closely(self) -> None:
+        """Look at the silence whenever it says so, for as long as somebody waits."""
+        while self.end is None:
+            if not self._waiting:
+                await self._awaited.wait()
+            await trio.sleep_until(self._silence.next_look())
+            if self._waiting:
+                self._listen(trio.current_time())
+
+    def _listen(self, now: float) -> None:
+        if self.end is not None:
+            return
+        match self._silence.look(now):
+            case "gone":
+                self.silent = True
+                silent_s = self._silence.lasts_s(now)
+                self.abort(Unavailable(f"nothing was heard from {self._peer} for {silent_s:.0f} s"))
+            case "ask":
+                self._pinged_at = now
+                self._session.ping()
+                self._outgoing.fire()
+            case "fine":
+                pass
 
     def _handle(self, event: SessionEvent, nursery: trio.Nursery) -> None:
         if self.end is not None:

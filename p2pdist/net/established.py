@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -154,6 +154,11 @@ class Link:
         """Why the link has ended; empty while it lives."""
         return self._carrier.end.what if self._carrier.end is not None else ""
 
+    @property
+    def fell_silent(self) -> bool:
+        """Whether the link has ended because nothing was heard of the neighbour any more."""
+        return self._carrier.silent
+
     # Frames --------------------------------------------------------------------------------------
 
     async def send(self, frame: AnyFrame) -> None:
@@ -218,7 +223,15 @@ class Link:
         """
         if self._asker is None:
             raise UsageError("only the side that dialled asks on a link", hint="send a frame instead")
-        return await self._asker.request(path, body, answer_type, timeout_s=timeout_s)
+        with self._carrier.awaiting():
+            return await self._asker.request(path, body, answer_type, timeout_s=timeout_s)
+
+    def awaiting(self) -> AbstractContextManager[None]:
+        """Wait for something of the neighbour in the block: if it falls silent, it is gone in seconds.
+
+        For the side that dialled. A request does it by itself.
+        """
+        return self._carrier.awaiting()
 
     # Life ----------------------------------------------------------------------------------------
 

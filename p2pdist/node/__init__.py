@@ -4,7 +4,9 @@ home      the node's directory: identity key, certificate, enrolment, state
 enrol     becoming a member
 mail      sealed messages to and from the admin server
 uplink    the link to the neighbour that carries this node, with failover
-metadata  signed metadata: asked for, verified, kept
+vigil     notices a neighbour that has gone without a word
+metadata  signed metadata: asked for, verified, kept, let go in time
+clock     the wall clock, which may be set
 content   artifacts: wanted, fetched in the swarm, served
 member    the runtime that wires them and speaks the control protocol
 

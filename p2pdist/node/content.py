@@ -37,6 +37,8 @@ JudgeSource = Callable[[Candidate], str | None]
 class _Wanted(msgspec.Struct, kw_only=True):
     release: Release
     joined: bool = False
+    told: tuple[Candidate, ...] = ()
+    """What the tracker decided; with this node's own judgement they are the candidates."""
     candidates: tuple[Candidate, ...] = ()
     dialled: frozenset[str] | None = None
     """The nodes that this one dials; None until the first decision of the present tracker is here."""
@@ -51,6 +53,7 @@ class Content:
         role: What the node is.
         ask: Asks the present neighbour for a torrent; may raise any project error.
         judge: Looks at a source that the tracker took; returns why this node refuses it, or None.
+        alternative: Whether another node is a distribution point of the same scope as this one.
         on_change: Called when what the node takes part in has changed, so that it is announced.
     """
 
@@ -62,6 +65,7 @@ class Content:
         role: Role,
         ask: AskTorrent,
         judge: JudgeSource,
+        alternative: Callable[[NodeId], bool],
         on_change: Callable[[], None],
     ) -> None:
         self._home = home
@@ -69,9 +73,11 @@ class Content:
         self._role = role
         self._ask = ask
         self._judge = judge
+        self._alternative = alternative
         self._on_change = on_change
         self._wanted: dict[InfoHash, _Wanted] = {}
         self._pending = trio.Event()
+        self._joined = trio.Event()
 
     def want(self, release: Release) -> None:
         """Fetch *release*'s artifact, or go on serving it. Returns at once; the work is in :meth:`run`."""
@@ -113,6 +119,16 @@ class Content:
         wanted = self._wanted.get(info_hash)
         return self._swarm.statistics(info_hash) if wanted is not None and wanted.joined else None
 
+    def unfinished(self) -> Mapping[InfoHash, int]:
+        """Return how many bytes are here of each artifact that is being fetched."""
+        found = {info_hash: self.statistics(info_hash) for info_hash in self._wanted}
+        return {i: each.bytes_done for i, each in found.items() if each is not None and not each.complete}
+
+    async def wait_unfinished(self) -> None:
+        """Wait until something is being fetched."""
+        while not self.unfinished():
+            await self._joined.wait()
+
     def presences(self) -> list[Presence]:
         """Return what to announce."""
         presences = []
@@ -134,9 +150,17 @@ class Content:
         wanted = self._wanted.get(InfoHash(sources.info_hash))
         if wanted is None:
             return
-        wanted.candidates = tuple(self._judged(candidate) for candidate in sources.candidates)
+        wanted.told = tuple(sources.candidates)
+        wanted.candidates = self._judged_all(wanted)
         if wanted.joined:
             self._connect(InfoHash(sources.info_hash), wanted)
+
+    def judge_again(self) -> None:
+        """This node's own judgement may be another: what is signed has changed, or time has passed."""
+        for info_hash, wanted in self._wanted.items():
+            before, wanted.candidates = wanted.candidates, self._judged_all(wanted)
+            if wanted.joined and wanted.candidates != before:
+                self._connect(info_hash, wanted)
 
     def introduced_anew(self) -> None:
         """The next decision comes from another tracker: dial everybody in it."""
@@ -204,6 +228,8 @@ class Content:
             )
         )
         wanted.joined = True
+        self._joined.set()
+        self._joined = trio.Event()
         self._connect(info_hash, wanted)
         self._on_change()
 
@@ -223,6 +249,9 @@ class Content:
         await trio.to_thread.run_sync(write_atomic, path, answer.torrent)
         return answer.torrent
 
+    def _judged_all(self, wanted: _Wanted) -> tuple[Candidate, ...]:
+        return tuple(self._judged(candidate) for candidate in wanted.told)
+
     def _judged(self, candidate: Candidate) -> Candidate:
         objection = self._judge(candidate) if candidate.taken else None
         if objection is None:
@@ -233,8 +262,8 @@ class Content:
         """Dial who was there before this node; who came later dials it, and only needs to be known."""
         taken = [candidate for candidate in wanted.candidates if candidate.taken]
         self._swarm.learn([NodeId(candidate.node) for candidate in taken])
-        if not taken:
-            return
+        if not any(candidate.taken for candidate in wanted.told):
+            return  # a new tracker that knows of nobody yet: whoever serves goes on
         if wanted.dialled is None:
             wanted.dialled = frozenset(candidate.node for candidate in taken)
         self._swarm.set_sources(
@@ -245,7 +274,7 @@ class Content:
                     role=c.role,
                     host=c.host,
                     port=c.port,
-                    wan=crosses_wan(self._role, c.role),
+                    wan=crosses_wan(self._role, c.role, alternatives=self._alternative(NodeId(c.node))),
                 )
                 for c in taken
                 if c.node in wanted.dialled or c.role != "device"

@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from p2pdist.core.rates import lowest_at
-from p2pdist.core.scope import grant_valid, points_for, preferred_points
+from p2pdist.core.scope import are_alternatives, covers, grant_valid, points_for, preferred_points
 from p2pdist.core.upstream import Upstream
 from p2pdist.errors import P2PDistError, TrustError, Unavailable
 from p2pdist.ids import GroupPath, NodeId
@@ -30,7 +30,9 @@ from p2pdist.node.memory import keep_small
 from p2pdist.node.metadata import Metadata
 from p2pdist.node.reports import Announcer, ContentReporter, Heart, Renewer
 from p2pdist.node.uplink import Uplink
+from p2pdist.node.vigil import watch_over
 from p2pdist.swarm.session import Swarm, SwarmSettings, open_swarm
+from p2pdist.trust.catalog import SeedGrant
 from p2pdist.trust.verifier import Verifier
 from p2pdist.wire.frames import (
     AnyFrame,
@@ -92,6 +94,7 @@ class Member:
             on_up=self._link_up,
             on_frame=self._frame,
             on_down=lambda: None,
+            while_up=lambda link: watch_over(link, self.content),
         )
         self.metadata = Metadata(
             Verifier(home.trust, home.enrolment.root),
@@ -104,6 +107,7 @@ class Member:
             role=settings.role,
             ask=self._ask_torrent,
             judge=self._judge,
+            alternative=lambda node: are_alternatives(self._point_grant(self.node), self._point_grant(node)),
             on_change=self.announce_soon,
         )
         self._announcer = Announcer(
@@ -165,6 +169,7 @@ class Member:
             nursery.start_soon(self._end_when_revoked)
             nursery.start_soon(self._keep_linked)
             nursery.start_soon(self._run_metadata)
+            nursery.start_soon(self.metadata.follow_time)
             nursery.start_soon(self.content.run)
             nursery.start_soon(self._follow_catalog)
             nursery.start_soon(self._follow_swarm)
@@ -211,6 +216,10 @@ class Member:
         enrolment = self.home.enrolment
         server = _upstreams(enrolment.server_node, enrolment.addresses, "server")
         self.uplink.set_candidates([point for point in points if point.node != self.node] + server)
+        present = self.uplink.upstream
+        if present is not None and present.kind == "point" and self._point_grant(present.node) is None:
+            _log.warning("link.without_grant", upstream=present.node)
+            self.uplink.redial()
 
     async def _link_up(self, upstream: Upstream, link: Link) -> None:
         self.metadata.offer({})
@@ -263,13 +272,14 @@ class Member:
         moved = desired.group != self.group
         await trio.to_thread.run_sync(save_desired, self.home, desired)
         self.desired = desired
-        if moved:
-            self._choose_upstreams()
         if self._certificate_lacks():
             self.renew_certificate()
         self._set_rates()
         self.heartbeat_soon()
         await self._hooks.state_changed(desired, self.metadata.catalog)
+        if moved:
+            self.content.judge_again()
+            self._choose_upstreams()  # last: it may end the link, and with it what handles this message
 
     def _certificate_lacks(self) -> bool:
         certificate, desired = self.home.certificate, self.desired
@@ -289,10 +299,10 @@ class Member:
         self.content.retry()
         self.heartbeat_soon()
         self._renewer.due.ring()
-        if self.home.certificate.group != before.group:
-            self.uplink.redial()
         if self.desired is not None:
             await self._hooks.state_changed(self.desired, self.metadata.catalog)
+        if self.home.certificate.group != before.group:
+            self.uplink.redial()
 
     def _set_rates(self) -> None:
         local = time.localtime()
@@ -315,6 +325,7 @@ class Member:
     async def _follow_catalog(self) -> None:
         while True:
             newer = self.metadata.newer
+            self.content.judge_again()
             self._choose_upstreams()
             self.heartbeat_soon()
             if self.desired is not None:
@@ -339,11 +350,18 @@ class Member:
         if candidate.role == "origin" and candidate.node != self.home.enrolment.server_node:
             return "it claims to be the origin, but the fleet's admin server is another node"
         if candidate.role == "point":
-            catalog = self.metadata.catalog
-            grant = catalog.grants.get(NodeId(candidate.node)) if catalog is not None else None
-            if not grant_valid(grant, "seed", _now()):
+            grant = self._point_grant(NodeId(candidate.node))
+            if grant is None:
                 return "it acts as a distribution point without a valid seed grant"
+            if self.settings.role == "device" and not covers(grant.scope, self.group):
+                return f"its seed grant is for {grant.scope}, and this device stands in {self.group}"
         return None
+
+    def _point_grant(self, node: NodeId) -> SeedGrant | None:
+        """Return the grant by which *node* may serve content now."""
+        catalog = self.metadata.catalog
+        grant = catalog.grants.get(node) if catalog is not None else None
+        return grant if grant_valid(grant, "seed", _now()) else None
 
     async def _apply_rates(self) -> None:
         while True:

@@ -1,19 +1,23 @@
-"""Signed metadata on a node: asked for when somebody has newer versions, verified, kept.
+"""Signed metadata on a node: asked for when somebody has newer versions, verified, kept, and let go in time.
 
-One task does all of it, so that the verifier never runs twice at once. Whoever wants to know of a new
-catalog waits on :attr:`Metadata.newer`.
+What is believed changes in two ways: a neighbour has something newer, or time has passed. Whoever wants
+to know waits on :attr:`Metadata.newer`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 
+import msgspec
 import trio
 
 from p2pdist.errors import PeerError, TrustError, Unavailable, UsageError
 from p2pdist.logs import get_logger
+from p2pdist.node.clock import wall_clock_says
 from p2pdist.trust.catalog import Catalog
 from p2pdist.trust.verifier import Verifier
 from p2pdist.wire.messages import Refusal
@@ -23,6 +27,7 @@ _log = get_logger()
 
 _AGAIN_FIRST_S = 2.0
 _AGAIN_MAX_S = 300.0
+_UNREADABLE_AGAIN_S = 30
 
 AskBundle = Callable[[BundleRequest], Awaitable[Bundle]]
 
@@ -34,12 +39,20 @@ class Metadata:
         verifier: The verifier over the node's metadata directory.
         ask: Asks the present neighbour for a bundle; may raise any project error.
         refuse: Takes the report of metadata that was refused.
+        unix_clock: The wall clock.
     """
 
     def __init__(
-        self, verifier: Verifier, ask: AskBundle, refuse: Callable[[Refusal], Awaitable[None]]
+        self,
+        verifier: Verifier,
+        ask: AskBundle,
+        refuse: Callable[[Refusal], Awaitable[None]],
+        *,
+        unix_clock: Callable[[], float] = time.time,
     ) -> None:
         self._verifier = verifier
+        self._unix_clock = unix_clock
+        self._believing = trio.Lock()  # what was verified first is believed first
         self._ask = ask
         self._refuse = refuse
         self._catalog: Catalog | None = None
@@ -50,7 +63,7 @@ class Metadata:
 
     @property
     def catalog(self) -> Catalog | None:
-        """The newest verified catalog; None until the node has seen any."""
+        """What is believed now; None until the node has seen any, and when people's signatures expire."""
         return self._catalog
 
     @property
@@ -64,13 +77,35 @@ class Metadata:
         return self._offered
 
     async def load(self) -> None:
-        """Verify what is on the disk. What has expired there is kept, and not believed."""
-        try:
-            catalog = await trio.to_thread.run_sync(lambda: self._verifier.load(now=_utc_now()))
-        except TrustError as error:
-            _log.warning("metadata.stale", reason=str(error))
-            catalog = None
-        await self._believe(catalog)
+        """Verify what is on the disk. What has expired there is kept, and believed no more than it may be."""
+        async with self._believing:
+            try:
+                catalog = await trio.to_thread.run_sync(partial(self._verifier.recall, now=self._now()))
+            except TrustError as error:
+                _log.warning("metadata.expired", reason=str(error))
+                catalog = None
+            if catalog is not None and catalog.stale:
+                _log.warning("metadata.stale", until=catalog.expires)
+            await self._believe(catalog)
+
+    async def follow_time(self) -> None:
+        """Believe no longer than signatures are valid, until cancelled.
+
+        The wall clock counts; when it was set, everything is looked at again.
+        """
+        while True:
+            newer = self._newer
+            expiry = self._catalog.next_expiry(self._unix_clock()) if self._catalog is not None else None
+            if not await wall_clock_says(expiry, unless=newer, unix_clock=self._unix_clock):
+                continue
+            before = self._catalog
+            try:
+                await self.load()
+            except Unavailable as error:
+                _log.error("metadata.not_read", reason=str(error))
+                self._distrust()
+            if self._catalog is before:
+                self._tell()  # a grant in it has expired
 
     def offer(self, versions: Mapping[str, int]) -> None:
         """A neighbour says that the admin server has these versions; an empty mapping: ask anyway."""
@@ -79,7 +114,10 @@ class Metadata:
 
     @property
     def newer(self) -> trio.Event:
-        """Set when the next catalog has been verified; take it before looking at :attr:`catalog`."""
+        """Set when a catalog has been verified, or something in one has expired.
+
+        Take it before looking at :attr:`catalog`.
+        """
         return self._newer
 
     async def export(self, have: Mapping[str, int]) -> Bundle:
@@ -120,35 +158,45 @@ class Metadata:
         if not bundle.files:
             return True  # nothing newer there, or nothing published yet
         try:
-            catalog = await trio.to_thread.run_sync(
-                lambda: self._verifier.update(bundle, now=_utc_now()), abandon_on_cancel=False
-            )
+            async with self._believing:
+                catalog = await trio.to_thread.run_sync(
+                    partial(self._verifier.update, bundle, now=self._now()), abandon_on_cancel=False
+                )
+                await self._believe(catalog)
         except (TrustError, PeerError) as error:
             _log.warning("metadata.refused", relay=relay, reason=str(error))
-            await self._refuse(_refusal(str(error), self._offered))
+            await self._refuse(_refusal(str(error), self._offered, at=int(self._unix_clock())))
             return True
         except Unavailable as error:
             _log.error("metadata.not_stored", reason=str(error))
             return False
-        await self._believe(catalog)
         return True
 
     async def _believe(self, catalog: Catalog | None) -> None:
         self._versions = await trio.to_thread.run_sync(self._verifier.versions)
-        if catalog is None or catalog == self._catalog:
+        if catalog == self._catalog:
             return
         self._catalog = catalog
-        _log.info("metadata.verified", releases=len(catalog.releases), grants=len(catalog.grants))
+        if catalog is not None and not catalog.stale:
+            _log.info("metadata.verified", releases=len(catalog.releases), grants=len(catalog.grants))
+        self._tell()
+
+    def _distrust(self) -> None:
+        """The disk does not say what is still valid: install nothing by it, and read it again soon."""
+        if self._catalog is not None:
+            again = int(self._unix_clock()) + _UNREADABLE_AGAIN_S
+            self._catalog = msgspec.structs.replace(self._catalog, stale=True, expires=again)
+            self._tell()
+
+    def _tell(self) -> None:
         self._newer.set()
         self._newer = trio.Event()
 
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._unix_clock(), UTC)
 
-def _refusal(reason: str, offered: Mapping[str, int]) -> Refusal:
+
+def _refusal(reason: str, offered: Mapping[str, int], *, at: int) -> Refusal:
     subject = ", ".join(f"{role} {version}" for role, version in sorted(offered.items())) or "metadata"
     digest = hashlib.sha256(f"metadata {subject} {reason}".encode()).hexdigest()[:32]
-    now = int(_utc_now().timestamp())
-    return Refusal(id=digest, kind="metadata", subject=subject[:1_000], reason=reason[:4_000], at=now)
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
+    return Refusal(id=digest, kind="metadata", subject=subject[:1_000], reason=reason[:4_000], at=at)

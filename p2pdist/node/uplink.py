@@ -35,6 +35,7 @@ class Uplink:
         on_frame: Called for each frame, one after the other; its errors end the link if they are
             :class:`~p2pdist.errors.P2PDistError`, and the program otherwise.
         on_down: Called when a link has ended.
+        while_up: Runs beside each link, and is cancelled when it ends.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Uplink:
         on_up: Callable[[Upstream, Link], Awaitable[None]],
         on_frame: Callable[[AnyFrame], Awaitable[None]],
         on_down: Callable[[], None],
+        while_up: Callable[[Link], Awaitable[None]],
     ) -> None:
         self._identity = identity
         self._chooser = UpstreamChooser(spread=spread)
@@ -53,6 +55,7 @@ class Uplink:
         self._on_up = on_up
         self._on_frame = on_frame
         self._on_down = on_down
+        self._while_up = while_up
         self._link: Link | None = None
         self._upstream: Upstream | None = None
         self._changed = trio.Event()
@@ -69,12 +72,12 @@ class Uplink:
         return self._link
 
     def set_candidates(self, candidates: Sequence[Upstream]) -> None:
-        """Replace the neighbours to choose from, best first."""
+        """Replace the neighbours to choose from, best first. The present link stays."""
         self._chooser.set_candidates(candidates, trio.current_time())
         self._wake()
 
     def redial(self) -> None:
-        """End the present link and dial again: the node has a new certificate to show."""
+        """End the present link, and dial again what is best now."""
         if self._redial is not None:
             self._redial.cancel()
 
@@ -118,6 +121,7 @@ class Uplink:
             async with trio.open_nursery() as nursery:
                 self._redial = nursery.cancel_scope
                 nursery.start_soon(self._seek_better, upstream, nursery.cancel_scope)
+                nursery.start_soon(self._while_up, link)
                 await self._on_up(upstream, link)
                 async for frame in link.frames():
                     await self._on_frame(frame)
@@ -126,7 +130,7 @@ class Uplink:
             _log.warning("link.broken", upstream=upstream.node, reason="; ".join(map(str, group.exceptions)))
         finally:
             self._link = self._upstream = self._redial = None
-            self._chooser.lost(upstream, trio.current_time())
+            self._chooser.lost(upstream, trio.current_time(), silent=link.fell_silent)
             self._on_down()
             _log.info("link.down", upstream=upstream.node, kind=upstream.kind)
 

@@ -235,11 +235,13 @@ class Swarm:
             self._let_go(carried)
 
     def _certify(self, carried: Carried) -> None:
+        if not carried.handle.is_valid():
+            return  # it is being taken out, and gets its certificate when it comes back
         certificate, key = self._identity
         carried.handle.set_ssl_certificate_buffer(certificate.decode(), key.decode(), FFDHE2048_PEM)
 
     def _divide(self, carried: Carried) -> None:
-        if self._settings.role != "point":
+        if self._settings.role != "point" or not carried.handle.is_valid():
             return
         points = points_among(self._settings.node, carried.sources)
         if points != carried.divided:
@@ -248,7 +250,7 @@ class Swarm:
 
     def _dial(self, carried: Carried, sources: Sequence[Source]) -> None:
         for source in sources:
-            if source.node != self._settings.node:
+            if source.node != self._settings.node and carried.handle.is_valid():
                 carried.handle.connect_peer((source.host, source.port))
 
     def _reconnect(self, hosts: set[str]) -> None:
@@ -326,7 +328,7 @@ class Swarm:
     def _keep_up(self) -> None:
         """Write out what is fetched so far, and dial again where nobody is connected."""
         for carried in self._carried.values():
-            if carried.have != carried.have_written and not carried.complete:
+            if carried.have != carried.have_written and not carried.complete and carried.handle.is_valid():
                 carried.have_written = carried.have
                 carried.handle.flush_cache()
             if carried.is_alone():

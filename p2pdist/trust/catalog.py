@@ -143,7 +143,9 @@ class SeedGrant(msgspec.Struct, frozen=True, kw_only=True):
 class Catalog(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that one accepted set of metadata says.
 
-    ``versions`` are by role. ``expires`` (Unix seconds) is when the first role in it expires.
+    ``versions`` are by role. ``expires`` (Unix seconds) is when the first role in it expires. ``stale``
+    says that the roles which the admin server signs have expired already: it still says who may serve
+    which bytes, and decides nothing about what is installed. ``expires`` is about the other roles then.
     ``left_out`` maps what is not believed although it is signed (a target that is malformed, a channel
     that has expired) to the reason; it is to be reported.
     """
@@ -154,3 +156,8 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
     versions: Mapping[str, int]
     expires: int
     left_out: Mapping[str, str] = msgspec.field(default_factory=dict)
+    stale: bool = False
+
+    def next_expiry(self, now: float) -> float:
+        """Return when something in it expires next after Unix time *now*, or now if a role has expired."""
+        return min([self.expires, *(grant.expires for grant in self.grants.values() if grant.expires > now)])

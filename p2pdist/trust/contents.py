@@ -32,6 +32,8 @@ from p2pdist.ids import (
 from p2pdist.trust.catalog import Catalog, Release, ReleaseCustom, SeedGrant
 from p2pdist.trust.requirements import check_forms
 
+ONLINE_ROLES = ("timestamp", "snapshot")
+"""The roles that the admin server signs; people sign the others."""
 CHANNEL_PREFIX = "channel-"
 POINTS_ROLE = "points"
 POINTS_PATTERN = "points/*"
@@ -85,7 +87,12 @@ def delegated_roles(targets: Signed) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def read_catalog(
-    roles: Mapping[str, Signed], delegated: Mapping[str, str], left_out: Mapping[str, str], root: Signed
+    roles: Mapping[str, Signed],
+    delegated: Mapping[str, str],
+    left_out: Mapping[str, str],
+    root: Signed,
+    *,
+    stale: bool = False,
 ) -> Catalog:
     """Build the catalog.
 
@@ -94,6 +101,7 @@ def read_catalog(
         delegated: The roles that targets delegates to, believed or not.
         left_out: What is left out already, and why.
         root: The current trust root.
+        stale: Whether the online roles have expired.
     """
     reasons = dict(left_out)
     releases: dict[TargetPath, Release] = {}
@@ -111,7 +119,7 @@ def read_catalog(
                     releases[release.target] = release
             except (UsageError, msgspec.ValidationError, KeyError, TypeError) as error:
                 reasons[path] = str(error)
-    everything = [root, *roles.values()]
+    valid = [root, *(signed for name, signed in roles.items() if not (stale and name in ONLINE_ROLES))]
     return Catalog(
         releases=releases,
         grants=grants,
@@ -119,10 +127,11 @@ def read_catalog(
             sorted(ChannelName(r.removeprefix(CHANNEL_PREFIX)) for r in delegated if r != POINTS_ROLE)
         ),
         versions={"root": root["version"], **{name: signed["version"] for name, signed in roles.items()}},
-        expires=min(int(expiry(signed).timestamp()) for signed in everything),
+        expires=min(int(expiry(signed).timestamp()) for signed in valid),
         left_out=dict(
             islice(((_cut(name), _cut(reason)) for name, reason in reasons.items()), _LEFT_OUT_MAX)
         ),
+        stale=stale,
     )
 
 

@@ -29,12 +29,12 @@ from p2pdist.documents import decode_json
 from p2pdist.errors import UsageError
 from p2pdist.files import read_bounded, storage_error, sync_directory, write_atomic
 from p2pdist.ids import InfoHash, parse_fleet
+from p2pdist.trust.contents import ONLINE_ROLES
 from p2pdist.trust.generations import Generations, link_or_copy
 from p2pdist.trust.refusals import parse_file_name
 from p2pdist.trust.signing import Lives, SigningState
 
 _SETTINGS = "repository.json"
-_ONLINE = ("timestamp", "snapshot")
 
 
 class _Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,7 +124,7 @@ class Repository:
         found: dict[str, datetime] = {}
         for name, data in self.published().items():
             role = parse_file_name(name).role
-            if role in _ONLINE:
+            if role in ONLINE_ROLES:
                 file: _OnlineFile = decode_json(data, _OnlineFile, f"{name} of the publication is damaged")
                 found[role] = max(file.signed.expires, found.get(role, file.signed.expires))
         return found
@@ -198,7 +198,7 @@ def latest_roles(files: Mapping[str, bytes]) -> dict[str, bytes]:
     latest: dict[str, tuple[int, bytes]] = {}
     for name, data in files.items():
         role, version = parse_file_name(name)
-        if role not in _ONLINE and version > latest.get(role, (0, b""))[0]:
+        if role not in ONLINE_ROLES and version > latest.get(role, (0, b""))[0]:
             latest[role] = (version, data)
     return {role: data for role, (_, data) in latest.items()}
 

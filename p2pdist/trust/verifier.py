@@ -12,7 +12,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,14 @@ from tuf.api.metadata import Metadata, Root
 from p2pdist import limits
 from p2pdist.errors import P2PDistError, PeerError, TrustError, Unavailable, UsageError
 from p2pdist.trust.catalog import Catalog
-from p2pdist.trust.contents import SIGNED_AT_FIELD, Signed, delegated_roles, expiry, read_catalog
+from p2pdist.trust.contents import (
+    ONLINE_ROLES,
+    SIGNED_AT_FIELD,
+    Signed,
+    delegated_roles,
+    expiry,
+    read_catalog,
+)
 from p2pdist.trust.generations import link_or_copy
 from p2pdist.trust.metadatasets import (
     FileMark,
@@ -38,7 +45,7 @@ from p2pdist.trust.stockclient import FetcherInterface, Updater, UpdaterConfig
 from p2pdist.wire.requests import Bundle
 
 _BASE_URL = "bundle:///"
-_TOP_LEVEL = ("timestamp", "snapshot", "targets")
+_TOP_LEVEL = (*ONLINE_ROLES, "targets")
 
 
 class Verifier:
@@ -80,7 +87,8 @@ class Verifier:
         _check_size(bundle)
         with self._mutex, self._sets.lock():
             last = self._last
-            if not bundle.files and last is not None and now.timestamp() < last.expires:
+            fresh = last is not None and not last.stale and now.timestamp() < last.expires
+            if not bundle.files and last is not None and fresh:
                 _check_clock(now, self._sets.clock_floor())
                 return last
             return self._verify(bundle.files, now)
@@ -99,10 +107,24 @@ class Verifier:
             try:
                 return self._verify({}, now)
             except PeerError as error:
-                raise TrustError(
-                    f"the metadata on this machine is damaged: {error.what}",
-                    hint="it is fetched again by itself",
-                ) from error
+                raise _damaged(error) from error
+
+    def recall(self, *, now: datetime) -> Catalog | None:
+        """Like :meth:`load`, but let the roles have expired that the admin server signs.
+
+        The catalog is *stale* then; see docs/decisions/0018.
+
+        Raises:
+            TrustError, Unavailable: as in :meth:`load`.
+        """
+        with self._mutex, self._sets.lock():
+            last_fresh = self._online_until()
+            if last_fresh is None:
+                return None
+            try:
+                return self._verify({}, now, last_fresh=last_fresh)
+            except PeerError as error:
+                raise _damaged(error) from error
 
     def versions(self) -> dict[str, int]:
         """Return the version of each role that is on the disk undamaged; root is always among them."""
@@ -148,7 +170,18 @@ class Verifier:
             last += 1
         return last
 
-    def _verify(self, files: Mapping[str, bytes], now: datetime) -> Catalog:
+    def _online_until(self) -> datetime | None:
+        """Return the last second in which what is on the disk was fresh; None if nothing usable is."""
+        current = self._sets.current()
+        self._index = self._sets.index()  # read anew, so that a file damaged since is not read
+        if current is None or any(role not in self._index.roles for role in ONLINE_ROLES):
+            return None
+        return min(expiry(_signed(role_path(current, role))) for role in ONLINE_ROLES) - timedelta(seconds=1)
+
+    def _verify(
+        self, files: Mapping[str, bytes], now: datetime, *, last_fresh: datetime | None = None
+    ) -> Catalog:
+        """Verify files on top of what is known; with *last_fresh*, online roles may have expired then."""
         floor = self._sets.clock_floor()
         _check_clock(now, floor)
         known = self._sets.index()  # read anew, so that a file damaged since is noticed
@@ -156,29 +189,32 @@ class Verifier:
         with self._sets.draft(known) as draft:
             fetcher = _BundleFetcher(files, self._sets.current(), known)
             try:
-                roles, left_out = self._run_client(draft, fetcher)
                 effective = max(now, datetime.fromtimestamp(floor, UTC))
-                left_out |= _check_times(roles, effective)
+                stale = last_fresh is not None and last_fresh < effective
+                roles, left_out = self._run_client(draft, fetcher, last_fresh if stale else None)
+                left_out |= _check_times(roles, effective, stale=stale)
             except P2PDistError:
                 self._keep_roots(draft, known)
                 raise
             root = roles.pop("root")
             delegated, others = delegated_roles(roles["targets"])
             believed = {name: signed for name, signed in roles.items() if name not in left_out}
-            catalog = read_catalog(believed, delegated, {**others, **left_out}, root)
+            catalog = read_catalog(believed, delegated, {**others, **left_out}, root, stale=stale)
             for path in metadata_files(draft):
                 if path.stem not in roles:
                     path.unlink()  # no longer delegated
             index = _index_of(draft, roles)
             if index != known:
                 self._sets.commit(draft, index)
-        if now.timestamp() >= floor + 1:
+        if now.timestamp() >= floor + 1 and not stale:
             self._sets.raise_clock_floor(int(now.timestamp()))
         self._last = catalog
         return catalog
 
-    def _run_client(self, draft: Path, fetcher: _BundleFetcher) -> tuple[dict[str, Signed], dict[str, str]]:
-        """Let the stock client verify everything in *draft*.
+    def _run_client(
+        self, draft: Path, fetcher: _BundleFetcher, time: datetime | None
+    ) -> tuple[dict[str, Signed], dict[str, str]]:
+        """Let the stock client verify everything in *draft*, as if it were *time*; None: it is now.
 
         Returns:
             The ``signed`` part of each verified role (also of expired channels), and the roles that
@@ -193,6 +229,8 @@ class Verifier:
                 config=_client_config(),
                 bootstrap=self._trusted_root,
             )
+            if time is not None:
+                updater._trusted_set.reference_time = time  # the client has no other way
             updater.refresh()
             roles: dict[str, Signed] = {role: _signed(role_path(draft, role)) for role in _TOP_LEVEL}
             roles["root"] = _signed(draft / "root.json")
@@ -298,8 +336,10 @@ def _check_clock(now: datetime, floor: int) -> None:
         )
 
 
-def _check_times(roles: Mapping[str, Signed], now: datetime) -> dict[str, str]:
+def _check_times(roles: Mapping[str, Signed], now: datetime, *, stale: bool) -> dict[str, str]:
     """Check every role's expiry, and that the timestamp was not signed in the future.
+
+    Online roles may have expired where that makes the whole *stale*.
 
     Returns:
         The delegated roles that have expired, with the reason.
@@ -313,7 +353,7 @@ def _check_times(roles: Mapping[str, Signed], now: datetime) -> dict[str, str]:
         )
     late: dict[str, str] = {}
     for role, signed in roles.items():
-        if expiry(signed) > now:
+        if expiry(signed) > now or (stale and role in ONLINE_ROLES):
             continue
         reason = f"{role_words(role)} has expired on {expiry(signed):%Y-%m-%d %H:%M} UTC"
         if role in ("root", *_TOP_LEVEL):
@@ -323,6 +363,12 @@ def _check_times(roles: Mapping[str, Signed], now: datetime) -> dict[str, str]:
             )
         late[role] = reason
     return late
+
+
+def _damaged(error: PeerError) -> TrustError:
+    return TrustError(
+        f"the metadata on this machine is damaged: {error.what}", hint="it is fetched again by itself"
+    )
 
 
 def _index_of(draft: Path, roles: Mapping[str, Signed]) -> Index:

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pdist.core.scope import ancestors, covers, grant_valid, points_for, preferred_points
+from p2pdist.core.scope import ancestors, are_alternatives, covers, grant_valid, points_for, preferred_points
 from p2pdist.ids import GroupPath, NodeId, node_id_of
 from p2pdist.trust.catalog import SeedGrant
 
@@ -85,3 +85,10 @@ def test_when_a_point_goes_only_its_own_devices_move() -> None:
         before = preferred_points(node(1000 + number), grants)[0]
         after = preferred_points(node(1000 + number), grants[1:])[0]
         assert before == after or before == grants[0]
+
+
+def test_points_are_alternatives_when_both_have_a_grant_for_the_same_scope() -> None:
+    assert are_alternatives(grant(1, "/emea"), grant(2, "/emea"))
+    assert not are_alternatives(grant(1, "/emea"), grant(2, "/emea/berlin"))
+    assert not are_alternatives(grant(1, "/emea"), None)
+    assert not are_alternatives(None, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pdist.core.sources import Member, SourceRules, decide_sources
+from p2pdist.core.sources import Member, SourceRules, crosses_wan, decide_sources
 from p2pdist.ids import GroupPath, NodeId, node_id_of
 from p2pdist.wire.frames import Candidate, Role
 
@@ -90,3 +90,16 @@ def test_only_points_and_strays_cross_the_wan(receiver: Member, other: Member) -
         return
     if receiver.site != other.site:
         assert receiver.role != "device" or receiver.site.startswith("direct:")
+
+
+def test_what_the_origin_sends_and_what_two_sites_exchange_crosses_the_wan() -> None:
+    assert crosses_wan("device", "origin", alternatives=False)
+    assert crosses_wan("origin", "point", alternatives=False)
+    assert crosses_wan("point", "point", alternatives=False)
+
+
+def test_within_a_site_nothing_crosses_the_wan() -> None:
+    assert not crosses_wan("device", "point", alternatives=False)
+    assert not crosses_wan("point", "device", alternatives=False)
+    assert not crosses_wan("device", "device", alternatives=False)
+    assert not crosses_wan("point", "point", alternatives=True), "two points of one scope stand in one site"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from p2pdist.core.upstream import RETRY_MAX_S, SERVER_DELAY_S, Upstream, UpstreamChooser
+from p2pdist.core.upstream import RETRY_FIRST_S, RETRY_MAX_S, SERVER_DELAY_S, Upstream, UpstreamChooser
 from p2pdist.ids import node_id_of
 
 POINT = Upstream(node=node_id_of(b"p" * 32), host="192.0.2.1", port=7443, kind="point")
@@ -75,3 +75,20 @@ def test_a_candidate_that_stays_in_a_new_list_keeps_its_back_off() -> None:
     made.failed(POINT, 0.0)
     made.set_candidates([POINT, SPARE, SERVER], 0.0)
     assert made.next(0.0)[0] == SPARE
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.5, 1.0])
+def test_a_point_that_fell_silent_is_dialled_again_only_after_everybody_else(spread: float) -> None:
+    made = chooser(POINT, SPARE, SERVER, spread=spread)
+    made.connected(POINT)
+    made.lost(POINT, 100.0, silent=True)
+    assert made.next(100.0)[0] == SPARE
+
+    alone = chooser(POINT, SERVER, spread=spread)
+    alone.connected(POINT)
+    alone.lost(POINT, 100.0, silent=True)
+    nobody, wake = alone.next(100.0)
+    assert nobody is None
+    assert alone.next(wake)[0] == SERVER
+    alone.failed(SERVER, wake)
+    assert alone.next(wake + RETRY_FIRST_S)[0] == POINT

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import secrets
+import signal
 import socket
 import ssl
 import subprocess
@@ -21,7 +22,7 @@ import msgspec
 import trio
 from fleet_addresses import free_port
 from fleet_logs import LogBook
-from fleet_programs import DEVICES, Program, ServerOptions, ServerProgram
+from fleet_programs import DEVICES, POINTS, Program, ServerOptions, ServerProgram
 from fleet_signing import Publication
 
 from p2pdist.ids import GroupPath, InfoHash, NodeId, TargetPath
@@ -101,6 +102,16 @@ class ProcessProgram:
         if self._process is not None:
             self._process.kill()
             await self._gone.wait()
+
+    def freeze(self) -> None:
+        """SIGSTOP: it is there, and does nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     async def _follow(self, process: trio.Process, gone: trio.Event) -> None:
         """Keep what it logs until it ends."""
@@ -239,7 +250,10 @@ class ServerProcess(ProcessProgram):
             },
             "certificates": {"life_s": options.certificate_life_s},
             "log": {"json": True},
-            "rates": [{"group": DEVICES, "site_down": options.device_down_bytes_per_s}],
+            "rates": [
+                {"group": DEVICES, "site_down": options.device_down_bytes_per_s},
+                {"group": POINTS, "site_up": options.point_up_bytes_per_s},
+            ],
         }
 
 

@@ -31,6 +31,8 @@ from p2pdist.wire.messages import RateLimits
 
 DEVICES = GroupPath("/emea")
 """Every device of a test's fleet stands below this group."""
+POINTS = GroupPath("/points")
+"""Every distribution point stands in this group."""
 
 Ready = Callable[[], None]
 
@@ -91,6 +93,8 @@ class ServerOptions(msgspec.Struct, kw_only=True):
     origin_up_bytes_per_s: int = 0
     device_down_bytes_per_s: int = 0
     """From the site; keeps a fetch going long enough to have something happen in the middle of it."""
+    point_up_bytes_per_s: int = 0
+    """To the site. Unlike the above, it leaves little on the way when the point stops."""
 
 
 class TaskProgram:
@@ -272,7 +276,10 @@ class ServerTask(TaskProgram):
                 host=self._host,
                 port=self._port,
                 certificate_life_s=options.certificate_life_s,
-                rates={DEVICES: RateLimits(site_down=options.device_down_bytes_per_s)},
+                rates={
+                    DEVICES: RateLimits(site_down=options.device_down_bytes_per_s),
+                    POINTS: RateLimits(site_up=options.point_up_bytes_per_s),
+                },
             ),
             origin=OriginSettings(host=self._host, port=0, up_bytes_per_s=options.origin_up_bytes_per_s),
             timestamp_life_s=options.timestamp_life_s,

@@ -24,6 +24,7 @@ from fleet_addresses import AddressRange, free_port
 from fleet_logs import LogBook
 from fleet_programs import (
     DEVICES,
+    POINTS,
     AgentTask,
     Program,
     SeedTask,
@@ -55,7 +56,6 @@ PATIENCE_S = 40.0
 _LOOK_EVERY_S = 0.02
 
 GROUP = GroupPath("/emea/berlin")
-POINTS = GroupPath("/points")
 
 
 class Node:

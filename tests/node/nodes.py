@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from p2pdist.ids import FleetName, GroupPath
+from p2pdist.ids import FleetName, GroupPath, SwarmName
 from p2pdist.net.tls import TlsIdentity
 from p2pdist.node.home import Home
 from p2pdist.trust.certificates import FleetAuthority
@@ -21,9 +22,11 @@ class Nodes:
         self.server = IdentityKey.generate()
         self.root = root
 
-    def certificate(self, key: IdentityKey, group: str = "/emea") -> bytes:
+    def certificate(
+        self, key: IdentityKey, group: str = "/emea", *, swarms: Sequence[SwarmName] = ()
+    ) -> bytes:
         return self.authority.issue(
-            key.public, group=GroupPath(group), swarms=[], life_s=3600, now=datetime.now(UTC)
+            key.public, group=GroupPath(group), swarms=swarms, life_s=3600, now=datetime.now(UTC)
         )
 
     def identity(self, key: IdentityKey) -> TlsIdentity:
@@ -33,7 +36,7 @@ class Nodes:
             ca_pem=self.authority.certificate_pem,
         )
 
-    def home(self, directory: Path) -> Home:
+    def home(self, directory: Path, *, swarms: Sequence[SwarmName] = ()) -> Home:
         key = IdentityKey.generate()
         bundle = EnrolmentBundle(
             fleet=FleetName("acme"),
@@ -43,4 +46,4 @@ class Nodes:
             server_public=self.server.public,
             addresses=("127.0.0.1:7443",),
         )
-        return Home(directory, key, bundle, self.certificate(key))
+        return Home(directory, key, bundle, self.certificate(key, swarms=swarms))

@@ -71,11 +71,16 @@ class Carried:
             on_up=self._up,
             on_frame=self._frame,
             on_down=lambda: None,
+            while_up=self._beside,
         )
 
     async def greeted_by(self) -> int:
         with trio.fail_after(20):
             return await self._seen.receive()
+
+    async def _beside(self, link: Link) -> None:
+        assert link is self.uplink.link
+        await trio.sleep_forever()
 
     async def _up(self, upstream: Upstream, link: Link) -> None:
         assert self.uplink.upstream == upstream

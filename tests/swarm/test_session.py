@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 from pathlib import Path
@@ -20,6 +21,7 @@ from p2pdist.swarm.session import (
     StrangerRefused,
     Swarm,
 )
+from p2pdist.wire.frames import Role
 from p2pdist.wire.messages import RateLimits
 
 SIZE = 1_000_003
@@ -434,3 +436,26 @@ async def test_connections_outlive_completeness_for_the_slower_side_and_close_wh
             await fetching_late.add(artifact(torrent, place(tmp_path, "late")))
             fetching_late.set_sources(torrent.info_hash, [device.source(fetching)])
             await wait_event(fetching_late, ArtifactFinished)
+
+
+@pytest.mark.parametrize("role", ["device", "point"])
+async def test_a_certificate_and_sources_may_come_while_an_artifact_is_being_taken_out(
+    tmp_path: Path, role: Role
+) -> None:
+    torrent = made(tmp_path, content(SIZE))
+    fleet = authority()
+    origin, node = Node(fleet, "origin", "127.0.0.1"), Node(fleet, role, "127.0.0.2")
+    async with origin.open() as seeding, node.open() as leaving, trio.open_nursery() as nursery:
+        await leaving.add(artifact(torrent, place(tmp_path, "device")))
+        out = trio.Event()
+
+        async def leave() -> None:
+            await leaving.remove(torrent.info_hash, delete=True)
+            out.set()
+
+        nursery.start_soon(leave)
+        while not out.is_set():
+            leaving.set_identity(node.issue(), node.key.private_pem())
+            with contextlib.suppress(UsageError):
+                leaving.set_sources(torrent.info_hash, [origin.source(seeding)])
+            await trio.lowlevel.checkpoint()

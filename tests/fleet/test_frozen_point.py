@@ -1,0 +1,62 @@
+"""A distribution point that is there and does not move: frozen, overloaded, or cut off from its devices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from fleet_logs import LogBook
+from fleet_processes import Processes, ProcessProgram
+from fleet_programs import ServerOptions
+from harness import Fleet, Node, open_fleet
+
+pytestmark = pytest.mark.slow  # real programs, and seconds of silence
+
+SLOW_SITE = ServerOptions(point_up_bytes_per_s=600_000)
+SIZE = 6_000_000
+FAILOVER_S = 15.0  # half of what an idle link would take, and room for a loaded machine
+
+
+@contextmanager
+def frozen(node: Node) -> Iterator[None]:
+    """Freeze a node's process for as long as the block runs."""
+    assert isinstance(node.program, ProcessProgram)
+    node.program.freeze()
+    try:
+        yield
+    finally:
+        node.program.thaw()
+
+
+def carrier(fleet: Fleet, device: Node) -> Node | None:
+    """The point that carries a device, as its log has it."""
+    lines = [line for line in fleet.log.find("link.up", who=device.name) if line["kind"] == "point"]
+    return next((p for p in fleet.points if lines and p.node == lines[-1]["upstream"]), None)
+
+
+async def test_a_device_whose_point_freezes_goes_on_through_the_other_within_seconds_and_keeps_its_bytes(
+    tmp_path: Path, log_book: LogBook
+) -> None:
+    form = Processes(log_book)
+    async with open_fleet(tmp_path, log_book, points=2, devices=1, form=form, options=SLOW_SITE) as fleet:
+        (device,) = fleet.devices
+        release = await fleet.release(size=SIZE)
+        for point in fleet.points:
+            await fleet.until(lambda point=point: point.has_artifact(release), f"{point.name} has all of it")
+        await fleet.until(lambda: device.held_bytes(release) > SIZE // 8, "the device has a part")
+        lost = carrier(fleet, device)
+        assert lost is not None
+        (other,) = [point for point in fleet.points if point is not lost]
+        held = device.held_bytes(release)
+        assert held < SIZE, "it is in the middle"
+        with frozen(lost):
+            await fleet.until(
+                lambda: carrier(fleet, device) is other, "the other point carries it", patience_s=FAILOVER_S
+            )
+            assert device.held_bytes(release) >= held
+            await fleet.until_reported(release)
+        received = await fleet.received(release)
+        assert received["device", "point"] < SIZE * 1.2
+        assert received["device", "origin"] == 0

@@ -1,0 +1,171 @@
+"""What a node makes of the tracker's decisions, with a swarm that only keeps what it is told."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from p2pdist.ids import ChannelName, FleetName, InfoHash, NodeId, ProductName, TargetPath, swarm_of
+from p2pdist.node.content import Content
+from p2pdist.swarm.session import Artifact, ArtifactStatistics, Source
+from p2pdist.swarm.torrents import MadeTorrent, make_torrent
+from p2pdist.trust.catalog import FileRecipe, Release
+from p2pdist.trust.keys import IdentityKey
+from p2pdist.wire.frames import Candidate, Role, Sources
+from p2pdist.wire.requests import Torrent, TorrentRequest
+from tests.node.nodes import Nodes
+
+SWARM = swarm_of(ChannelName("stable"), FleetName("acme"))
+POINT, SPARE, MATE = (IdentityKey.generate().node for _ in range(3))
+
+
+class Swarm:
+    """Says of everything that nothing of it is here."""
+
+    def __init__(self) -> None:
+        self.added = trio.Event()
+        self.sources: Sequence[Source] = ()
+
+    async def add(self, artifact: Artifact) -> None:
+        self.added.set()
+
+    def learn(self, nodes: Sequence[NodeId]) -> None:
+        pass
+
+    def set_sources(self, info_hash: InfoHash, sources: Sequence[Source]) -> None:
+        self.sources = sources
+
+    def statistics(self, info_hash: InfoHash) -> ArtifactStatistics:
+        return ArtifactStatistics(
+            have=0, pieces=1, bytes_done=0, complete=False, rate_down=0, rate_up=0, peers=0, sources=()
+        )
+
+
+def release(made: MadeTorrent) -> Release:
+    return Release(
+        target=TargetPath("stable/app/1.0/app.bin"),
+        channel=ChannelName("stable"),
+        product=ProductName("app"),
+        version="1.0",
+        sequence=1,
+        platform="any",
+        length=made.length,
+        sha256=made.sha256,
+        info_hash=made.info_hash,
+        recipe=FileRecipe(path="/opt/app.bin"),
+    )
+
+
+def candidate(node: NodeId, role: Role) -> Candidate:
+    return Candidate(node=node, role=role, host="192.0.2.1", port=7881, taken=True, reason="same site")
+
+
+class Fetching:
+    """A node that takes part in one artifact, and what it thinks of others."""
+
+    def __init__(self, nodes: Nodes, directory: Path, role: Role) -> None:
+        self.swarm = Swarm()
+        self.objections: dict[str, str] = {}
+        (directory / "original").write_bytes(b"content" * 1_000)
+        self.made = make_torrent(directory / "original", swarm=SWARM)
+        swarm: Any = self.swarm
+        self.content = Content(
+            nodes.home(directory / "home", swarms=[SWARM]),
+            swarm,
+            role=role,
+            ask=self._ask,
+            judge=lambda candidate: self.objections.get(candidate.node),
+            alternative=lambda node: node == SPARE,
+            on_change=lambda: None,
+        )
+
+    @property
+    def sources(self) -> dict[NodeId, bool]:
+        """Whom the swarm was told to fetch from, and whether that crosses the WAN."""
+        return {source.node: source.wan for source in self.swarm.sources}
+
+    def tell(self, *candidates: Candidate) -> None:
+        """The tracker decides."""
+        self.content.set_sources(Sources(info_hash=self.made.info_hash, candidates=list(candidates)))
+
+    async def _ask(self, request: TorrentRequest) -> Torrent:
+        return Torrent(torrent=self.made.torrent)
+
+
+@asynccontextmanager
+async def fetching(nodes: Nodes, directory: Path, role: Role = "device") -> AsyncIterator[Fetching]:
+    one = Fetching(nodes, directory, role)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.content.run)
+        one.content.want(release(one.made))
+        await one.swarm.added.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        yield one
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_source_that_may_not_serve_any_more_is_dropped_without_a_word_of_the_tracker(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    async with fetching(nodes, tmp_path) as one:
+        one.tell(candidate(POINT, "point"), candidate(MATE, "device"))
+        assert set(one.sources) == {POINT, MATE}
+        one.objections[POINT] = "its grant has run out"
+        one.content.judge_again()
+        assert set(one.sources) == {MATE}
+        report = one.content.report(one.made.info_hash)
+        assert report is not None
+        assert {c.node: c.reason for c in report.candidates if not c.taken} == {
+            POINT: "its grant has run out"
+        }
+
+
+async def test_a_source_that_may_serve_again_is_taken_again(nodes: Nodes, tmp_path: Path) -> None:
+    async with fetching(nodes, tmp_path) as one:
+        one.objections[POINT] = "it has no grant yet"
+        one.tell(candidate(POINT, "point"))
+        assert one.sources == {}
+        del one.objections[POINT]
+        one.content.judge_again()
+        assert set(one.sources) == {POINT}
+
+
+async def test_the_last_source_is_dropped_too_when_it_may_not_serve_any_more(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    async with fetching(nodes, tmp_path) as one:
+        one.tell(candidate(POINT, "point"))
+        one.objections[POINT] = "its grant has run out"
+        one.content.judge_again()
+        assert one.sources == {}
+
+
+async def test_a_tracker_that_knows_nobody_yet_takes_no_source_away(nodes: Nodes, tmp_path: Path) -> None:
+    async with fetching(nodes, tmp_path) as one:
+        one.tell(candidate(POINT, "point"))
+        one.content.introduced_anew()
+        one.tell()
+        assert set(one.sources) == {POINT}
+
+
+async def test_a_point_of_the_same_scope_is_in_the_site_and_others_are_across_the_wan(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    async with fetching(nodes, tmp_path, "point") as one:
+        one.tell(candidate(POINT, "point"), candidate(SPARE, "point"), candidate(MATE, "device"))
+        assert one.sources == {POINT: True, SPARE: False, MATE: False}
+
+
+async def test_what_is_being_fetched_is_waited_for(nodes: Nodes, tmp_path: Path) -> None:
+    one = Fetching(nodes, tmp_path, "device")
+    assert one.content.unfinished() == {}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.content.run)
+        one.content.want(release(one.made))
+        await one.content.wait_unfinished()
+        assert one.content.unfinished() == {one.made.info_hash: 0}
+        nursery.cancel_scope.cancel()
