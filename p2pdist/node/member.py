@@ -135,7 +135,7 @@ class Member:
         self._heart.due.ring()
 
     def renew_certificate(self) -> None:
-        """Ask for a new certificate shortly."""
+        """Look shortly whether a new certificate is needed, and ask for it."""
         self._renewer.due.ring()
 
     async def send(self, message: FromDevice) -> bool:
@@ -186,15 +186,21 @@ class Member:
 
     async def _renew_expired(self) -> None:
         delay = 1.0
-        while self.home.certificate.not_after.timestamp() <= time.time():
+        while self._certificate_expired():
             _log.warning("certificate.expired", expired=self.home.certificate.not_after.isoformat())
             try:
                 await renew_expired(self.home, self._mail, now=_now(), local_host=self.settings.link_host)
+                reason = "this node's clock is ahead by more than a certificate's life; set it"
             except Unavailable as error:
-                _log.warning("certificate.not_renewed", reason=str(error))
+                reason = str(error)
+            if self._certificate_expired():
+                _log.warning("certificate.not_renewed", reason=reason)
                 await trio.sleep(delay * (0.5 + 0.5 * self._spread))
                 delay = min(delay * 2, 60.0)
         self.swarm.set_identity(self.home.certificate_pem, self.home.key.private_pem())
+
+    def _certificate_expired(self) -> bool:
+        return self.home.certificate.not_after.timestamp() <= time.time()
 
     def _choose_upstreams(self) -> None:
         catalog = self.metadata.catalog
@@ -213,6 +219,7 @@ class Member:
         self.content.retry()
         self.announce_soon()
         self.heartbeat_soon()
+        self.renew_certificate()
         await self._hooks.linked()
 
     async def _frame(self, frame: AnyFrame) -> None:
@@ -283,7 +290,7 @@ class Member:
         self.swarm.set_identity(pem, self.home.key.private_pem())
         self.content.retry()
         self.heartbeat_soon()
-        self._renewer.due.ring()
+        self._renewer.taken()
         if self.home.certificate.group != before.group:
             self.uplink.redial()
         if self.desired is not None:

@@ -19,6 +19,8 @@ from p2pdist.wire.messages import RateLimits
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[int, Meta(ge=1, le=365 * 24 * 3600)]
+CertificateSeconds = Annotated[int, Meta(ge=600, le=365 * 24 * 3600)]
+"""A shorter life would be spent on renewals."""
 BytesPerSecond = Annotated[int, Meta(ge=0, le=2**53)]
 
 
@@ -71,7 +73,7 @@ class OnlineTable(msgspec.Struct, frozen=True, kw_only=True):
 class CertificatesTable(msgspec.Struct, frozen=True, kw_only=True):
     """``[certificates]``: how long a node's certificate is valid; it is renewed at half of it."""
 
-    life_s: Seconds = 24 * 3600
+    life_s: CertificateSeconds = 24 * 3600
 
 
 class RatesTable(msgspec.Struct, frozen=True, kw_only=True):

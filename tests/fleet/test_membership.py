@@ -141,6 +141,13 @@ async def test_a_point_whose_certificate_ran_out_while_it_was_off_renews_it_and_
         await fleet.until_linked(device, "point")
 
 
+async def test_a_new_swarm_costs_each_device_one_new_certificate(tmp_path: Path, log_book: LogBook) -> None:
+    async with open_fleet(tmp_path, log_book, devices=2) as fleet:
+        await fleet.until_reported(await fleet.release())
+        await fleet.until_reported(await fleet.release("2.0", sequence=2))
+        assert [len(fleet.log.find("certificate.renewed", who=d.name)) for d in fleet.devices] == [1, 1]
+
+
 def let_certificate_run_out(fleet: Fleet, node: Node) -> None:
     """Give a node a certificate as it had it two days ago."""
     home = Home.open(node.home)

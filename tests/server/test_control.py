@@ -22,9 +22,10 @@ from serverkit import (
     open_fleet,
 )
 
-from p2pdist.errors import P2PDistError, TrustError
+from p2pdist.errors import P2PDistError, TrustError, Unavailable
 from p2pdist.ids import GroupPath
 from p2pdist.net.link import open_stranger_link
+from p2pdist.server.control.admit import RENEWALS_MAX
 from p2pdist.server.control.plane import PlaneSettings
 from p2pdist.store import incidents
 from p2pdist.trust.certificates import make_request, parse_certificate
@@ -330,6 +331,16 @@ async def test_a_certificate_is_renewed_on_the_link_and_after_it_has_expired(tmp
         unknown = TestDevice(fleet)
         with pytest.raises(TrustError, match="not enrolled"):
             await renew_as_stranger(fleet, unknown)
+
+
+async def test_a_device_that_renews_without_end_is_refused_for_a_while(tmp_path: Path) -> None:
+    async with open_fleet(tmp_path) as fleet:
+        device, other = await enrolled_device(fleet), await enrolled_device(fleet)
+        for _ in range(RENEWALS_MAX):
+            await renew_as_stranger(fleet, device)
+        with pytest.raises(Unavailable, match="check its clock"):
+            await renew_as_stranger(fleet, device)
+        await renew_as_stranger(fleet, other)
 
 
 # Desired states ----------------------------------------------------------------------------------------

@@ -244,6 +244,7 @@ async def test_a_second_server_on_the_same_directory_is_refused(config: Path) ->
         ("level =", "levle =", "did you mean level"),
         ('level = "info"', 'level = "loud"', "log.level"),
         ("port = 0", "port = 99999", "port"),
+        ("# life_s = 86400", "life_s = 60", "certificates.life_s"),
         ('addresses = ["127.0.0.1:7601"]', "addresses = []", "addresses"),
     ],
 )

@@ -9,11 +9,11 @@ kept, and the other machine is refused for a while.
 from __future__ import annotations
 
 import time
-from collections import deque
 from typing import Protocol
 
 import trio
 
+from p2pdist.core.throttle import Throttle
 from p2pdist.errors import TrustError
 from p2pdist.ids import NodeId
 from p2pdist.net.link import Link
@@ -21,25 +21,6 @@ from p2pdist.server.control.devices import Device
 
 TAKEOVERS_MAX = 3  # an honest device whose link died unnoticed needs its own time limits to notice
 WITHIN_S = 60.0
-_NODES_MAX = 10_000  # the oldest are forgotten
-
-
-class CloneWatch:
-    """Remembers who took over from whom. Pure; times are monotonic seconds."""
-
-    def __init__(self) -> None:
-        self._takeovers: dict[NodeId, deque[float]] = {}
-
-    def takes_over(self, node: NodeId, now: float) -> bool:
-        """A newer link of *node* wants to take over from one that stands; return whether it may."""
-        times = self._takeovers.pop(node, None) or deque(maxlen=TAKEOVERS_MAX)
-        self._takeovers[node] = times  # the newest last
-        if len(times) == TAKEOVERS_MAX and now - times[0] < WITHIN_S:
-            return False
-        times.append(now)
-        if len(self._takeovers) > _NODES_MAX:
-            del self._takeovers[next(iter(self._takeovers))]
-        return True
 
 
 class CloneStore(Protocol):
@@ -55,7 +36,7 @@ class CloneGuard:
     def __init__(self, store: CloneStore, threads: trio.CapacityLimiter) -> None:
         self._store = store
         self._threads = threads
-        self._watch = CloneWatch()
+        self._takeovers = Throttle(TAKEOVERS_MAX, WITHIN_S)
 
     async def check(self, device: Device, link: Link) -> None:
         """Check that *link* may take over from the one that *device* has.
@@ -64,7 +45,7 @@ class CloneGuard:
             TrustError: it may not: two machines use one key. It has been recorded.
             Unavailable: it could not be recorded.
         """
-        if self._watch.takes_over(device.node, trio.current_time()):
+        if self._takeovers.allows(device.node, trio.current_time()):
             return
         reason = f"two machines use the identity key of {device.name} ({device.node}) at the same time"
         await trio.to_thread.run_sync(
