@@ -66,11 +66,11 @@ def init(
     fleet
         The fleet's name: a-z, 0-9 and '-'.
     root
-        The trust root that `p2pdist-sign init` made (root.json).
+        The trust root: metadata/1.root.json of the publication that `p2pdist-sign publish` made.
     online_key
-        The sealed online key that `p2pdist-sign init` made.
+        The sealed online key that `p2pdist-sign init` made; it is copied into the directory.
     passphrase_file
-        A file with its passphrase, readable by the server's user only.
+        A file with its passphrase, readable by its owner only; it is copied, too.
     address
         HOST:PORT where devices reach the server; can be given several times.
     api
@@ -80,7 +80,7 @@ def init(
     origin_port
         The port of the server's own seed.
     store
-        An SQLAlchemy URL; by default an SQLite file in the data directory.
+        The URL of a PostgreSQL or SQLite database; by default an SQLite file in the data directory.
     """
     config = initialise(
         data,

@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import msgspec
@@ -18,8 +19,11 @@ import pytest
 import trio
 from serverkit import ACME, Operator, Publisher, signer
 
-from p2pdist.errors import UsageError
-from p2pdist.server.initialise import initialise
+from p2pdist.config import load_config
+from p2pdist.errors import P2PDistError, Unavailable, UsageError
+from p2pdist.server import initialise as initialise_module
+from p2pdist.server.config import ServerConfig
+from p2pdist.server.initialise import initialise, open_online_key
 from p2pdist.server.main import app
 from p2pdist.server.serverhome import ServerHome
 from p2pdist.trust.keys import SealedKeyFile
@@ -39,6 +43,7 @@ def sealed_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
     seed = bytes(signer("online")._key) if hasattr(signer("online"), "_key") else b""
     assert seed, "the signer keeps its seed"
     SealedKeyFile._seal("online", seed, PASSPHRASE, "interactive").save(folder / "online.key")
+    SealedKeyFile.create("alice", PASSPHRASE, kdf="interactive").save(folder / "alice.key")
     (folder / "passphrase").touch(mode=0o600)
     (folder / "passphrase").write_bytes(PASSPHRASE + b"\n")
     return folder
@@ -156,10 +161,19 @@ async def upload_all(operator: Operator, publisher: Publisher) -> wire.NewPublic
 
 def test_founding_writes_secrets_for_their_owner_only(config: Path) -> None:
     data = config.parent
-    for secret in ("operator.token", "identity.key", "authority/ca.key"):
+    for secret in ("operator.token", "identity.key", "authority/ca.key", "online.key", "online.passphrase"):
         assert (data / secret).stat().st_mode & 0o777 == 0o600
     home = ServerHome(data)
     assert home.fleet == ACME and (data / "ca.pem").read_bytes() == home.authority.certificate_pem
+
+
+def test_a_founded_directory_needs_nothing_outside_of_it(config: Path) -> None:
+    loaded = load_config(config, ServerConfig, {})
+    assert loaded.online.key.parent == loaded.online.passphrase_file.parent == config.parent
+    assert (
+        open_online_key(loaded.online.key, loaded.online.passphrase_file).public_key
+        == signer("online").public_key
+    )
 
 
 @pytest.mark.parametrize(
@@ -167,31 +181,71 @@ def test_founding_writes_secrets_for_their_owner_only(config: Path) -> None:
     [
         ({"fleet": "Not a name"}, "not a fleet name"),
         ({"addresses": ["nowhere"]}, "not an address"),
+        ({"api_address": "nowhere"}, "not an address"),
         ({"passphrase": b"wrong"}, "passphrase"),
-        ({"root": b"{}"}, "root"),
-        ({"store_url": "nonsense://"}, "database URL"),
+        ({"root": b"{}"}, "not a trust root.*1.root.json"),
+        ({"root": "unsigned"}, "not a trust root.*1.root.json"),
+        ({"root": "timestamp.json"}, "timestamp metadata.*1.root.json"),
+        ({"online_key": "alice.key"}, "alice.*names online.*for the snapshot"),
+        ({"store_url": "nonsense"}, "database URL"),
+        ({"store_url": "mysql://host/fleet"}, "SQLite or PostgreSQL, not mysql"),
+        ({"store_url": "sqlite:////nowhere/fleet.db"}, "database cannot be used"),
     ],
 )
-def test_founding_with_something_wrong_says_what(
-    tmp_path: Path, sealed_key: Path, publisher: Publisher, change: dict[str, object], why: str
+def test_founding_with_something_wrong_says_what_and_leaves_nothing(
+    tmp_path: Path, sealed_key: Path, publisher: Publisher, change: dict[str, Any], why: str
 ) -> None:
     root, passphrase = tmp_path / "root.json", tmp_path / "passphrase"
-    root.write_bytes(bytes(change.get("root", publisher.root)))  # type: ignore[arg-type]  # bytes here
+    offered = change.pop("root", publisher.root)
+    if offered == "unsigned":
+        offered = json.dumps({**json.loads(publisher.root), "signatures": []}).encode()
+    root.write_bytes(publisher.metadata()[offered] if isinstance(offered, str) else offered)
     passphrase.touch(mode=0o600)
-    passphrase.write_bytes(bytes(change.get("passphrase", PASSPHRASE)))  # type: ignore[arg-type]  # bytes here
-    with pytest.raises(UsageError, match=why):
-        initialise(
+    passphrase.write_bytes(change.pop("passphrase", PASSPHRASE))
+    arguments: dict[str, Any] = {
+        "fleet": ACME,
+        "addresses": ["127.0.0.1:7601"],
+        "api_address": "127.0.0.1:7600",
+        "origin_port": 7602,
+        "api_hosts": [],
+        "store_url": "",
+        **change,
+        "online_key": sealed_key / change.get("online_key", "online.key"),
+    }
+    with pytest.raises(P2PDistError, match=why):
+        initialise(tmp_path / "server", root=root, passphrase_file=passphrase, **arguments)
+    assert not (tmp_path / "server").exists()
+
+
+def test_founding_that_failed_can_be_repeated(
+    tmp_path: Path, sealed_key: Path, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "root.json"
+    root.write_bytes(publisher.root)
+
+    def found() -> Path:
+        return initialise(
             tmp_path / "server",
-            fleet=str(change.get("fleet", ACME)),
+            fleet=ACME,
             root=root,
             online_key=sealed_key / "online.key",
-            passphrase_file=passphrase,
-            addresses=list(change.get("addresses", ["127.0.0.1:7601"])),  # type: ignore[call-overload]
+            passphrase_file=sealed_key / "passphrase",
+            addresses=["127.0.0.1:7601"],
             api_address="127.0.0.1:7600",
             origin_port=7602,
             api_hosts=[],
-            store_url=str(change.get("store_url", "")),
+            store_url="",
         )
+
+    def full(*_: object, **__: object) -> None:
+        raise Unavailable("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(initialise_module, "add_api_token", full)
+        with pytest.raises(Unavailable):
+            found()
+    assert [path.name for path in (tmp_path / "server").iterdir()] == [".new"]
+    assert found().exists() and not (tmp_path / "server" / ".new").exists()
 
 
 def test_founding_twice_in_one_place_is_refused(
