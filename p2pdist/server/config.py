@@ -54,11 +54,15 @@ class ApiTable(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OriginTable(msgspec.Struct, frozen=True, kw_only=True):
-    """``[origin]``: the server's own seed; 0 bytes per second is unlimited."""
+    """``[origin]``: the server's own seed; 0 bytes per second is unlimited.
+
+    Content that no signed release names any more is kept for ``keep_withdrawn_s``.
+    """
 
     host: str = "0.0.0.0"
     port: Port = 7602
     up_bytes_per_s: BytesPerSecond = 0
+    keep_withdrawn_s: Seconds = 7 * 24 * 3600
 
 
 class OnlineTable(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,6 +146,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
             ),
             timestamp_life_s=self.online.timestamp_life_s,
             snapshot_life_s=self.online.snapshot_life_s,
+            withdrawn_keep_s=self.origin.keep_withdrawn_s,
         )
 
 

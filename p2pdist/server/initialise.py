@@ -189,6 +189,7 @@ hosts = [{hosts}]  # further names in its certificate
 host = {_quoted(_listen_host(link_host))}
 port = {origin_port}
 # up_bytes_per_s = 2500000
+# keep_withdrawn_s = 604800  # content that no signed release names any more
 
 [online]  # signs snapshot and timestamp
 key = {_quoted(str(data / _ONLINE_KEY))}

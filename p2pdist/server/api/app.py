@@ -23,7 +23,7 @@ from p2pdist.server.api.context import Api
 from p2pdist.server.api.openapi import describe
 from p2pdist.server.api.routes import PREFIX, ROUTES
 from p2pdist.server.api.table import Call, Route
-from p2pdist.server.api.uploads import OffsetMismatch
+from p2pdist.server.uploads import OffsetMismatch
 from p2pdist.store import tokens
 from p2pdist.wire.api import PROBLEM_TYPE, ApiRole, ArtifactState, ProblemDetails
 

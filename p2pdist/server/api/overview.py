@@ -58,6 +58,7 @@ async def status(api: Api, call: Call[None]) -> wire.Status:
         },
         origin_sent_bytes=sum(record.sent_bytes for record in stored.values()) + api.service.unsaved_sent(),
         disk_free_bytes=usage.free,
+        withdrawn_bytes=await api.service.withdrawn.stored_bytes(),
         problems=_problems(api, call.now, usage.free, list(stored.values())),
     )
 
