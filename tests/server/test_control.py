@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,11 +23,12 @@ from serverkit import (
 )
 
 from p2pdist.errors import P2PDistError, TrustError, Unavailable
-from p2pdist.ids import GroupPath
+from p2pdist.ids import GroupPath, NodeId
 from p2pdist.net.link import open_stranger_link
 from p2pdist.server.control.admit import RENEWALS_MAX
 from p2pdist.server.control.plane import PlaneSettings
 from p2pdist.store import incidents
+from p2pdist.store.tables import certificates
 from p2pdist.trust.certificates import make_request, parse_certificate
 from p2pdist.trust.keys import IdentityKey
 from p2pdist.trust.sealing import seal
@@ -285,6 +286,59 @@ async def test_a_revoked_device_is_told_loses_its_link_and_comes_back_no_more(tm
         with pytest.raises(TrustError, match="revoked"):
             await renew_as_stranger(fleet, device)
         assert device.node not in fleet.service.plane.attached()
+
+
+async def test_what_a_revoked_device_says_through_a_point_does_not_end_the_points_link(
+    tmp_path: Path,
+) -> None:
+    async with open_fleet(tmp_path) as fleet:
+        point, stolen = (
+            await enrolled_device(fleet, name="point"),
+            await enrolled_device(fleet, name="stolen"),
+        )
+        fleet.publisher.add_grant(point.node, "/")
+        await fleet.operator.publish(fleet.publisher)
+        body = wire.RevokeDevice(reason="it was stolen")
+        await fleet.operator.ask("POST", f"/devices/{stolen.node}/revoke", wire.DeviceInfo, body)
+        async with point.attached() as link:
+            frames = link.frames()
+            await link.send(Attached(nodes=[stolen.node]))
+            await stolen.send(link, stolen.heartbeat())
+            await point.send(link, point.heartbeat())
+            assert (await point.next_message(frames, DesiredState)).revoked == [stolen.node]
+        assert stolen.node not in fleet.service.plane.attached()
+
+
+async def test_a_point_is_told_of_the_revoked_below_its_scope_while_their_certificates_live(
+    tmp_path: Path,
+) -> None:
+    async with open_fleet(tmp_path) as fleet:
+        for group in ("/emea", "/apac"):
+            await fleet.operator.ask("POST", "/groups", wire.GroupsChanged, wire.NewGroup(path=group))
+        point, device = await enrolled_device(fleet, name="point"), await enrolled_device(fleet)
+        mine, late = await enrolled_device(fleet, "/emea"), await enrolled_device(fleet, "/emea")
+        theirs = await enrolled_device(fleet, "/apac")
+        fleet.publisher.add_grant(point.node, "/emea")
+        await fleet.operator.publish(fleet.publisher)
+
+        def run_out(connection: sa.Connection) -> None:
+            connection.execute(
+                sa.update(certificates).where(certificates.c.node == late.node).values(expires=1)
+            )
+
+        await fleet.service.store.write(run_out)
+        async with point.attached() as link, device.attached() as other:
+            frames, others = link.frames(), other.frames()
+            await point.send(link, point.heartbeat())
+            await device.send(other, device.heartbeat())
+            assert (await point.next_message(frames, DesiredState)).revoked == []
+            assert (await device.next_message(others, DesiredState)).revoked == []
+            body = wire.RevokeDevice(reason="gone")
+            for node in (late.node, theirs.node, mine.node):
+                await fleet.operator.ask("POST", f"/devices/{node}/revoke", wire.DeviceInfo, body)
+            assert (await point.next_message(frames, DesiredState)).revoked == [mine.node]
+            await device.send(other, device.heartbeat())
+            assert (await device.next_message(others, DesiredState)).revoked == []
 
 
 async def test_a_revocation_holds_after_a_restart(tmp_path: Path) -> None:
@@ -630,6 +684,54 @@ async def test_an_envelope_replayed_after_a_restart_changes_nothing(tmp_path: Pa
             await device.next_message(link.frames(), Received)
         detail = await fleet.operator.ask("GET", f"/devices/{device.node}", wire.DeviceDetail)
         assert detail.device.name == "after"
+
+
+async def test_orders_that_were_missed_behind_a_point_come_when_it_attaches_again(tmp_path: Path) -> None:
+    async with open_fleet(tmp_path) as fleet:
+        point, device = await enrolled_device(fleet, name="point"), await enrolled_device(fleet)
+        fleet.publisher.add_grant(point.node, "/emea")
+        fleet.publisher.add_release("1.0", DATA)
+        await fleet.operator.publish(fleet.publisher)
+        async with point.attached() as link:
+            await link.send(Attached(nodes=[device.node]))
+            await device.send(link, device.heartbeat())
+            known = await routed_state(link.frames(), device)
+        await until_equal(attached_to(fleet), {})
+        order = await deploy(fleet)
+        async with point.attached() as link:
+            await link.send(Attached(nodes=[device.node]))
+            told = await routed_state(link.frames(), device)
+            assert [d.id for d in told.deployments] == [order.id] and told.revision > known.revision
+
+
+def attached_to(fleet: Fleet) -> Callable[[], Awaitable[dict[NodeId, NodeId | None]]]:
+    async def attached() -> dict[NodeId, NodeId | None]:
+        return dict(fleet.service.plane.attached())
+
+    return attached
+
+
+async def routed_state(frames: AsyncIterator[AnyFrame], device: TestDevice) -> DesiredState:
+    """The next desired state that a point is to pass on to a device."""
+    while True:
+        routed = await next_frame(frames, Routed)
+        if routed.envelope.recipient == device.node:
+            message = device.read(routed)
+            assert isinstance(message, DesiredState)
+            return message
+
+
+async def test_a_state_on_its_way_is_said_again_under_the_same_revision(tmp_path: Path) -> None:
+    async with open_fleet(tmp_path) as fleet:
+        device = await enrolled_device(fleet)
+        async with device.attached() as link:
+            frames = link.frames()
+            await device.send(link, device.heartbeat())
+            first = await device.next_message(frames, DesiredState)
+            await device.send(link, device.heartbeat())
+            assert await device.next_message(frames, DesiredState) == first
+            await device.send(link, device.heartbeat(first.revision + 5))  # its clock, or ours, went back
+            assert (await device.next_message(frames, DesiredState)).revision > first.revision + 5
 
 
 async def test_a_message_from_behind_a_point_is_answered_through_it(tmp_path: Path) -> None:

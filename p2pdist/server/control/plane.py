@@ -58,6 +58,9 @@ class PlaneStore(AdmitStore, DeskStore, CloneStore, Protocol):
     def orders(self) -> Sequence[Order]:
         """Return every deployment that has not been stopped."""
 
+    def revoked(self, now: int) -> Mapping[NodeId, GroupPath]:
+        """Return the groups of the nodes that were revoked with a certificate that is still valid."""
+
     def look(self, nodes: Sequence[NodeId]) -> tuple[Sequence[Order], Sequence[Device]]:
         """Return the deployments and these devices, as they were at one moment."""
 
@@ -165,6 +168,7 @@ class ControlPlane:
             if self.directory.get(node) is not None:
                 await self._desk.send(device, Revoked(reason=device.revoked))
             self._detach(node)
+            await self._tell_points_of_revoked()
             link = self._links.get(node)
             if link is not None:
                 await link.aclose(f"revoked: {device.revoked}")
@@ -193,6 +197,7 @@ class ControlPlane:
     async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Serve the fleet until cancelled; reports the bound address once links are accepted."""
         await self.orders_changed()
+        await self._tell_points_of_revoked()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._desk.run, self._taken)
             address = await nursery.start(self._serve)
@@ -276,6 +281,7 @@ class ControlPlane:
         if nodes and self.directory.role(carrier, _now()) != "point":
             _log.warning("attached.refused", node=carrier, reason="it has no valid seed grant")
             return
+        back = carrier not in self._carried  # its devices did not notice, and will not ask
         before, now = self._carried.get(carrier, frozenset()), frozenset(nodes)
         self._carried[carrier] = now
         for node in before - now:
@@ -290,6 +296,8 @@ class ControlPlane:
             if node not in self._links:
                 self._carrier[node] = carrier
                 self.directory.learn(device)
+                if back:
+                    await self._tell(node, known=None)
 
     async def _open(self, neighbour: NodeId, envelope: Envelope) -> None:
         """Take in what a node says. Whoever forwards it answers for nothing in it, and is believed nothing:
@@ -343,6 +351,13 @@ class ControlPlane:
             _log.warning("certificate.refused", node=device.node, reason=str(error))
             return
         await self._desk.send(present, Certificate(certificate=pem))
+
+    async def _tell_points_of_revoked(self) -> None:
+        revoked = await trio.to_thread.run_sync(self._store.revoked, _now(), limiter=self._threads)
+        self.directory.set_revoked(revoked)
+        for node in self.directory.nodes():
+            if self.directory.role(node, _now()) == "point":
+                await self._tell(node, known=None)
 
     async def _tell_everybody(self) -> None:
         for node in self.directory.nodes():
