@@ -9,12 +9,11 @@ import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
-import msgspec
 import pytest
 import trio
 from serverkit import ACME, Operator, Publisher, signer
@@ -138,22 +137,6 @@ async def running(config: Path) -> AsyncIterator[Server]:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + 20):
                     await process.wait()
                 nursery.cancel_scope.cancel()
-
-
-async def upload_all(operator: Operator, publisher: Publisher) -> wire.NewPublication:
-    """Everything of a publication but its last step."""
-    for info_hash, path in publisher.artifacts.items():
-        data = path.read_bytes()
-        target = next(t for t in publisher.channel.values() if t.custom["info_hash"] == info_hash)
-        response = await operator.client.put(
-            f"/api/v1/artifacts/{info_hash}",
-            params={"offset": 0, "length": len(data), "sha256": target.hashes["sha256"]},
-            content=data,
-        )
-        assert response.status_code == 200, response.text
-    return wire.NewPublication(
-        metadata=publisher.metadata(), torrents={str(h): t for h, t in publisher.torrents.items()}
-    )
 
 
 # Founding ----------------------------------------------------------------------------------------------
@@ -348,49 +331,3 @@ async def grown(path: Path, size: int) -> None:
     with trio.fail_after(30):
         while not path.exists() or path.stat().st_size < size:
             await trio.sleep(0.01)
-
-
-@pytest.mark.slow
-async def test_killed_at_any_moment_of_publishing_the_old_or_the_new_is_there_whole(
-    config: Path, publisher: Publisher
-) -> None:
-    publisher.add_release("1.0", DATA, sequence=1)
-    async with running(config) as server, server.client() as client:
-        operator = Operator(client)
-        await operator.ask("POST", "/publications", wire.Published, await upload_all(operator, publisher))
-    for number in range(2, 7):
-        publisher.add_release(f"{number}.0", DATA + bytes([number]), sequence=number)
-        async with running(config) as server, server.client() as client:
-            operator = Operator(client)
-            body = await upload_all(operator, publisher)
-            with trio.move_on_after(20):
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(kill_later, server, 0.01 * (number - 2) ** 2)
-                    await trio.to_thread.run_sync(post_to_a_dying_server, server, body)
-        async with running(config) as server, server.client() as client:
-            operator = Operator(client)
-            releases = (await operator.ask("GET", "/releases", wire.ReleaseList)).releases
-            versions = {release.version for release in releases}
-            expected = {f"{n}.0" for n in range(1, number + 1)}
-            assert versions in (expected, expected - {f"{number}.0"})
-            assert not any(release.problem for release in releases)
-            again = await operator.ask("POST", "/publications", wire.Published, body)
-            assert again.releases == number
-
-
-def post_to_a_dying_server(server: Server, body: wire.NewPublication) -> None:
-    """Blocking: httpx's asynchronous client leaves a generator behind when the connection breaks."""
-    token = (server.data / "operator.token").read_text().strip()
-    with (
-        httpx.Client(verify=server.tls(), headers={"authorization": f"Bearer {token}"}, timeout=30) as client,
-        suppress(httpx.TransportError),
-    ):
-        client.post(
-            f"https://{server.listening['api']}/api/v1/publications", content=msgspec.json.encode(body)
-        )
-
-
-async def kill_later(server: Server, delay: float) -> None:
-    """A process dies at a moment that nobody chose."""
-    await trio.sleep(delay)
-    await server.kill()
