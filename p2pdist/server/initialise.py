@@ -133,7 +133,13 @@ def open_online_key(key: Path, passphrase_file: Path) -> Ed25519Signer:
     data = read_bounded(passphrase_file, bytes_max=limits.PROFILE_BYTES_MAX)
     if passphrase_file.stat().st_mode & 0o077:
         raise UsageError(f"{passphrase_file} may be read by others", hint=f"run: chmod 600 {passphrase_file}")
-    return SealedKeyFile.load(key).open(data.rstrip(b"\r\n"))
+    sealed = SealedKeyFile.load(key)
+    try:
+        return sealed.open(data.rstrip(b"\r\n"))
+    except UsageError as error:
+        raise UsageError(
+            f"{key} cannot be opened with {passphrase_file}: {error.what}", hint="put the right files there"
+        ) from None
 
 
 def add_api_token(store: FleetStore, name: str, role: ApiRole, now: datetime) -> str:

@@ -256,6 +256,7 @@ class Service:
             try:
                 signed = await trio.to_thread.run_sync(lambda: self.repository.resign(now=_utc_now()))
                 if self.catalog is not None and not signed:
+                    await trio.to_thread.run_sync(lambda: self.repository.check(now=_utc_now()))
                     self.trouble = ""
                     return
                 catalog = await trio.to_thread.run_sync(lambda: self.repository.load(now=_utc_now()))

@@ -137,6 +137,14 @@ class OnlineRepository:
             held.snapshot.expires - timedelta(seconds=self._snapshot_life_s / 2),
         )
 
+    def check(self, *, now: datetime) -> None:
+        """Check that what is held is valid at *now*; cheap as long as it is.
+
+        Raises:
+            TrustError: something has expired, or the clock went back.
+        """
+        self._verifier.update(Bundle(files={}), now=now)
+
     def load(self, *, now: datetime) -> Catalog | None:
         """Return what the metadata says, verified; None as long as nothing is held.
 

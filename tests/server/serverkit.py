@@ -240,6 +240,7 @@ class Fleet:
         self.api = api
         self.token = token
         self.operator: Operator
+        self.api_certificate: ApiCertificate
 
     @property
     def ca_pem(self) -> bytes:
@@ -306,6 +307,7 @@ async def open_fleet(
             start = partial(serve_api, make_app(api), host="127.0.0.1", port=0, identity=certificate.identity)
             bound = await nursery.start(start)
             fleet = Fleet(service, publisher, link, bound, token)
+            fleet.api_certificate = certificate
             async with fleet.client() as client:
                 fleet.operator = Operator(client)
                 yield fleet

@@ -263,6 +263,17 @@ async def test_the_server_says_when_it_is_ready_and_ends_on_sigterm(config: Path
             assert await server.process.wait() == 0
 
 
+async def test_a_server_whose_passphrase_file_was_changed_says_so_and_ends(config: Path) -> None:
+    (config.parent / "online.passphrase").write_bytes(b"another\n")
+    ended = await trio.run_process(
+        [sys.executable, "-c", "from p2pdist.server.main import main; main()", "run", "--config",
+         str(config)],
+        check=False, capture_stderr=True,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    assert b"online.passphrase: the passphrase does not open the key of online" in ended.stderr
+
+
 @pytest.mark.slow
 async def test_a_second_server_on_the_same_directory_is_refused(config: Path) -> None:
     async with running(config):

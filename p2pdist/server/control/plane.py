@@ -200,6 +200,7 @@ class ControlPlane:
         await self._tell_points_of_revoked()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._desk.run, self._taken)
+            nursery.start_soon(self._clones.watch, self._claimed)
             address = await nursery.start(self._serve)
             task_status.started(address)
 
@@ -298,6 +299,9 @@ class ControlPlane:
                 self.directory.learn(device)
                 if back:
                     await self._tell(node, known=None)
+
+    def _claimed(self) -> list[NodeId]:
+        return [*self._links, *(node for nodes in self._carried.values() for node in nodes)]
 
     async def _open(self, neighbour: NodeId, envelope: Envelope) -> None:
         """Take in what a node says. Whoever forwards it answers for nothing in it, and is believed nothing:
