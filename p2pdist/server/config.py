@@ -66,10 +66,15 @@ class OriginTable(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OnlineTable(msgspec.Struct, frozen=True, kw_only=True):
-    """``[online]``: the key that signs snapshot and timestamp, and how long these are valid."""
+    """``[online]``: the key that signs snapshot and timestamp, and how long these are valid.
+
+    ``next_key`` is the one that will replace it: it signs from the publication on whose root names it.
+    """
 
     key: Path
     passphrase_file: Path
+    next_key: Path | None = None
+    next_passphrase_file: Path | None = None
     timestamp_life_s: Seconds = 24 * 3600
     snapshot_life_s: Seconds = 7 * 24 * 3600
 

@@ -69,14 +69,14 @@ class Service:
     """
 
     def __init__(
-        self, home: ServerHome, settings: ServiceSettings, store: FleetStore, online_signer: Signer
+        self, home: ServerHome, settings: ServiceSettings, store: FleetStore, *online_signers: Signer
     ) -> None:
         self.home = home
         self.store = store
         self.repository = OnlineRepository(
             home.metadata,
             home.trusted_root,
-            online_signer,
+            *online_signers,
             timestamp_life_s=settings.timestamp_life_s,
             snapshot_life_s=settings.snapshot_life_s,
         )
@@ -323,13 +323,16 @@ class Service:
 
 @asynccontextmanager
 async def open_service(
-    home: ServerHome, settings: ServiceSettings, store: FleetStore, online_signer: Signer
+    home: ServerHome, settings: ServiceSettings, store: FleetStore, *online_signers: Signer
 ) -> AsyncIterator[Service]:
     """Open an admin server; the caller runs :meth:`Service.run` in its own nursery.
 
+    Args:
+        online_signers: See :class:`~p2pdist.trust.publication.OnlineRepository`.
+
     Leaving the block saves what is only in memory, and closes the origin's swarm.
     """
-    service = Service(home, settings, store, online_signer)
+    service = Service(home, settings, store, *online_signers)
     identity = service.identity()
     async with open_origin(
         settings.origin,
