@@ -132,6 +132,8 @@ def token(*, config: Path, output: Path, name: str = "operator", role: ApiRole =
     role
         reader looks, operator deploys and enrols, admin does everything.
     """
+    if output.exists():
+        raise UsageError(f"{output} exists already", hint="choose another file, or remove that one")
     loaded = load_config(config, ServerConfig, os.environ)
     store = FleetStore.open(loaded.store_url)
     try:

@@ -105,6 +105,7 @@ class Service:
             torrent=home.read_torrent,
             swarm_port=lambda: self.origin.port,
             welcome=lambda node: self.origin.learn([node]),
+            refused=lambda host, reason: self.incidents.note("stranger", host, reason),
         )
 
     def identity(self) -> TlsIdentity:

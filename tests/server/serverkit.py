@@ -123,7 +123,7 @@ class Publisher:
             "duties": ["seed"],
             "scope": scope,
             "addresses": ["127.0.0.1:7701"],
-            "expires": expires or int(time.time()) + 86_400,
+            "expires": expires or int(time.time()) + 90 * 86_400,
         }
         path = f"points/{node}.grant"
         grant = TargetFile.from_data(path, (encode_canonical(custom) or "").encode(), ["sha256"])

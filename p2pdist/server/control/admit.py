@@ -51,7 +51,11 @@ class AdmitStore(Protocol):
 
 
 class Admission:
-    """Issues certificates to those who may have one."""
+    """Issues certificates to those who may have one.
+
+    Args:
+        refused: Called with the host of somebody who was not enrolled, and the reason.
+    """
 
     def __init__(
         self,
@@ -63,6 +67,7 @@ class Admission:
         directory: Directory,
         open_envelope: Callable[[Envelope, Device], FromDevice | None],
         life_s: int,
+        refused: Callable[[str, str], None],
     ) -> None:
         self._key = key
         self._authority = authority
@@ -71,6 +76,7 @@ class Admission:
         self._directory = directory
         self._open_envelope = open_envelope
         self._life_s = life_s
+        self._refused = refused
         self._renewals = Throttle(RENEWALS_MAX, RENEWALS_WITHIN_S)
 
     async def enrol(self, link: Link, request: EnrolRequest) -> Enrolled:
@@ -79,18 +85,24 @@ class Admission:
             open_anonymous(request.sealed, key=self._key), EnrolSecret, bytes_max=limits.ENROL_BYTES_MAX
         )
         public = parse_request(secret.request)
-        device = await trio.to_thread.run_sync(
-            lambda: self._store.enrol(
-                token=secret.token,
-                public=public,
-                name=secret.name,
-                platform=secret.platform,
-                machine=secret.machine,
-                host=link.remote_host,
-                now=int(time.time()),
-            ),
-            limiter=self._threads,
-        )
+        try:
+            device = await trio.to_thread.run_sync(
+                lambda: self._store.enrol(
+                    token=secret.token,
+                    public=public,
+                    name=secret.name,
+                    platform=secret.platform,
+                    machine=secret.machine,
+                    host=link.remote_host,
+                    now=int(time.time()),
+                ),
+                limiter=self._threads,
+            )
+        except TrustError as error:
+            _log.warning("enrolment.refused", name=secret.name, host=link.remote_host, reason=error.what)
+            # by the host alone: whoever guesses tokens under many names is one row with a count
+            self._refused(link.remote_host, f"an enrolment was refused: {error.what}")
+            raise
         _log.info("device.enrolled", node=device.node, device=device.name, group=device.group)
         return await self._enrolled(device)
 

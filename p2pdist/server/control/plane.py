@@ -88,6 +88,7 @@ class ControlPlane:
         torrent: Returns an artifact's torrent, or None.
         swarm_port: Returns the port of the origin's swarm.
         welcome: Called with a node that may connect to the origin's swarm from now on.
+        refused: Called with the host of a stranger who was turned away, and the reason.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class ControlPlane:
         torrent: Callable[[InfoHash], bytes | None],
         swarm_port: Callable[[], int],
         welcome: Callable[[NodeId], None],
+        refused: Callable[[str, str], None],
     ) -> None:
         self._settings = settings
         self._key = key
@@ -128,6 +130,7 @@ class ControlPlane:
             directory=self.directory,
             open_envelope=self._desk.open,
             life_s=settings.certificate_life_s,
+            refused=refused,
         )
 
     # What the programs around it say ---------------------------------------------------------------
