@@ -22,7 +22,7 @@ from p2pdist.logs import get_logger
 from p2pdist.net.endpoints import parse_endpoint
 from p2pdist.net.link import Link
 from p2pdist.node.content import Content
-from p2pdist.node.enrol import renew_expired
+from p2pdist.node.enrol import renew_while_expired
 from p2pdist.node.home import Home, load_desired, save_desired
 from p2pdist.node.hooks import Hooks
 from p2pdist.node.mail import Mail
@@ -180,27 +180,12 @@ class Member:
     # Links -----------------------------------------------------------------------------------------
 
     async def _keep_linked(self) -> None:
-        await self._renew_expired()
+        await renew_while_expired(
+            self.home, self._mail, spread=self._spread, local_host=self.settings.link_host
+        )
+        self.swarm.set_identity(self.home.certificate_pem, self.home.key.private_pem())
         self._choose_upstreams()
         await self.uplink.run()
-
-    async def _renew_expired(self) -> None:
-        delay = 1.0
-        while self._certificate_expired():
-            _log.warning("certificate.expired", expired=self.home.certificate.not_after.isoformat())
-            try:
-                await renew_expired(self.home, self._mail, now=_now(), local_host=self.settings.link_host)
-                reason = "this node's clock is ahead by more than a certificate's life; set it"
-            except Unavailable as error:
-                reason = str(error)
-            if self._certificate_expired():
-                _log.warning("certificate.not_renewed", reason=reason)
-                await trio.sleep(delay * (0.5 + 0.5 * self._spread))
-                delay = min(delay * 2, 60.0)
-        self.swarm.set_identity(self.home.certificate_pem, self.home.key.private_pem())
-
-    def _certificate_expired(self) -> bool:
-        return self.home.certificate.not_after.timestamp() <= time.time()
 
     def _choose_upstreams(self) -> None:
         catalog = self.metadata.catalog

@@ -14,9 +14,11 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from p2pdist.ids import GroupPath
-from p2pdist.node import reports
+from p2pdist.node import enrol, reports
 from p2pdist.node.home import Home
+from p2pdist.node.mail import Mail
 from p2pdist.node.reports import Renewer
+from p2pdist.trust.certificates import make_request
 from p2pdist.wire.messages import FromDevice, RenewalRequest
 from tests.node.nodes import Nodes
 
@@ -30,7 +32,7 @@ class Machine:
     def __init__(self, nodes: Nodes, directory: Path, *, life_s: int, ahead_s: float = 0.0) -> None:
         self._nodes = nodes
         self._life_s = life_s
-        self._ahead_s = ahead_s
+        self.ahead_s = ahead_s
         self._began = datetime.now(UTC)
         self._began_at = trio.current_time()
         self.home: Home = nodes.home(directory)
@@ -48,7 +50,7 @@ class Machine:
 
     def time(self) -> float:
         """The wall clock of this node."""
-        return self._real().timestamp() + self._ahead_s
+        return self._real().timestamp() + self.ahead_s
 
     async def send(self, message: FromDevice) -> bool:
         assert isinstance(message, RenewalRequest)
@@ -97,6 +99,36 @@ async def test_a_certificate_is_renewed_at_half_its_life(make: Make, autojump_cl
     machine = make()
     await machine.run(25 * HOUR_S)
     assert machine.asked == pytest.approx([12 * HOUR_S, 24 * HOUR_S], abs=1)
+
+
+async def test_a_certificate_that_is_late_as_soon_as_it_comes_is_not_asked_for_without_a_pause(
+    make: Make, autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = make(ahead_s=30 * HOUR_S)
+
+    async def renewed(home: Home, mail: Mail, **_: Any) -> None:
+        await machine.send(RenewalRequest(request=make_request(home.key)))
+
+    monkeypatch.setattr(enrol, "renew_expired", renewed)
+    monkeypatch.setattr(enrol, "time", SimpleNamespace(time=machine.time))
+    with trio.move_on_after(HOUR_S):
+        await enrol.renew_while_expired(machine.home, Mail(machine.home), spread=1.0)
+    assert 50 <= len(machine.asked) <= 70
+
+
+async def test_the_node_goes_on_once_its_clock_is_set_right(
+    make: Make, autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = make(ahead_s=30 * HOUR_S)
+
+    async def renewed(home: Home, mail: Mail, **_: Any) -> None:
+        await machine.send(RenewalRequest(request=make_request(home.key)))
+        machine.ahead_s = 0.0
+
+    monkeypatch.setattr(enrol, "renew_expired", renewed)
+    monkeypatch.setattr(enrol, "time", SimpleNamespace(time=machine.time))
+    await enrol.renew_while_expired(machine.home, Mail(machine.home), spread=1.0)
+    assert len(machine.asked) == 1
 
 
 @pytest.mark.parametrize("hours", [12, 30, -12, -24 * 400])

@@ -246,7 +246,11 @@ def test_founding_twice_in_one_place_is_refused(
 def test_a_token_can_be_made_while_the_server_is_off(config: Path, tmp_path: Path) -> None:
     app(["token", "--config", str(config), "--output", str(tmp_path / "new"), "--role", "reader"])
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o600
-    assert (tmp_path / "new").read_text().startswith("p2p_")
+    token = (tmp_path / "new").read_text()
+    assert token.startswith("p2p_")
+    with pytest.raises(UsageError, match="exists already"):
+        app(["token", "--config", str(config), "--output", str(tmp_path / "new")])
+    assert (tmp_path / "new").read_text() == token
 
 
 # Running -----------------------------------------------------------------------------------------------

@@ -171,10 +171,10 @@ class ControlPlane:
             if self.directory.get(node) is not None:
                 await self._desk.send(device, Revoked(reason=device.revoked))
             self._detach(node)
-            await self._tell_points_of_revoked()
             link = self._links.get(node)
             if link is not None:
                 await link.aclose(f"revoked: {device.revoked}")
+            await self._tell_points_of_revoked()
         elif self.directory.get(node) is not None:
             self.directory.learn(device)
             await self._tell(node, known=None)
