@@ -91,6 +91,7 @@ JOURNAL_RECORD_BYTES_MAX = 1 * MIB  # one record of a journal: a report with its
 JOURNAL_RECORDS_MAX = 50_000  # 1,000 deployments, 10,000 products, what is unconfirmed; a multiple of it
 
 # The admin server's state ---------------------------------------------------------------------------
+REVOKED_NAMED_MAX = 5_000  # to one point: those of one certificate life, 34 bytes each in a message
 CLONE_SIGHTINGS_MAX = 100  # of each device, the newest; a clone tries again every minute
 CERTIFICATES_KEPT_S = 30 * 24 * 3600  # after they expired, for whoever looks into an incident
 REFUSALS_KEPT_MAX = 100_000  # the newest: one bad release on every device of a large fleet

@@ -22,10 +22,15 @@ def shown_default(value: Any) -> str | None:
     return ", ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
+def hint_of(error: P2PDistError) -> str:
+    """Return what the user of a command can do about an error."""
+    return "free some space, then repeat the command" if isinstance(error, DiskFull) else error.hint
+
+
 def complain(error: P2PDistError) -> int:
     """Print an error for people on standard error, and return its exit code."""
     sys.stderr.write(f"error: {error.what}\n")
-    hint = "free some space, then repeat the command" if isinstance(error, DiskFull) else error.hint
+    hint = hint_of(error)
     if hint:
         sys.stderr.write(f"  try: {hint}\n")
     return error.exit_code

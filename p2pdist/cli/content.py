@@ -127,7 +127,7 @@ def publish(directory: Annotated[Path, Parameter(name="DIR")], /, *, common: Com
         return
     say(
         f"published {answer.releases} releases and {answer.points} distribution points;"
-        f" the first signature expires {moment(answer.expires)}"
+        f" the first signature of a person expires {moment(answer.people_expire)}"
     )
     for what, why in answer.left_out.items():
         say(f"left out: {what}: {why}")

@@ -121,6 +121,7 @@ def token_add(
     to
         Write the secret to this file, readable by you only, instead of printing it.
     """
+    _check_new(to)
     body = wire.NewToken(group=path, uses=uses, life_s=_seconds(valid), note=note)
     with common.client() as client:
         made = client.post("/tokens", wire.MadeToken, body)
@@ -171,6 +172,7 @@ def api_token_add(
     to
         Write the secret to this file, readable by you only, instead of printing it.
     """
+    _check_new(to)
     body = wire.NewApiToken(name=name, role=role, life_s=_seconds(valid) if valid else None)
     with common.client() as client:
         made = client.post("/api-tokens", wire.MadeToken, body)
@@ -192,6 +194,12 @@ def api_token_remove(token_id: Annotated[str, Parameter(name="ID")], /, *, commo
     with common.client() as client:
         answer = client.delete(f"/api-tokens/{segment(token_id)}", wire.Done)
     _done(answer, common, f"withdrew {token_id}")
+
+
+def _check_new(to: Path | None) -> None:
+    """Check before a token is made that its file can be: what is there may be the only copy of another."""
+    if to is not None and to.exists():
+        raise UsageError(f"{to} exists already", hint="choose another file, or remove that one")
 
 
 def _hand_over(made: wire.MadeToken, to: Path | None, common: Common) -> None:

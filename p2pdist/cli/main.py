@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
-from cyclopts import App, Parameter
+import msgspec
+from cyclopts import App, CycloptsError, Parameter
 
 import p2pdist
 from p2pdist.cli import content, fleet, overview, rollout
 from p2pdist.cli.output import errors
 from p2pdist.cli.words import plain
-from p2pdist.errors import P2PDistError
-from p2pdist.programs import report_defect, shown_default
+from p2pdist.errors import P2PDistError, UsageError
+from p2pdist.programs import hint_of, report_defect, shown_default
 
 EPILOGUE = """\
 Exit codes: 0 done · 1 a defect · 2 wrong usage, or not permitted · 3 the server broke the protocol ·
@@ -53,15 +55,17 @@ for group in (
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Run one command and return the exit code; errors become lines on standard error."""
+    """Run one command and return the exit code; errors become lines, or JSON, on standard error."""
+    as_json = _asks_for_json(sys.argv[1:] if arguments is None else arguments)
     try:
-        app(arguments, exit_on_error=True, print_error=True)
+        app(arguments, exit_on_error=False, print_error=not as_json)
     except P2PDistError as error:
-        printed = errors()
-        printed.print(f"p2pdist: {plain(error.what)}", markup=False, soft_wrap=True)
-        if error.hint:
-            printed.print(f"  next: {plain(error.hint)}", markup=False, soft_wrap=True)
+        _complain(error, as_json=as_json)
         return error.exit_code
+    except CycloptsError as error:
+        if as_json:
+            _complain(UsageError(str(error), hint="p2pdist --help"), as_json=True)
+        return UsageError.exit_code
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -72,6 +76,24 @@ def run(arguments: list[str] | None = None) -> int:
     except SystemExit as ended:  # cyclopts has printed what is wrong with the arguments
         return 2 if ended.code else 0
     return 0
+
+
+def _asks_for_json(arguments: Sequence[str]) -> bool:
+    """Whether the output is to be JSON, also where the arguments are too wrong to be parsed."""
+    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    joined = ("--output=json", "-o=json", "-ojson")
+    return any(word in joined or (word in ("--output", "-o") and then == "json") for word, then in pairs)
+
+
+def _complain(error: P2PDistError, *, as_json: bool) -> None:
+    if as_json:
+        document = msgspec.json.encode({"error": error.what, "hint": hint_of(error)})
+        sys.stderr.write(document.decode() + "\n")
+        return
+    printed = errors()
+    printed.print(f"p2pdist: {plain(error.what)}", markup=False, soft_wrap=True)
+    if hint := hint_of(error):
+        printed.print(f"  next: {plain(hint)}", markup=False, soft_wrap=True)
 
 
 def main() -> None:

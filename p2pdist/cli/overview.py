@@ -33,7 +33,7 @@ def status(*, common: Common = DEFAULT) -> None:
         ("origin sent", size(answer.origin_sent_bytes)),
         ("refusals", str(answer.refusals)),
         ("signed until", moment(answer.metadata_expires)),
-        ("disk free", size(answer.disk_free_bytes)),
+        ("disk free", _disk(answer)),
     ]
     facts += [("problem", problem) for problem in answer.problems]
     show_facts(answer, common.output, facts)
@@ -94,6 +94,13 @@ def login(server: str, /, *, token_file: Path, ca: Path | None = None, enrolment
         answer = client.get("/status", wire.Status)
     path = save_profile(target)
     say(f"{server} serves the fleet {answer.fleet}; stored in {path}")
+
+
+def _disk(answer: wire.Status) -> str:
+    free = size(answer.disk_free_bytes)
+    if not answer.withdrawn_bytes:
+        return free
+    return f"{free}; {size(answer.withdrawn_bytes)} of withdrawn content will be removed"
 
 
 def _fetched(answer: wire.Status, receiver: str) -> str:

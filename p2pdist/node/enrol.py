@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import time
 from pathlib import Path
 
 import trio
@@ -17,6 +18,7 @@ from p2pdist import limits
 from p2pdist.errors import TrustError, Unavailable
 from p2pdist.files import write_atomic
 from p2pdist.install.platform import detect_platform
+from p2pdist.logs import get_logger
 from p2pdist.net.endpoints import parse_endpoint
 from p2pdist.net.link import open_stranger_link
 from p2pdist.node.home import Home
@@ -29,6 +31,9 @@ from p2pdist.wire import codec
 from p2pdist.wire.messages import RenewalRequest
 from p2pdist.wire.requests import Enrolled, EnrolRequest, EnrolSecret, RenewRequest
 
+_log = get_logger()
+
+_RENEW_AGAIN_S, _RENEW_AGAIN_S_MAX = 1.0, 60.0
 _MACHINE_ID = Path("/etc/machine-id")
 
 
@@ -79,6 +84,31 @@ async def enrol(
     return Home.open(root)
 
 
+async def renew_while_expired(
+    home: Home, mail: Mail, *, spread: float, local_host: str | None = None
+) -> None:
+    """Get a new certificate if the present one has expired; try until one is valid by this node's clock.
+
+    Args:
+        spread: From 0 to 1, different for each node: what keeps a fleet from trying at the same moment.
+
+    Raises:
+        TrustError, UsageError: as :func:`renew_expired`.
+    """
+    delay = _RENEW_AGAIN_S
+    while _expired(home):
+        _log.warning("certificate.expired", expired=home.certificate.not_after.isoformat())
+        try:
+            await renew_expired(home, mail, now=int(time.time()), local_host=local_host)
+            reason = "this node's clock is ahead by more than a certificate's life; set it"
+        except Unavailable as error:
+            reason = str(error)
+        if _expired(home):
+            _log.warning("certificate.not_renewed", reason=reason)
+            await trio.sleep(delay * (0.5 + 0.5 * spread))
+            delay = min(delay * 2, _RENEW_AGAIN_S_MAX)
+
+
 async def renew_expired(home: Home, mail: Mail, *, now: int, local_host: str | None = None) -> None:
     """Get a new certificate although the present one has expired.
 
@@ -91,6 +121,10 @@ async def renew_expired(home: Home, mail: Mail, *, now: int, local_host: str | N
     envelope = await mail.seal(RenewalRequest(request=make_request(home.key)), now=now)
     enrolled = await _ask(home.enrolment, "/renew", RenewRequest(envelope=envelope), local_host)
     await trio.to_thread.run_sync(home.replace_certificate, enrolled.certificate)
+
+
+def _expired(home: Home) -> bool:
+    return home.certificate.not_after.timestamp() <= time.time()
 
 
 def machine_hash() -> str:

@@ -22,7 +22,7 @@ from p2pdist.logs import get_logger
 from p2pdist.net.endpoints import parse_endpoint
 from p2pdist.net.link import Link
 from p2pdist.node.content import Content
-from p2pdist.node.enrol import renew_expired
+from p2pdist.node.enrol import renew_while_expired
 from p2pdist.node.home import Home, load_desired, save_desired
 from p2pdist.node.hooks import Hooks
 from p2pdist.node.mail import Mail
@@ -144,7 +144,7 @@ class Member:
         self._heart.due.ring()
 
     def renew_certificate(self) -> None:
-        """Ask for a new certificate shortly."""
+        """Look shortly whether a new certificate is needed, and ask for it."""
         self._renewer.due.ring()
 
     async def send(self, message: FromDevice) -> bool:
@@ -190,21 +190,12 @@ class Member:
     # Links -----------------------------------------------------------------------------------------
 
     async def _keep_linked(self) -> None:
-        await self._renew_expired()
+        await renew_while_expired(
+            self.home, self._mail, spread=self._spread, local_host=self.settings.link_host
+        )
+        self.swarm.set_identity(self.home.certificate_pem, self.home.key.private_pem())
         self._choose_upstreams()
         await self.uplink.run()
-
-    async def _renew_expired(self) -> None:
-        delay = 1.0
-        while self.home.certificate.not_after.timestamp() <= time.time():
-            _log.warning("certificate.expired", expired=self.home.certificate.not_after.isoformat())
-            try:
-                await renew_expired(self.home, self._mail, now=_now(), local_host=self.settings.link_host)
-            except Unavailable as error:
-                _log.warning("certificate.not_renewed", reason=str(error))
-                await trio.sleep(delay * (0.5 + 0.5 * self._spread))
-                delay = min(delay * 2, 60.0)
-        self.swarm.set_identity(self.home.certificate_pem, self.home.key.private_pem())
 
     def _choose_upstreams(self) -> None:
         catalog = self.metadata.catalog
@@ -227,6 +218,7 @@ class Member:
         self.content.retry()
         self.announce_soon()
         self.heartbeat_soon()
+        self.renew_certificate()
         await self._hooks.linked()
 
     async def _frame(self, frame: AnyFrame) -> None:
@@ -298,7 +290,7 @@ class Member:
         self.swarm.set_identity(pem, self.home.key.private_pem())
         self.content.retry()
         self.heartbeat_soon()
-        self._renewer.due.ring()
+        self._renewer.taken()
         if self.desired is not None:
             await self._hooks.state_changed(self.desired, self.metadata.catalog)
         if self.home.certificate.group != before.group:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from math import inf
 from pathlib import Path
 
 import trio
 
 import p2pdist
+from p2pdist import limits
 from p2pdist.errors import Unavailable
 from p2pdist.ids import InfoHash
 from p2pdist.install.platform import detect_platform
@@ -17,7 +19,7 @@ from p2pdist.node.content import Content
 from p2pdist.node.home import Home
 from p2pdist.node.metadata import Metadata
 from p2pdist.node.uplink import Uplink
-from p2pdist.trust.certificates import make_request
+from p2pdist.trust.certificates import NodeCertificate, make_request
 from p2pdist.wire.frames import Announce, Role
 from p2pdist.wire.messages import ContentReport, DesiredState, FromDevice, Heartbeat, RenewalRequest
 
@@ -26,6 +28,7 @@ _GAP_S = 0.2
 _CONTENT_EVERY_S = 2.0
 _HEARTBEAT_S = 300
 _RENEW_AGAIN_S = 20.0
+_RENEW_LEAST_S = 60.0
 
 Send = Callable[[FromDevice], Awaitable[bool]]
 
@@ -157,33 +160,73 @@ class Heart:
 
 
 class Renewer:
-    """Asks for a new certificate at half life or when asked, again and again until it is here.
+    """Asks for a new certificate at half life, or when the present one lacks something.
+
+    A life is counted from the moment the certificate came, on the monotonic clock: the device's wall clock
+    may be hours off. Only what was left of it before this program started is read from the wall clock.
 
     Args:
         lacking: Whether the present certificate lacks something that the admin server wants in it.
+        least_s: Certificates are renewed no earlier than this for their age, however short they live.
     """
 
-    def __init__(self, home: Home, *, spread: float, send: Send, lacking: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        home: Home,
+        *,
+        spread: float,
+        send: Send,
+        lacking: Callable[[], bool],
+        least_s: float = _RENEW_LEAST_S,
+    ) -> None:
         self.due = Bell()
         self._home = home
         self._spread = spread
         self._send = send
         self._lacking = lacking
+        self._least_s = least_s
+        self._came = Bell()
+        self._came_at = 0.0
+
+    def taken(self) -> None:
+        """A new certificate is in use."""
+        self._came_at = trio.current_time()
+        self._came.ring()
 
     async def run(self) -> None:
         """Renew until cancelled."""
+        self._came_at = trio.current_time() - min(max(0.0, self._age()), self._half_life())
         while True:
-            await self.due.wait(self._half_life() - time.time())
-            before = self._home.certificate_pem
-            sent = await self._send(RenewalRequest(request=make_request(self._home.key)))
-            await self.due.wait(_RENEW_AGAIN_S if sent else 1.0)
-            if self._home.certificate_pem == before or self._lacking():
-                self.due.ring()
+            await self.due.wait(_RENEW_AGAIN_S if self._needed() else self._until_half_life())
+            if self._needed():
+                await self._ask()
+
+    async def _ask(self) -> None:
+        before = self._came_at
+        if not await self._send(RenewalRequest(request=make_request(self._home.key))):
+            return  # the next link rings
+        with trio.move_on_after(_RENEW_AGAIN_S) as lost:
+            while self._came_at == before:
+                await self._came.wait(inf)
+        if lost.cancelled_caught:
+            self.due.ring()
+
+    def _needed(self) -> bool:
+        return self._lacking() or self._until_half_life() <= 0
+
+    def _until_half_life(self) -> float:
+        return self._came_at + self._half_life() - trio.current_time()
 
     def _half_life(self) -> float:
-        certificate = self._home.certificate
-        life = (certificate.not_after - certificate.not_before).total_seconds()
-        return certificate.not_before.timestamp() + life * (0.45 + 0.1 * self._spread)
+        return max(self._least_s, _life_s(self._home.certificate) * (0.45 + 0.1 * self._spread))
+
+    def _age(self) -> float:
+        return time.time() - (self._home.certificate.not_after.timestamp() - _life_s(self._home.certificate))
+
+
+def _life_s(certificate: NodeCertificate) -> float:
+    """How long a certificate was to live when it was issued: it begins a little before that."""
+    return (certificate.not_after - certificate.not_before).total_seconds() - limits.CLOCK_SKEW_S
 
 
 def _free_bytes(path: Path) -> int:

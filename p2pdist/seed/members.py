@@ -82,9 +82,16 @@ class Members:
                 "/torrent": RequestHandler(TorrentRequest, self._torrent),
             },
             on_link=self._carry,
-            revoked=lambda node: False,
+            revoked=self._is_revoked,
             task_status=task_status,
         )
+
+    async def cut_revoked(self) -> None:
+        """End the links of nodes that the admin server has revoked. New ones of them are refused."""
+        for node in [node for node in self._links if self._is_revoked(node)]:
+            _log.info("member.revoked", node=node)
+            self._tracker.forget(node)
+            await self._links[node].aclose("the admin server has revoked this node")
 
     async def attach_all(self) -> None:
         """Tell upwards whom this point carries: after every change, and on every new uplink."""
@@ -159,6 +166,11 @@ class Members:
                 with trio.move_on_after(1) as scope:
                     scope.shield = True
                     await self.attach_all()
+
+    def _is_revoked(self, node: NodeId) -> bool:
+        """What the admin server said last counts, also after a restart without it."""
+        desired = self._member.desired
+        return desired is not None and node in desired.revoked
 
     def _check_scope(self, node: NodeId, link: Link) -> None:
         grant = self.grant()

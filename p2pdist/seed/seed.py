@@ -40,6 +40,7 @@ class Seed(Agent):
     async def state_changed(self, desired: DesiredState, catalog: Catalog | None) -> None:
         """Bring the stock to what the scope needs now."""
         await super().state_changed(desired, catalog)
+        await self.members.cut_revoked()
         if catalog is not None:
             await self.stock.follow(desired, catalog, self.members.grant(), self.deployer.needed())
 

@@ -19,6 +19,8 @@ from p2pdist.server.service import ServiceSettings
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[int, Meta(ge=1, le=365 * 24 * 3600)]
+CertificateSeconds = Annotated[int, Meta(ge=600, le=365 * 24 * 3600)]
+"""A shorter life would be spent on renewals."""
 
 
 class ServerTable(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,19 +53,28 @@ class ApiTable(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OriginTable(msgspec.Struct, frozen=True, kw_only=True):
-    """``[origin]``: the server's own seed; 0 bytes per second is unlimited, ``windows`` lower them."""
+    """``[origin]``: the server's own seed; 0 bytes per second is unlimited, ``windows`` lower them.
+
+    Content that no signed release names any more is kept for ``keep_withdrawn_s``.
+    """
 
     host: str = "0.0.0.0"
     port: Port = 7602
     up_bytes_per_s: BytesPerSecond = 0
     windows: Annotated[tuple[str, ...], Meta(max_length=32)] = ()
+    keep_withdrawn_s: Seconds = 7 * 24 * 3600
 
 
 class OnlineTable(msgspec.Struct, frozen=True, kw_only=True):
-    """``[online]``: the key that signs snapshot and timestamp, and how long these are valid."""
+    """``[online]``: the key that signs snapshot and timestamp, and how long these are valid.
+
+    ``next_key`` is the one that will replace it: it signs from the publication on whose root names it.
+    """
 
     key: Path
     passphrase_file: Path
+    next_key: Path | None = None
+    next_passphrase_file: Path | None = None
     timestamp_life_s: Seconds = 24 * 3600
     snapshot_life_s: Seconds = 7 * 24 * 3600
 
@@ -71,7 +82,7 @@ class OnlineTable(msgspec.Struct, frozen=True, kw_only=True):
 class CertificatesTable(msgspec.Struct, frozen=True, kw_only=True):
     """``[certificates]``: how long a node's certificate is valid; it is renewed at half of it."""
 
-    life_s: Seconds = 24 * 3600
+    life_s: CertificateSeconds = 24 * 3600
 
 
 class GroupRatesTable(RatesTable, frozen=True, kw_only=True):
@@ -140,4 +151,5 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
             ),
             timestamp_life_s=self.online.timestamp_life_s,
             snapshot_life_s=self.online.snapshot_life_s,
+            withdrawn_keep_s=self.origin.keep_withdrawn_s,
         )

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import Metadata, Root
 
 from p2pdist import limits
 from p2pdist.errors import UsageError
-from p2pdist.files import read_bounded, write_atomic, write_secret
-from p2pdist.ids import parse_fleet
+from p2pdist.files import read_bounded, storage_error, sync_directory, write_atomic, write_secret
+from p2pdist.ids import FleetName, parse_fleet
 from p2pdist.net.endpoints import format_endpoint, parse_endpoint
 from p2pdist.server.serverhome import ServerHome
 from p2pdist.server.tokens import new_token, token_id
@@ -18,10 +23,15 @@ from p2pdist.store import incidents, tokens
 from p2pdist.store.fleetstore import FleetStore
 from p2pdist.store.records import ApiRole, ApiTokenRecord
 from p2pdist.trust.keys import Ed25519Signer, SealedKeyFile
+from p2pdist.trust.online import check_online_key
 from p2pdist.trust.publication import OnlineRepository
+from p2pdist.trust.refusals import MALFORMED
 
 CONFIG_NAME = "server.toml"
 TOKEN_NAME = "operator.token"  # noqa: S105 - a file's name
+_ONLINE_KEY, _ONLINE_PASSPHRASE = "online.key", "online.passphrase"
+_STAGING = ".new"
+_ROOT_HINT = "it is metadata/1.root.json of the publication that p2pdist-sign publish made"
 
 
 def initialise(
@@ -39,8 +49,9 @@ def initialise(
 ) -> Path:
     """Make the directory of a new admin server, ready to run; return its configuration file.
 
-    Everything is checked before the first file is written. The configuration is written last: without
-    it the directory is unfinished, and the call can be repeated after removing it.
+    Everything is checked before the first file is written. What is written is built aside and moved into
+    its place at the end, the configuration last, so that a call that failed can be repeated as it was.
+    The online key and its passphrase are copied into the directory, for the user that the service runs as.
 
     Raises:
         UsageError: a file, a name or an address is wrong, or *data* is not empty.
@@ -49,33 +60,68 @@ def initialise(
     name = parse_fleet(fleet)
     for address in addresses:
         parse_endpoint(address)
-    api_host, api_port = parse_endpoint(api_address)
+    api = parse_endpoint(api_address)
     trusted_root = read_bounded(root, bytes_max=limits.ROOT_BYTES_MAX)
-    open_online_key(online_key, passphrase_file)
-    if data.exists() and any(data.iterdir()):
+    signer = open_online_key(online_key, passphrase_file)
+    check_online_key(_parse_root(root, trusted_root), signer)
+    if store_url:
+        FleetStore.open(store_url).close()
+    if data.exists() and any(path.name != _STAGING for path in data.iterdir()):
         raise UsageError(f"{data} is not empty", hint="choose a new directory for the admin server")
-    data.mkdir(parents=True, exist_ok=True, mode=0o750)
-    now = datetime.now(UTC)
-    home = ServerHome.create(data, name, trusted_root, now)
-    OnlineRepository(home.metadata, trusted_root, open_online_key(online_key, passphrase_file))
-    write_atomic(data / "ca.pem", home.authority.certificate_pem)
-    store = FleetStore.open(store_url or f"sqlite:///{data.absolute() / 'fleet.db'}")
-    try:
-        write_secret(data / TOKEN_NAME, add_api_token(store, "first operator", "admin", now).encode() + b"\n")
-    finally:
-        store.close()
     config = _config_text(
         data=data.absolute(),
         addresses=addresses,
-        api=(api_host, api_port),
+        api=api,
         api_hosts=api_hosts,
         origin_port=origin_port,
-        online_key=online_key.absolute(),
-        passphrase_file=passphrase_file.absolute(),
         store_url=store_url,
     )
-    write_atomic(data / CONFIG_NAME, config.encode(), mode=0o640)
+    staging = data / _STAGING
+    try:
+        data.mkdir(parents=True, exist_ok=True, mode=0o750)
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(mode=0o700)
+        _build(staging, name, trusted_root, signer, store_url)
+        write_secret(staging / _ONLINE_KEY, read_bounded(online_key, bytes_max=limits.KEY_FILE_BYTES_MAX))
+        write_secret(
+            staging / _ONLINE_PASSPHRASE, read_bounded(passphrase_file, bytes_max=limits.PROFILE_BYTES_MAX)
+        )
+        write_atomic(staging / CONFIG_NAME, config.encode(), mode=0o640)
+        for path in sorted(staging.iterdir(), key=lambda path: path.name == CONFIG_NAME):
+            path.rename(data / path.name)
+        staging.rmdir()
+        sync_directory(data)
+    except OSError as error:
+        raise storage_error(f"{data} could not be made", error) from error
     return data / CONFIG_NAME
+
+
+def _build(
+    directory: Path, fleet: FleetName, trusted_root: bytes, signer: Ed25519Signer, store_url: str
+) -> None:
+    now = datetime.now(UTC)
+    home = ServerHome.create(directory, fleet, trusted_root, now)
+    OnlineRepository(home.metadata, trusted_root, signer)
+    write_atomic(directory / "ca.pem", home.authority.certificate_pem)
+    store = FleetStore.open(store_url or f"sqlite:///{directory.absolute() / 'fleet.db'}")
+    try:
+        secret = add_api_token(store, "first operator", "admin", now)
+    finally:
+        store.close()
+    write_secret(directory / TOKEN_NAME, secret.encode() + b"\n")
+
+
+def _parse_root(path: Path, data: bytes) -> Root:
+    """Read a trust root, and check that the people that it names have signed it."""
+    try:
+        metadata = Metadata[Any].from_bytes(data)
+        root = metadata.signed
+        if not isinstance(root, Root):
+            raise UsageError(f"{path} is {root.type} metadata", hint=_ROOT_HINT)
+        root.verify_delegate(Root.type, metadata.signed_bytes, metadata.signatures)
+    except (RepositoryError, *MALFORMED) as error:
+        raise UsageError(f"{path} is not a trust root ({error})", hint=_ROOT_HINT) from None
+    return root
 
 
 def open_online_key(key: Path, passphrase_file: Path) -> Ed25519Signer:
@@ -87,7 +133,13 @@ def open_online_key(key: Path, passphrase_file: Path) -> Ed25519Signer:
     data = read_bounded(passphrase_file, bytes_max=limits.PROFILE_BYTES_MAX)
     if passphrase_file.stat().st_mode & 0o077:
         raise UsageError(f"{passphrase_file} may be read by others", hint=f"run: chmod 600 {passphrase_file}")
-    return SealedKeyFile.load(key).open(data.rstrip(b"\r\n"))
+    sealed = SealedKeyFile.load(key)
+    try:
+        return sealed.open(data.rstrip(b"\r\n"))
+    except UsageError as error:
+        raise UsageError(
+            f"{key} cannot be opened with {passphrase_file}: {error.what}", hint="put the right files there"
+        ) from None
 
 
 def add_api_token(store: FleetStore, name: str, role: ApiRole, now: datetime) -> str:
@@ -113,8 +165,6 @@ def _config_text(
     api: tuple[str, int],
     api_hosts: Sequence[str],
     origin_port: int,
-    online_key: Path,
-    passphrase_file: Path,
     store_url: str,
 ) -> str:
     link_host, link_port = parse_endpoint(addresses[0])
@@ -146,10 +196,11 @@ host = {_quoted(_listen_host(link_host))}
 port = {origin_port}
 # up_bytes_per_s = 2500000
 # windows = ["08:00-18:00=250000"]
+# keep_withdrawn_s = 604800  # content that no signed release names any more
 
 [online]  # signs snapshot and timestamp
-key = {_quoted(str(online_key))}
-passphrase_file = {_quoted(str(passphrase_file))}
+key = {_quoted(str(data / _ONLINE_KEY))}
+passphrase_file = {_quoted(str(data / _ONLINE_PASSPHRASE))}
 
 [certificates]
 # life_s = 86400

@@ -17,7 +17,7 @@ from cyclopts import Parameter
 
 import p2pdist
 from p2pdist.config import load_config
-from p2pdist.errors import P2PDistError
+from p2pdist.errors import P2PDistError, UsageError
 from p2pdist.files import locked, write_atomic, write_secret
 from p2pdist.logs import configure_logging, get_logger
 from p2pdist.net.endpoints import format_endpoint
@@ -27,7 +27,7 @@ from p2pdist.server.api.app import make_app
 from p2pdist.server.api.context import Api
 from p2pdist.server.api.listener import serve_api
 from p2pdist.server.apicertificate import ApiCertificate
-from p2pdist.server.config import ServerConfig
+from p2pdist.server.config import OnlineTable, ServerConfig
 from p2pdist.server.initialise import TOKEN_NAME, add_api_token, initialise, open_online_key
 from p2pdist.server.notify import notify
 from p2pdist.server.reload import reload_on_hangup
@@ -35,6 +35,7 @@ from p2pdist.server.serverhome import ServerHome
 from p2pdist.server.service import open_service
 from p2pdist.store.fleetstore import FleetStore
 from p2pdist.store.records import ApiRole
+from p2pdist.trust.keys import Ed25519Signer
 
 _log = get_logger()
 app = cyclopts.App(
@@ -69,11 +70,11 @@ def init(
     fleet
         The fleet's name: a-z, 0-9 and '-'.
     root
-        The trust root that `p2pdist-sign init` made (root.json).
+        The trust root: metadata/1.root.json of the publication that `p2pdist-sign publish` made.
     online_key
-        The sealed online key that `p2pdist-sign init` made.
+        The sealed online key that `p2pdist-sign init` made; it is copied into the directory.
     passphrase_file
-        A file with its passphrase, readable by the server's user only.
+        A file with its passphrase, readable by its owner only; it is copied, too.
     address
         HOST:PORT where devices reach the server; can be given several times.
     api
@@ -83,7 +84,7 @@ def init(
     origin_port
         The port of the server's own seed.
     store
-        An SQLAlchemy URL; by default an SQLite file in the data directory.
+        The URL of a PostgreSQL or SQLite database; by default an SQLite file in the data directory.
     """
     config = initialise(
         data,
@@ -134,6 +135,8 @@ def token(*, config: Path, output: Path, name: str = "operator", role: ApiRole =
     role
         reader looks, operator deploys and enrols, admin does everything.
     """
+    if output.exists():
+        raise UsageError(f"{output} exists already", hint="choose another file, or remove that one")
     loaded = load_config(config, ServerConfig, os.environ)
     store = FleetStore.open(loaded.store_url)
     try:
@@ -150,11 +153,11 @@ async def _locked(config: ServerConfig, path: Path) -> None:
 
 async def _serve(config: ServerConfig, path: Path) -> None:
     home = await trio.to_thread.run_sync(ServerHome, config.server.data)
-    online = await trio.to_thread.run_sync(open_online_key, config.online.key, config.online.passphrase_file)
+    online = await trio.to_thread.run_sync(open_online_keys, config.online)
     store = await trio.to_thread.run_sync(FleetStore.open, config.store_url)
     try:
         async with (
-            open_service(home, config.service_settings(), store, online) as service,
+            open_service(home, config.service_settings(), store, *online) as service,
             trio.open_nursery() as nursery,
         ):
             await nursery.start(reload_on_hangup, path, service)
@@ -174,6 +177,16 @@ async def _serve(config: ServerConfig, path: Path) -> None:
         notify(os.environ, "STOPPING=1")
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
             await trio.to_thread.run_sync(store.close)
+
+
+def open_online_keys(table: OnlineTable) -> list[Ed25519Signer]:
+    """Open the online key, and the one that will replace it. Raises UsageError as for one."""
+    keys = [open_online_key(table.key, table.passphrase_file)]
+    if (table.next_key is None) != (table.next_passphrase_file is None):
+        raise UsageError("[online] has only one of next_key and next_passphrase_file", hint="set both")
+    if table.next_key is not None and table.next_passphrase_file is not None:
+        keys.append(open_online_key(table.next_key, table.next_passphrase_file))
+    return keys
 
 
 def _ready(home: ServerHome, *, link: tuple[str, int], api: tuple[str, int], origin: tuple[str, int]) -> None:

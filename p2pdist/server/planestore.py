@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import sqlalchemy as sa
 
+from p2pdist import limits
 from p2pdist.core.desired import Order
 from p2pdist.errors import PeerError
-from p2pdist.ids import NodeId, node_id_of
+from p2pdist.ids import GroupPath, NodeId, node_id_of
 from p2pdist.logs import get_logger
 from p2pdist.server.control.desk import Receiver
 from p2pdist.server.control.devices import Device
@@ -38,6 +39,10 @@ class StoredPlane:
     def look(self, nodes: Sequence[NodeId]) -> tuple[Sequence[Order], Sequence[Device]]:
         """Return the deployments and these devices, as they were at one moment."""
         return self._store.read_now(_look, nodes)
+
+    def revoked(self, now: int) -> Mapping[NodeId, GroupPath]:
+        """Return the groups of the nodes that were revoked with a certificate that is still valid."""
+        return self._store.read_now(devices.revoked_devices, now=now, rows_max=limits.REVOKED_NAMED_MAX)
 
     def device(self, node: NodeId) -> Device | None:
         """Return a device that has been enrolled."""

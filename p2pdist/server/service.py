@@ -30,6 +30,8 @@ from p2pdist.server.incidents import IncidentBook
 from p2pdist.server.origin import Origin, OriginSettings, open_origin
 from p2pdist.server.planestore import StoredPlane
 from p2pdist.server.serverhome import ServerHome
+from p2pdist.server.uploads import Uploads
+from p2pdist.server.withdrawn import Withdrawn, named_artifacts
 from p2pdist.store import content, deployments
 from p2pdist.store.fleetstore import FleetStore
 from p2pdist.swarm.torrents import check_torrent
@@ -40,6 +42,7 @@ _log = get_logger()
 
 _CERTIFICATE_LIFE_S = 7 * 24 * 3600  # the server's own, renewed at half of it
 _UPKEEP_S = 30.0
+_COLLECT_S = 3_600.0
 
 
 class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +52,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     origin: OriginSettings
     timestamp_life_s: int = 24 * 3600
     snapshot_life_s: int = 7 * 24 * 3600
+    withdrawn_keep_s: int = 7 * 24 * 3600
 
 
 class Service:
@@ -58,19 +62,21 @@ class Service:
         home: Its directory.
         store: Its database.
         catalog: What is signed and published; None before the first publication.
+        uploads: Content on its way in.
+        withdrawn: Content on its way out.
         people_expire: When the first role expires that people sign, Unix seconds.
         trouble: Why metadata cannot be kept current, for people; empty when it can.
     """
 
     def __init__(
-        self, home: ServerHome, settings: ServiceSettings, store: FleetStore, online_signer: Signer
+        self, home: ServerHome, settings: ServiceSettings, store: FleetStore, *online_signers: Signer
     ) -> None:
         self.home = home
         self.store = store
         self.repository = OnlineRepository(
             home.metadata,
             home.trusted_root,
-            online_signer,
+            *online_signers,
             timestamp_life_s=settings.timestamp_life_s,
             snapshot_life_s=settings.snapshot_life_s,
         )
@@ -85,6 +91,9 @@ class Service:
         self._valid_grants: frozenset[NodeId] = frozenset()
         self._saved_sent: dict[InfoHash, int] = {}
         self.origin: Origin
+        self.uploads: Uploads
+        self.withdrawn: Withdrawn
+        self._withdrawn_keep_s = settings.withdrawn_keep_s
         self.plane = ControlPlane(
             settings.plane,
             key=home.key,
@@ -96,6 +105,7 @@ class Service:
             torrent=home.read_torrent,
             swarm_port=lambda: self.origin.port,
             welcome=lambda node: self.origin.learn([node]),
+            refused=lambda host, reason: self.incidents.note("stranger", host, reason),
         )
 
     def identity(self) -> TlsIdentity:
@@ -148,8 +158,15 @@ class Service:
             nursery.start_soon(self.origin.run)
             nursery.start_soon(self._keep_up)
             nursery.start_soon(self._check_all_content)
+            nursery.start_soon(self._collect_now_and_then)
             address = await nursery.start(self.plane.run)
             task_status.started(address)
+
+    def attach(self, origin: Origin) -> None:
+        """Take the origin into use, once it is open."""
+        self.origin = origin
+        self.uploads = Uploads(self.home, self.store, origin.damaged)
+        self.withdrawn = Withdrawn(self.home, self.store, self.uploads, self._withdrawn_keep_s)
 
     # Publishing --------------------------------------------------------------------------------------
 
@@ -179,6 +196,16 @@ class Service:
         await self._serve(catalog)
         versions = await trio.to_thread.run_sync(self.repository.versions)
         await self.plane.catalog_changed(catalog, versions)
+        await self._collect()
+
+    async def _collect(self) -> None:
+        """Remove what was withdrawn long ago; no publication is taken in meanwhile."""
+        try:
+            named = await trio.to_thread.run_sync(lambda: named_artifacts(self.repository.export({})))
+            if named is not None:
+                await self.withdrawn.collect(named, int(_utc_now().timestamp()))
+        except P2PDistError as error:
+            _log.warning("content.not_removed", reason=str(error))
 
     async def _serve(self, catalog: Catalog) -> None:
         """Serve the published artifacts, at most as many as one node can: those deployed, then the newest."""
@@ -230,6 +257,7 @@ class Service:
             try:
                 signed = await trio.to_thread.run_sync(lambda: self.repository.resign(now=_utc_now()))
                 if self.catalog is not None and not signed:
+                    await trio.to_thread.run_sync(lambda: self.repository.check(now=_utc_now()))
                     self.trouble = ""
                     return
                 catalog = await trio.to_thread.run_sync(lambda: self.repository.load(now=_utc_now()))
@@ -254,6 +282,12 @@ class Service:
                 self.origin.distrust(release.info_hash, error.what)
             except P2PDistError as error:
                 _log.warning("content.not_checked", target=release.target, reason=str(error))
+
+    async def _collect_now_and_then(self) -> None:
+        while True:
+            await trio.sleep(_COLLECT_S)
+            async with self._publishing:
+                await self._collect()
 
     async def save(self) -> None:
         """Save what is only in memory; called once more before the server ends."""
@@ -290,13 +324,16 @@ class Service:
 
 @asynccontextmanager
 async def open_service(
-    home: ServerHome, settings: ServiceSettings, store: FleetStore, online_signer: Signer
+    home: ServerHome, settings: ServiceSettings, store: FleetStore, *online_signers: Signer
 ) -> AsyncIterator[Service]:
     """Open an admin server; the caller runs :meth:`Service.run` in its own nursery.
 
+    Args:
+        online_signers: See :class:`~p2pdist.trust.publication.OnlineRepository`.
+
     Leaving the block saves what is only in memory, and closes the origin's swarm.
     """
-    service = Service(home, settings, store, online_signer)
+    service = Service(home, settings, store, *online_signers)
     identity = service.identity()
     async with open_origin(
         settings.origin,
@@ -309,7 +346,7 @@ async def open_service(
         altered=service.altered,
         refused=lambda address, reason: service.incidents.note("stranger", address, reason),
     ) as origin:
-        service.origin = origin
+        service.attach(origin)
         try:
             yield service
         finally:

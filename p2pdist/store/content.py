@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 import sqlalchemy as sa
@@ -140,6 +140,44 @@ def list_artifacts(connection: sa.Connection) -> dict[InfoHash, ArtifactRecord]:
 def mark_published(connection: sa.Connection, info_hashes: Sequence[InfoHash]) -> None:
     """Remember that signed metadata names these artifacts, and no others."""
     connection.execute(sa.update(artifacts).values(published=artifacts.c.info_hash.in_(list(info_hashes))))
+
+
+def note_named(
+    connection: sa.Connection, named: Collection[InfoHash], *, now: int, before: int
+) -> list[InfoHash]:
+    """Remember which artifacts signed metadata names, and since when it does not name the others.
+
+    Returns:
+        Those that it has not named since *before* or earlier.
+    """
+    late = []
+    for record in list_artifacts(connection).values():
+        since = (
+            None
+            if record.info_hash in named
+            else now
+            if record.unnamed_since is None
+            else record.unnamed_since
+        )
+        if since != record.unnamed_since:
+            row = sa.update(artifacts).where(artifacts.c.info_hash == record.info_hash)
+            connection.execute(row.values(unnamed_since=since))
+        if since is not None and since <= before:
+            late.append(record.info_hash)
+    return late
+
+
+def list_unnamed(connection: sa.Connection) -> list[InfoHash]:
+    """Return the artifacts that no signed metadata names."""
+    query = sa.select(artifacts.c.info_hash).where(artifacts.c.unnamed_since.is_not(None))
+    return [InfoHash(info_hash) for info_hash in connection.execute(query).scalars()]
+
+
+def keep_unnamed(connection: sa.Connection, info_hash: InfoHash) -> None:
+    """Somebody may be about to publish an artifact again: count anew since when it is not named."""
+    connection.execute(
+        sa.update(artifacts).where(artifacts.c.info_hash == info_hash).values(unnamed_since=None)
+    )
 
 
 def mark_damaged(connection: sa.Connection, info_hash: InfoHash, reason: str) -> None:

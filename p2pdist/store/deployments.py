@@ -12,7 +12,7 @@ from p2pdist.ids import GroupPath, NodeId, TargetPath
 from p2pdist.store.groups import require_group
 from p2pdist.store.records import DeploymentRecord, DeviceDeploymentRecord, record_of
 from p2pdist.store.sql import clamp, clean, in_chunks, upsert
-from p2pdist.store.tables import deployments, device_deployments
+from p2pdist.store.tables import deployments, device_deployments, devices
 from p2pdist.wire.messages import Progress, Report
 
 
@@ -100,10 +100,19 @@ def device_history(connection: sa.Connection, node: NodeId) -> list[DeviceDeploy
 
 
 def stages_by_deployment(connection: sa.Connection) -> dict[str, dict[str, int]]:
-    """Return, for each deployment, how many devices are in which stage."""
-    table = device_deployments
-    query = sa.select(table.c.deployment, table.c.stage, sa.func.count()).group_by(
-        table.c.deployment, table.c.stage
+    """Return, for each deployment, how many of the devices that it reaches now are in which stage."""
+    table, group = device_deployments, deployments.c.group_path
+    below = sa.or_(
+        group == "/",
+        devices.c.group_path == group,
+        sa.func.substr(devices.c.group_path, 1, sa.func.length(group) + 1) == group + "/",
+    )
+    query = (
+        sa.select(table.c.deployment, table.c.stage, sa.func.count())
+        .join(devices, devices.c.node == table.c.node)
+        .join(deployments, deployments.c.id == table.c.deployment)
+        .where(devices.c.revoked.is_(None), below)
+        .group_by(table.c.deployment, table.c.stage)
     )
     counted: dict[str, dict[str, int]] = {}
     for deployment, stage, count in connection.execute(query):

@@ -151,6 +151,22 @@ def revoke_device(connection: sa.Connection, node: NodeId, reason: str, now: int
     return require_device(connection, node)
 
 
+def revoked_devices(connection: sa.Connection, *, now: int, rows_max: int) -> dict[NodeId, GroupPath]:
+    """Return the devices that were revoked with a certificate that is still valid, the newest first.
+
+    Returns:
+        The group of each, at most *rows_max*.
+    """
+    valid = sa.select(certificates.c.node).where(certificates.c.expires > now)
+    query = (
+        sa.select(devices.c.node, devices.c.group_path)
+        .where(devices.c.revoked.is_not(None), devices.c.node.in_(valid))
+        .order_by(devices.c.revoked.desc(), devices.c.node)
+        .limit(rows_max)
+    )
+    return {NodeId(node): GroupPath(group) for node, group in connection.execute(query)}
+
+
 def note_clone(connection: sa.Connection, node: NodeId, host: str, reason: str, now: int) -> None:
     """Remember that somebody else showed a device's key. The newest sightings of each device are kept."""
     connection.execute(sa.update(devices).where(devices.c.node == node).values(clones=devices.c.clones + 1))

@@ -38,6 +38,7 @@ R = TypeVar("R")
 READERS_MAX = 8
 """Reading transactions at once; more only wait for the interpreter's lock."""
 
+_URL_HINT = "write sqlite:////path/to/fleet.db or postgresql+psycopg://user@host/name"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATING = threading.Lock()  # Alembic keeps its context in a global proxy
 _PRAGMAS = (
@@ -68,7 +69,7 @@ class FleetStore:
         """Connect, bring the schema up to date, and return the store. Blocking.
 
         Args:
-            url: An SQLAlchemy URL, such as ``sqlite:////var/lib/p2pdist/fleet.db`` or
+            url: The database, ``sqlite:////var/lib/p2pdist/fleet.db`` or
                 ``postgresql+psycopg://user@host/name``.
 
         Raises:
@@ -138,11 +139,15 @@ def _engine(url: str) -> sa.Engine:
         parsed = sa.make_url(url)
         if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
             raise UsageError("the fleet's database must be a file", hint="write sqlite:////path/to/fleet.db")
+        if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+            raise UsageError(
+                f"a fleet's database is SQLite or PostgreSQL, not {parsed.get_backend_name()}", hint=_URL_HINT
+            )
         engine = sa.create_engine(parsed, pool_size=READERS_MAX + 1, max_overflow=0, pool_pre_ping=True)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         raise UsageError(
             f"the database URL cannot be used ({error})",
-            hint="write sqlite:////path/to/fleet.db or postgresql+psycopg://user@host/name",
+            hint=_URL_HINT,
         ) from None
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)

@@ -153,7 +153,10 @@ class ContentSourceRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ArtifactRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A content file at the server. ``damage`` says why it is not served, and is empty while it is good."""
+    """A content file at the server. ``damage`` says why it is not served, and is empty while it is good.
+
+    ``unnamed_since`` is since when no signed release names it; then its file may be gone.
+    """
 
     info_hash: InfoHash
     length: int
@@ -163,6 +166,7 @@ class ArtifactRecord(msgspec.Struct, frozen=True, kw_only=True):
     damage: str
     stored: int
     sent_bytes: int
+    unnamed_since: int | None = None
 
 
 class RefusalRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -203,6 +203,7 @@ artifacts = Table(
     Column("damage", Text, nullable=False, server_default=""),
     Column("stored", BigInteger, nullable=False),
     Column("sent_bytes", BigInteger, nullable=False, server_default="0"),
+    Column("unnamed_since", BigInteger),
 )
 
 counters = Table(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
@@ -56,8 +57,9 @@ def use_enrolment_token(connection: sa.Connection, token: str, now: int) -> Enro
     """
     record = check_enrolment_token(connection, token)
     if record.expires <= now:
+        expired = datetime.fromtimestamp(record.expires, UTC)
         raise TrustError(
-            f"the enrolment token {record.id} expired {now - record.expires} seconds ago",
+            f"the enrolment token {record.id} expired on {expired:%Y-%m-%d at %H:%M} UTC",
             hint="make a new one: p2pdist token add GROUP",
         )
     taken = connection.execute(

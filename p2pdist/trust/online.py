@@ -6,7 +6,7 @@ install anything: whoever steals the online key can hold updates back and nothin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from securesystemslib.signer import Signer
@@ -60,6 +60,27 @@ def meta_of(data: bytes, version: int) -> MetaFile:
 def expires(now: datetime, life_s: int) -> datetime:
     """Return *life_s* seconds after *now*, to the second, as TUF writes it."""
     return (now + timedelta(seconds=life_s)).replace(microsecond=0)
+
+
+def choose_online_key(root: Root, signers: Sequence[Signer]) -> Signer:
+    """Return the signer that *root* lets sign snapshot and timestamp.
+
+    Raises:
+        UsageError: there is none among *signers*.
+    """
+    for signer in signers:
+        if all(
+            signer.public_key.keyid in root.roles[role].keyids for role in (Snapshot.type, Timestamp.type)
+        ):
+            return signer
+    mine = " and ".join(key_name(signer.public_key) for signer in signers)
+    named = ", ".join(key_name(root.keys[k]) for k in root.roles[Timestamp.type].keyids)
+    raise UsageError(
+        f"the admin server has the online key {mine}, but version {root.version} of the trust root names"
+        f" {named}",
+        hint="give it that key as well: next_key and next_passphrase_file in [online] of server.toml; then"
+        " restart it and publish again",
+    )
 
 
 def check_online_key(root: Root, signer: Signer) -> None:

@@ -26,7 +26,7 @@ from p2pdist.trust.catalog import Catalog
 from p2pdist.trust.online import (
     SNAPSHOT_LIFE_S,
     TIMESTAMP_LIFE_S,
-    check_online_key,
+    choose_online_key,
     make_snapshot,
     make_timestamp,
 )
@@ -43,7 +43,8 @@ class OnlineRepository:
     Args:
         directory: Where the metadata is kept; made if it is not there.
         trusted_root: The root metadata that the fleet was founded with.
-        online_signer: Signs snapshot and timestamp.
+        online_signers: Sign snapshot and timestamp: of several, the one that the newest root names. While
+            the online key is being replaced, they are the old one and the new one.
         timestamp_life_s: How long a timestamp is valid: a device that hears nothing for longer stops
             believing what it knows.
         snapshot_life_s: How long a snapshot is.
@@ -57,14 +58,13 @@ class OnlineRepository:
         self,
         directory: Path,
         trusted_root: bytes,
-        online_signer: Signer,
-        *,
+        *online_signers: Signer,
         timestamp_life_s: int = TIMESTAMP_LIFE_S,
         snapshot_life_s: int = SNAPSHOT_LIFE_S,
     ) -> None:
         self._directory = directory
         self._trusted_root = trusted_root
-        self._signer = online_signer
+        self._signers = online_signers
         self._timestamp_life_s = timestamp_life_s
         self._snapshot_life_s = snapshot_life_s
         self._verifier = Verifier(directory, trusted_root)
@@ -86,13 +86,13 @@ class OnlineRepository:
         Raises:
             TrustError: the publication does not verify, or is older than what the server has.
             PeerError: it is malformed, incomplete or too large.
-            UsageError: its root names another online key than ours.
+            UsageError: its root names another online key than ours, and the hint says what to do.
             Unavailable: the disk is full or fails.
         """
         published = _Files(self._verify_alone(metadata, now)[1])
         with self._mutex:
             held = _Files(self._verifier.export({}).files)
-            check_online_key(published.root, self._signer)
+            signer = choose_online_key(published.root, self._signers)
             meta = _merge(held, published)
             files = {n: d for n, d in published.files.items() if n not in published.online_names}
             if meta == held.meta and not held.lacks_root(published.root.version):
@@ -104,7 +104,7 @@ class OnlineRepository:
                 max(held.snapshot_version, published.snapshot_version) + 1,
                 max(held.timestamp_version, published.timestamp_version) + 1,
             )
-            return self._sign(files, meta, versions, now)
+            return self._sign(signer, files, meta, versions, now)
 
     def inspect(self, metadata: Mapping[str, bytes], *, now: datetime) -> Catalog:
         """Verify a publication as a new device would, and return what it says; nothing is taken in.
@@ -136,6 +136,14 @@ class OnlineRepository:
             held.timestamp.expires - timedelta(seconds=self._timestamp_life_s / 2),
             held.snapshot.expires - timedelta(seconds=self._snapshot_life_s / 2),
         )
+
+    def check(self, *, now: datetime) -> None:
+        """Check that what is held is valid at *now*; cheap as long as it is.
+
+        Raises:
+            TrustError: something has expired, or the clock went back.
+        """
+        self._verifier.update(Bundle(files={}), now=now)
 
     def load(self, *, now: datetime) -> Catalog | None:
         """Return what the metadata says, verified; None as long as nothing is held.
@@ -174,11 +182,14 @@ class OnlineRepository:
         if not timestamp_due and not snapshot_due:
             return False
         versions = (held.snapshot_version + snapshot_due, held.timestamp_version + 1)
-        self._sign({} if snapshot_due else held.files, held.meta, versions, now, new_snapshot=snapshot_due)
+        signer = choose_online_key(held.root, self._signers)
+        files = {} if snapshot_due else held.files
+        self._sign(signer, files, held.meta, versions, now, new_snapshot=snapshot_due)
         return True
 
     def _sign(
         self,
+        signer: Signer,
         files: Mapping[str, bytes],
         meta: Mapping[str, MetaFile],
         versions: tuple[int, int],
@@ -190,7 +201,7 @@ class OnlineRepository:
         name = f"{snapshot_version}.snapshot.json"
         snapshot = (
             make_snapshot(
-                meta, version=snapshot_version, signer=self._signer, now=now, life_s=self._snapshot_life_s
+                meta, version=snapshot_version, signer=signer, now=now, life_s=self._snapshot_life_s
             )
             if new_snapshot
             else files[name]
@@ -199,7 +210,7 @@ class OnlineRepository:
             snapshot,
             snapshot_version=snapshot_version,
             version=timestamp_version,
-            signer=self._signer,
+            signer=signer,
             now=now,
             life_s=self._timestamp_life_s,
         )

@@ -167,6 +167,7 @@ class DesiredState(Message, frozen=True, kw_only=True, tag="desired-state"):
 
     ``prefetch`` is for distribution points: the targets that the devices in their scope need, most
     urgent first. ``keep`` are those that must not be evicted although nobody needs them right now.
+    ``revoked`` is for them, too: nodes that have left the fleet with a certificate that is still valid.
     """
 
     revision: Count
@@ -175,6 +176,9 @@ class DesiredState(Message, frozen=True, kw_only=True, tag="desired-state"):
     deployments: Annotated[list[Deployment], Meta(max_length=1_000)]
     prefetch: Annotated[list[Target], Meta(max_length=1_000)] = msgspec.field(default_factory=list)
     keep: Annotated[list[Target], Meta(max_length=1_000)] = msgspec.field(default_factory=list)
+    revoked: Annotated[list[NodeIdText], Meta(max_length=limits.REVOKED_NAMED_MAX)] = msgspec.field(
+        default_factory=list
+    )
     rates: RateLimits = RateLimits()
     heartbeat_s: Annotated[int, Meta(ge=1, le=86_400)] = 300
 

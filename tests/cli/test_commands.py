@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import trio
 from serverkit import Publisher, enrolled_device
 
 from p2pdist.cli import publishing
+from p2pdist.cli.words import moment
 from p2pdist.errors import Unavailable
 from p2pdist.ids import FleetName
 from p2pdist.trust.certificates import FleetAuthority
@@ -53,6 +56,12 @@ async def test_what_is_wrong_is_said_with_the_next_step_and_an_exit_code(
         await shell("device", "show", "nobody", code=2)
         assert "p2pdist device list" in shell.stderr
         await shell("nonsense", code=2)
+        await shell("device", "show", "nobody", "--output", "json", code=2)
+        said = json.loads(shell.stderr)
+        assert "no device" in said["error"] and said["hint"] == "p2pdist device list shows them"
+        for wrong in (("nonsense", "-o", "json"), ("deploy", "app@1.0", "--output=json")):
+            assert await shell(*wrong, code=2) == ""
+            assert json.loads(shell.stderr)["error"]
         await shell("deploy", "app@1.0", code=2)
         monkeypatch.setenv("P2PDIST_SERVER", "https://127.0.0.1:1")
         await shell("status", code=5)
@@ -308,6 +317,61 @@ async def test_waiting_for_a_deployment_that_fails_ends_with_code_6(
             assert what in said and ", exit code 31 (the last 20 of 31 lines):" in said
             assert "    line 11\n" in said and "line 10\n" not in said
             assert "no space \ufffd\n" in said and "\x1b" not in said
+
+
+async def test_a_token_file_that_is_there_is_not_replaced(open_shell: OpenShell, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("the only copy")
+    async with open_shell() as shell:
+        for command in (("token", "add", "/"), ("api-token", "add", "carol")):
+            await shell(*command, "--to", str(file), code=2)
+            assert "exists already" in shell.stderr
+        assert file.read_text() == "the only copy"
+        assert (await shell.json(wire.TokenList, "token", "list")).tokens == []
+
+
+async def test_a_revoked_device_is_not_counted_in_a_deployment(open_shell: OpenShell, tmp_path: Path) -> None:
+    publisher = Publisher(tmp_path / "signed")
+    publisher.add_release("1.0", DATA)
+    async with open_shell(publisher) as shell:
+        await shell.fleet.operator.publish(publisher)
+        device = await enrolled_device(shell.fleet, name="cash-desk")
+        order = await shell.json(wire.DeploymentInfo, "deploy", "app@1.0", "/")
+        async with device.attached() as link:
+            report = Report(
+                id="r", deployment=order.id, target=order.target, stage="installed",
+                reason="", exit_code=0, output=b"", seconds=1.0, finished=1,
+            )  # fmt: skip
+            await device.send(link, report)
+            await device.next_message(link.frames(), Received)
+        assert "1 installed of 1" in await shell("deployment", "list")
+        await shell("revoke", "cash-desk", "--reason", "stolen")
+        assert "no devices of 0" in await shell("deployment", "list")
+        assert "no devices of 0" in await shell("deployment", "show", order.id)
+
+
+async def test_status_warns_weeks_before_signatures_and_grants_run_out(
+    open_shell: OpenShell, tmp_path: Path
+) -> None:
+    publisher = Publisher(tmp_path / "signed")
+    async with open_shell(publisher) as shell:
+        device = await enrolled_device(shell.fleet, name="branch")
+        soon = int(time.time() + 20.5 * 86_400)
+        publisher.add_grant(device.node, "/", expires=soon)
+        await shell("publish", str(publisher.write(tmp_path / "publication")))
+        (grant,) = (await shell.json(wire.Status, "status")).problems
+        assert "the seed grant" in grant and "expires in 20 days" in grant
+        shell.fleet.service.people_expire = soon
+        signed, _ = (await shell.json(wire.Status, "status")).problems
+        assert "what people signed expires in 20 days" in signed
+
+
+async def test_publishing_ends_with_when_people_must_sign(open_shell: OpenShell, tmp_path: Path) -> None:
+    publisher = Publisher(tmp_path / "signed")
+    publisher.add_release("1.0", DATA)
+    async with open_shell(publisher) as shell:
+        said = await shell("publish", str(publisher.write(tmp_path / "publication")))
+        assert moment(shell.fleet.service.people_expire) in said
 
 
 async def test_refusals_and_revocation(open_shell: OpenShell, tmp_path: Path) -> None:

@@ -197,6 +197,7 @@ def _status(
         wasted=wasted or {},
         origin_sent_bytes=origin_sent,
         disk_free_bytes=0,
+        withdrawn_bytes=0,
         problems=[],
     )
 

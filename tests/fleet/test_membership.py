@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from fleet_links import link_as, sealed_report
+import trio
+from fleet_links import link_as
 from fleet_logs import LogBook
-from harness import GROUP, Fleet, Node, open_fleet
+from harness import GROUP, PATIENCE_S, Fleet, Node, open_fleet
 
-from p2pdist.errors import TrustError
+from p2pdist.errors import P2PDistError, TrustError
+from p2pdist.net.link import Link
 from p2pdist.node.enrol import enrol, renew_expired
 from p2pdist.node.home import Home
 from p2pdist.node.mail import Mail
 from p2pdist.store import devices
+from p2pdist.wire.frames import Announce, AnyFrame, Presence, Sources
 
 pytestmark = pytest.mark.slow  # whole fleets and their timers: not in the fast subset
 
@@ -100,18 +104,81 @@ async def test_a_revoked_device_gets_no_link_to_the_server_any_more(
         assert not device.agent.member.uplink.link
 
 
-async def test_what_a_revoked_device_sends_through_its_point_does_not_end_the_points_link(
+async def test_a_point_cuts_a_revoked_device_off_and_names_it_to_nobody(
     tmp_path: Path, log_book: LogBook
 ) -> None:
     async with open_fleet(tmp_path, log_book, devices=2) as fleet:
         revoked, other = fleet.devices
+        (point,) = fleet.points
+        for device in fleet.devices:
+            await device.program.stop()
+        async with link_as(revoked, point.address) as link, link_as(other, point.address) as asking:
+            frames = asking.frames()
+            await link.send(presence(complete=True))
+            await asking.send(presence(complete=False))
+            assert revoked.node in await sources(frames)
+            await fleet.server.revoke(revoked.node, "it was stolen")
+            assert "has revoked" in await end_of(link)
+            await asking.send(presence(complete=False))
+            assert revoked.node not in await sources(frames)
+        await fleet.server.stop()
+        for _ in range(2):
+            assert "not a member of this fleet any more" in await refusal(revoked, point)
+            await point.program.stop()
+            await point.program.start()
+        assert log_book.find("member.revoked", who=point.name, node=revoked.node)
+
+
+async def test_a_point_that_was_away_learns_of_a_revocation_when_it_is_back(
+    tmp_path: Path, log_book: LogBook
+) -> None:
+    async with open_fleet(tmp_path, log_book, devices=1) as fleet:
+        (revoked,), (point,) = fleet.devices, fleet.points
         await revoked.program.stop()
+        await point.program.stop()
         await fleet.server.revoke(revoked.node, "it was stolen")
-        async with link_as(revoked, fleet.points[0].address) as link:
-            await link.send(await sealed_report(revoked))
-            release = await fleet.release()
-            await fleet.until_reported(release, nodes=[other])
-        assert not fleet.log.find("link.down", who=fleet.points[0].name)
+        await point.program.start()
+
+        async def refused() -> bool:
+            why = await refusal(revoked, point)
+            return "has revoked" in why or "not a member" in why
+
+        await fleet.until(refused, "the point refuses the revoked device")
+
+
+def presence(*, complete: bool) -> Announce:
+    """What a device says that has an artifact, or wants it."""
+    artifact = Presence(info_hash="ab" * 32, have=8 if complete else 0, pieces=8, complete=complete)
+    return Announce(role="device", port=7_000, artifacts=[artifact])
+
+
+async def sources(frames: AsyncIterator[AnyFrame]) -> set[str]:
+    """The nodes that a device is told of next."""
+    with trio.fail_after(PATIENCE_S):
+        async for frame in frames:
+            if isinstance(frame, Sources):
+                return {candidate.node for candidate in frame.candidates}
+    raise AssertionError("the link ended")
+
+
+async def refusal(node: Node, point: Node) -> str:
+    """Why a point ends the link of a node."""
+    try:
+        async with link_as(node, point.address) as link:
+            return await end_of(link)
+    except P2PDistError as error:
+        return str(error)
+
+
+async def end_of(link: Link) -> str:
+    """Why a link ended."""
+    with trio.fail_after(PATIENCE_S):
+        try:
+            async for _ in link.frames():
+                pass
+        except P2PDistError as error:
+            return str(error)
+    return ""
 
 
 @pytest.mark.parametrize("points", [0, 1], ids=["attached to the server", "behind a point"])
@@ -139,6 +206,13 @@ async def test_a_point_whose_certificate_ran_out_while_it_was_off_renews_it_and_
         await fleet.until_linked(point, "server")
         device = await fleet.add_device()
         await fleet.until_linked(device, "point")
+
+
+async def test_a_new_swarm_costs_each_device_one_new_certificate(tmp_path: Path, log_book: LogBook) -> None:
+    async with open_fleet(tmp_path, log_book, devices=2) as fleet:
+        await fleet.until_reported(await fleet.release())
+        await fleet.until_reported(await fleet.release("2.0", sequence=2))
+        assert [len(fleet.log.find("certificate.renewed", who=d.name)) for d in fleet.devices] == [1, 1]
 
 
 def let_certificate_run_out(fleet: Fleet, node: Node) -> None:

@@ -8,7 +8,7 @@ import shutil
 import ssl
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
@@ -74,16 +74,26 @@ class Publisher:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self._version = 0
-        root = Root(expires=_later(365))
-        root.add_key(signer("alice").public_key, "root")
-        root.add_key(signer("lead").public_key, "targets")
-        for role in ("snapshot", "timestamp"):
-            root.add_key(signer("online").public_key, role)
-        self.root = _signed(root, "alice")
+        self._online = "online"
+        self.root = self._root(1)
+        self._roots = {"1.root.json": self.root}
         self.channel: dict[str, TargetFile] = {}
         self.points: dict[str, TargetFile] = {}
         self.torrents: dict[InfoHash, bytes] = {}
         self.artifacts: dict[InfoHash, Path] = {}
+
+    def rotate_online(self, name: str) -> None:
+        """Let people sign a root that names another online key."""
+        self._online = name
+        self._roots["2.root.json"] = self._root(2)
+
+    def _root(self, version: int) -> bytes:
+        root = Root(version=version, expires=_later(365))
+        root.add_key(signer("alice").public_key, "root")
+        root.add_key(signer("lead").public_key, "targets")
+        for role in ("snapshot", "timestamp"):
+            root.add_key(signer(self._online).public_key, role)
+        return _signed(root, "alice")
 
     def add_release(
         self, version: str, data: bytes, *, sequence: int = 1, product: str = "app", **custom: Any
@@ -113,7 +123,7 @@ class Publisher:
             "duties": ["seed"],
             "scope": scope,
             "addresses": ["127.0.0.1:7701"],
-            "expires": expires or int(time.time()) + 86_400,
+            "expires": expires or int(time.time()) + 90 * 86_400,
         }
         path = f"points/{node}.grant"
         grant = TargetFile.from_data(path, (encode_canonical(custom) or "").encode(), ["sha256"])
@@ -142,14 +152,14 @@ class Publisher:
             ),
         }
         meta = {f"{n}.json": MetaFile.from_data(self._version, d, ["sha256"]) for n, d in roles.items()}
-        snapshot = _signed(Snapshot(version=self._version, expires=_later(7), meta=meta), "online")
+        snapshot = _signed(Snapshot(version=self._version, expires=_later(7), meta=meta), self._online)
         described = MetaFile.from_data(self._version, snapshot, ["sha256"])
         timestamp = Timestamp(version=self._version, expires=_later(1), snapshot_meta=described)
         return {
-            "1.root.json": self.root,
+            **self._roots,
             **{f"{self._version}.{name}.json": data for name, data in roles.items()},
             f"{self._version}.snapshot.json": snapshot,
-            "timestamp.json": _signed(timestamp, "online"),
+            "timestamp.json": _signed(timestamp, self._online),
         }
 
     def write(self, directory: Path) -> Path:
@@ -240,6 +250,7 @@ class Fleet:
         self.api = api
         self.token = token
         self.operator: Operator
+        self.api_certificate: ApiCertificate
 
     @property
     def ca_pem(self) -> bytes:
@@ -281,6 +292,7 @@ async def open_fleet(
     *,
     plane: PlaneSettings | None = None,
     timestamp_life_s: int = 86_400,
+    online: Sequence[str] = ("online",),
 ) -> AsyncIterator[Fleet]:
     """Run a real admin server on loopback; a second time on the same directory it is a restart."""
     publisher = publisher or Publisher(tmp_path / "signed")
@@ -297,7 +309,7 @@ async def open_fleet(
     )
     try:
         async with (
-            open_service(home, settings, store, signer("online")) as service,
+            open_service(home, settings, store, *map(signer, online)) as service,
             trio.open_nursery() as nursery,
         ):
             link = await nursery.start(service.run)
@@ -306,6 +318,7 @@ async def open_fleet(
             start = partial(serve_api, make_app(api), host="127.0.0.1", port=0, identity=certificate.identity)
             bound = await nursery.start(start)
             fleet = Fleet(service, publisher, link, bound, token)
+            fleet.api_certificate = certificate
             async with fleet.client() as client:
                 fleet.operator = Operator(client)
                 yield fleet

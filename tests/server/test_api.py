@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 from pathlib import Path
+from typing import Any
 
 import httpx
 import msgspec
@@ -14,6 +15,7 @@ from serverkit import Operator, Publisher, enrolled_device, open_fleet
 
 from p2pdist import limits
 from p2pdist.server.api import app
+from p2pdist.server.api import content as content_handlers
 from p2pdist.server.api.routes import PREFIX, ROUTES
 from p2pdist.store import content
 from p2pdist.wire import api as wire
@@ -229,7 +231,6 @@ async def test_an_upload_continues_where_it_was_cut_off(tmp_path: Path) -> None:
 async def test_an_uploader_that_falls_silent_makes_way_for_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "API_SILENCE_S", 0.2)
     monkeypatch.setattr(app, "_DRAIN_S", 0.1)
     async with open_fleet(tmp_path) as fleet:
         made = fleet.publisher.add_release("1.0", DATA)
@@ -240,11 +241,30 @@ async def test_an_uploader_that_falls_silent_makes_way_for_another(
         path = f"{PREFIX}/artifacts/{made.info_hash}?length={made.length}&sha256={made.sha256}"
         head = f"PUT {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {fleet.token}\r\n"
         head += f"content-length: {made.length}\r\n\r\n"
-        await stream.send_all(head.encode() + DATA[:10_000])
-        answer = await stream.receive_some(4_096)
-        assert b"x-stored-bytes: 10000" in answer and b"connection: close" in answer
+        with monkeypatch.context() as patch:
+            patch.setattr(content_handlers, "limits", Impatient())
+            await stream.send_all(head.encode() + DATA[:10_000])
+            answer = b""
+            while b"\r\n\r\n" not in answer:
+                answer += await stream.receive_some(4_096)
+        stored = int(answer.partition(b"x-stored-bytes: ")[2].split()[0])
+        assert 0 < stored <= 10_000 and b"connection: close" in answer
         await trio.aclose_forcefully(stream)
-        assert (await fleet.operator.upload(made, DATA[10_000:], offset=10_000)).complete
+        assert (await fleet.operator.upload(made, DATA[stored:], offset=stored)).complete
+
+
+class Impatient:
+    """Caps under which an uploader has been silent for too long once its first bytes are here."""
+
+    def __init__(self) -> None:
+        self._waits = iter([60.0])
+
+    @property
+    def API_SILENCE_S(self) -> float:
+        return next(self._waits, 0.0)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(limits, name)
 
 
 async def test_an_upload_survives_a_restart_of_the_server(tmp_path: Path) -> None:

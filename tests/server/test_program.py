@@ -9,17 +9,20 @@ import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
-import msgspec
 import pytest
 import trio
 from serverkit import ACME, Operator, Publisher, signer
 
-from p2pdist.errors import UsageError
-from p2pdist.server.initialise import initialise
+from p2pdist.config import load_config
+from p2pdist.errors import P2PDistError, Unavailable, UsageError
+from p2pdist.server import initialise as initialise_module
+from p2pdist.server.config import ServerConfig
+from p2pdist.server.initialise import initialise, open_online_key
 from p2pdist.server.main import app
 from p2pdist.server.serverhome import ServerHome
 from p2pdist.trust.keys import SealedKeyFile
@@ -39,6 +42,7 @@ def sealed_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
     seed = bytes(signer("online")._key) if hasattr(signer("online"), "_key") else b""
     assert seed, "the signer keeps its seed"
     SealedKeyFile._seal("online", seed, PASSPHRASE, "interactive").save(folder / "online.key")
+    SealedKeyFile.create("alice", PASSPHRASE, kdf="interactive").save(folder / "alice.key")
     (folder / "passphrase").touch(mode=0o600)
     (folder / "passphrase").write_bytes(PASSPHRASE + b"\n")
     return folder
@@ -135,31 +139,24 @@ async def running(config: Path) -> AsyncIterator[Server]:
                 nursery.cancel_scope.cancel()
 
 
-async def upload_all(operator: Operator, publisher: Publisher) -> wire.NewPublication:
-    """Everything of a publication but its last step."""
-    for info_hash, path in publisher.artifacts.items():
-        data = path.read_bytes()
-        target = next(t for t in publisher.channel.values() if t.custom["info_hash"] == info_hash)
-        response = await operator.client.put(
-            f"/api/v1/artifacts/{info_hash}",
-            params={"offset": 0, "length": len(data), "sha256": target.hashes["sha256"]},
-            content=data,
-        )
-        assert response.status_code == 200, response.text
-    return wire.NewPublication(
-        metadata=publisher.metadata(), torrents={str(h): t for h, t in publisher.torrents.items()}
-    )
-
-
 # Founding ----------------------------------------------------------------------------------------------
 
 
 def test_founding_writes_secrets_for_their_owner_only(config: Path) -> None:
     data = config.parent
-    for secret in ("operator.token", "identity.key", "authority/ca.key"):
+    for secret in ("operator.token", "identity.key", "authority/ca.key", "online.key", "online.passphrase"):
         assert (data / secret).stat().st_mode & 0o777 == 0o600
     home = ServerHome(data)
     assert home.fleet == ACME and (data / "ca.pem").read_bytes() == home.authority.certificate_pem
+
+
+def test_a_founded_directory_needs_nothing_outside_of_it(config: Path) -> None:
+    loaded = load_config(config, ServerConfig, {})
+    assert loaded.online.key.parent == loaded.online.passphrase_file.parent == config.parent
+    assert (
+        open_online_key(loaded.online.key, loaded.online.passphrase_file).public_key
+        == signer("online").public_key
+    )
 
 
 @pytest.mark.parametrize(
@@ -167,31 +164,71 @@ def test_founding_writes_secrets_for_their_owner_only(config: Path) -> None:
     [
         ({"fleet": "Not a name"}, "not a fleet name"),
         ({"addresses": ["nowhere"]}, "not an address"),
+        ({"api_address": "nowhere"}, "not an address"),
         ({"passphrase": b"wrong"}, "passphrase"),
-        ({"root": b"{}"}, "root"),
-        ({"store_url": "nonsense://"}, "database URL"),
+        ({"root": b"{}"}, "not a trust root.*1.root.json"),
+        ({"root": "unsigned"}, "not a trust root.*1.root.json"),
+        ({"root": "timestamp.json"}, "timestamp metadata.*1.root.json"),
+        ({"online_key": "alice.key"}, "alice.*names online.*for the snapshot"),
+        ({"store_url": "nonsense"}, "database URL"),
+        ({"store_url": "mysql://host/fleet"}, "SQLite or PostgreSQL, not mysql"),
+        ({"store_url": "sqlite:////nowhere/fleet.db"}, "database cannot be used"),
     ],
 )
-def test_founding_with_something_wrong_says_what(
-    tmp_path: Path, sealed_key: Path, publisher: Publisher, change: dict[str, object], why: str
+def test_founding_with_something_wrong_says_what_and_leaves_nothing(
+    tmp_path: Path, sealed_key: Path, publisher: Publisher, change: dict[str, Any], why: str
 ) -> None:
     root, passphrase = tmp_path / "root.json", tmp_path / "passphrase"
-    root.write_bytes(bytes(change.get("root", publisher.root)))  # type: ignore[arg-type]  # bytes here
+    offered = change.pop("root", publisher.root)
+    if offered == "unsigned":
+        offered = json.dumps({**json.loads(publisher.root), "signatures": []}).encode()
+    root.write_bytes(publisher.metadata()[offered] if isinstance(offered, str) else offered)
     passphrase.touch(mode=0o600)
-    passphrase.write_bytes(bytes(change.get("passphrase", PASSPHRASE)))  # type: ignore[arg-type]  # bytes here
-    with pytest.raises(UsageError, match=why):
-        initialise(
+    passphrase.write_bytes(change.pop("passphrase", PASSPHRASE))
+    arguments: dict[str, Any] = {
+        "fleet": ACME,
+        "addresses": ["127.0.0.1:7601"],
+        "api_address": "127.0.0.1:7600",
+        "origin_port": 7602,
+        "api_hosts": [],
+        "store_url": "",
+        **change,
+        "online_key": sealed_key / change.get("online_key", "online.key"),
+    }
+    with pytest.raises(P2PDistError, match=why):
+        initialise(tmp_path / "server", root=root, passphrase_file=passphrase, **arguments)
+    assert not (tmp_path / "server").exists()
+
+
+def test_founding_that_failed_can_be_repeated(
+    tmp_path: Path, sealed_key: Path, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "root.json"
+    root.write_bytes(publisher.root)
+
+    def found() -> Path:
+        return initialise(
             tmp_path / "server",
-            fleet=str(change.get("fleet", ACME)),
+            fleet=ACME,
             root=root,
             online_key=sealed_key / "online.key",
-            passphrase_file=passphrase,
-            addresses=list(change.get("addresses", ["127.0.0.1:7601"])),  # type: ignore[call-overload]
+            passphrase_file=sealed_key / "passphrase",
+            addresses=["127.0.0.1:7601"],
             api_address="127.0.0.1:7600",
             origin_port=7602,
             api_hosts=[],
-            store_url=str(change.get("store_url", "")),
+            store_url="",
         )
+
+    def full(*_: object, **__: object) -> None:
+        raise Unavailable("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(initialise_module, "add_api_token", full)
+        with pytest.raises(Unavailable):
+            found()
+    assert [path.name for path in (tmp_path / "server").iterdir()] == [".new"]
+    assert found().exists() and not (tmp_path / "server" / ".new").exists()
 
 
 def test_founding_twice_in_one_place_is_refused(
@@ -209,7 +246,11 @@ def test_founding_twice_in_one_place_is_refused(
 def test_a_token_can_be_made_while_the_server_is_off(config: Path, tmp_path: Path) -> None:
     app(["token", "--config", str(config), "--output", str(tmp_path / "new"), "--role", "reader"])
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o600
-    assert (tmp_path / "new").read_text().startswith("p2p_")
+    token = (tmp_path / "new").read_text()
+    assert token.startswith("p2p_")
+    with pytest.raises(UsageError, match="exists already"):
+        app(["token", "--config", str(config), "--output", str(tmp_path / "new")])
+    assert (tmp_path / "new").read_text() == token
 
 
 # Running -----------------------------------------------------------------------------------------------
@@ -224,6 +265,17 @@ async def test_the_server_says_when_it_is_ready_and_ends_on_sigterm(config: Path
         server.process.terminate()
         with trio.fail_after(15):
             assert await server.process.wait() == 0
+
+
+async def test_a_server_whose_passphrase_file_was_changed_says_so_and_ends(config: Path) -> None:
+    (config.parent / "online.passphrase").write_bytes(b"another\n")
+    ended = await trio.run_process(
+        [sys.executable, "-c", "from p2pdist.server.main import main; main()", "run", "--config",
+         str(config)],
+        check=False, capture_stderr=True,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    assert b"online.passphrase: the passphrase does not open the key of online" in ended.stderr
 
 
 @pytest.mark.slow
@@ -244,6 +296,7 @@ async def test_a_second_server_on_the_same_directory_is_refused(config: Path) ->
         ("level =", "levle =", "did you mean level"),
         ('level = "info"', 'level = "loud"', "log.level"),
         ("port = 0", "port = 99999", "port"),
+        ("# life_s = 86400", "life_s = 60", "certificates.life_s"),
         ('addresses = ["127.0.0.1:7601"]', "addresses = []", "addresses"),
     ],
 )
@@ -293,49 +346,3 @@ async def grown(path: Path, size: int) -> None:
     with trio.fail_after(30):
         while not path.exists() or path.stat().st_size < size:
             await trio.sleep(0.01)
-
-
-@pytest.mark.slow
-async def test_killed_at_any_moment_of_publishing_the_old_or_the_new_is_there_whole(
-    config: Path, publisher: Publisher
-) -> None:
-    publisher.add_release("1.0", DATA, sequence=1)
-    async with running(config) as server, server.client() as client:
-        operator = Operator(client)
-        await operator.ask("POST", "/publications", wire.Published, await upload_all(operator, publisher))
-    for number in range(2, 7):
-        publisher.add_release(f"{number}.0", DATA + bytes([number]), sequence=number)
-        async with running(config) as server, server.client() as client:
-            operator = Operator(client)
-            body = await upload_all(operator, publisher)
-            with trio.move_on_after(20):
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(kill_later, server, 0.01 * (number - 2) ** 2)
-                    await trio.to_thread.run_sync(post_to_a_dying_server, server, body)
-        async with running(config) as server, server.client() as client:
-            operator = Operator(client)
-            releases = (await operator.ask("GET", "/releases", wire.ReleaseList)).releases
-            versions = {release.version for release in releases}
-            expected = {f"{n}.0" for n in range(1, number + 1)}
-            assert versions in (expected, expected - {f"{number}.0"})
-            assert not any(release.problem for release in releases)
-            again = await operator.ask("POST", "/publications", wire.Published, body)
-            assert again.releases == number
-
-
-def post_to_a_dying_server(server: Server, body: wire.NewPublication) -> None:
-    """Blocking: httpx's asynchronous client leaves a generator behind when the connection breaks."""
-    token = (server.data / "operator.token").read_text().strip()
-    with (
-        httpx.Client(verify=server.tls(), headers={"authorization": f"Bearer {token}"}, timeout=30) as client,
-        suppress(httpx.TransportError),
-    ):
-        client.post(
-            f"https://{server.listening['api']}/api/v1/publications", content=msgspec.json.encode(body)
-        )
-
-
-async def kill_later(server: Server, delay: float) -> None:
-    """A process dies at a moment that nobody chose."""
-    await trio.sleep(delay)
-    await server.kill()

@@ -8,7 +8,7 @@ import pytest
 from p2pdist import limits
 from p2pdist.errors import UsageError
 from p2pdist.ids import GroupPath, InfoHash
-from p2pdist.store import content, deployments, incidents
+from p2pdist.store import content, deployments, devices, incidents
 from p2pdist.store.fleetstore import FleetStore
 from p2pdist.store.records import ArtifactRecord, Beside, DeploymentRecord, DeviceDeploymentRecord
 from tests.store.conftest import (
@@ -131,6 +131,20 @@ def test_stages_are_counted_by_deployment(store: FleetStore) -> None:
     store.write_now(deployments.record_progress, batch, NOW)
     store.write_now(deployments.record_reports, [(node_of(3), report("d1"))], NOW)
     assert store.read_now(deployments.stages_by_deployment) == {"d1": {"fetching": 2, "installed": 1}}
+
+
+def test_only_devices_that_a_deployment_reaches_now_are_counted(store: FleetStore) -> None:
+    for group in ("/emea", "/emea/berlin", "/emea2", "/e%a"):
+        add_group(store, group)
+    enrol(store, 1, "/emea")
+    enrol(store, 2, "/emea/berlin")
+    enrol(store, 3, "/emea2")
+    enrol(store, 4, "/emea")
+    deploy(store, "d1", group="/emea")
+    batch = [(node_of(number), report("d1")) for number in (1, 2, 3, 4)]
+    store.write_now(deployments.record_reports, batch, NOW)
+    store.write_now(devices.revoke_device, node_of(4), "stolen", NOW)
+    assert store.read_now(deployments.stages_by_deployment) == {"d1": {"installed": 2}}
 
 
 def test_a_large_batch_is_stored_in_one_transaction(store: FleetStore) -> None:

@@ -23,7 +23,7 @@ from p2pdist.server.api.context import Api
 from p2pdist.server.api.openapi import describe
 from p2pdist.server.api.routes import PREFIX, ROUTES
 from p2pdist.server.api.table import Call, Route
-from p2pdist.server.api.uploads import OffsetMismatch
+from p2pdist.server.uploads import OffsetMismatch
 from p2pdist.store import tokens
 from p2pdist.wire.api import PROBLEM_TYPE, ApiRole, ArtifactState, ProblemDetails
 
@@ -59,7 +59,9 @@ def make_app(api: Api) -> Starlette:
     for path, same in by_path.items():
         methods = [route.method for route in same]
         routes.append(StarletteRoute(PREFIX + path, _endpoint(api, same), methods=[str(m) for m in methods]))
-    return Starlette(routes=routes, exception_handlers={HTTPException: _http_problem})
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _http_problem})
+    app.router.redirect_slashes = False  # a path that is nearly right is told so, as any other
+    return app
 
 
 async def _openapi(request: Request) -> Response:

@@ -96,6 +96,7 @@ async def publish(api: Api, call: Call[wire.NewPublication]) -> wire.Published:
         releases=len(catalog.releases),
         points=len(catalog.grants),
         expires=catalog.expires,
+        people_expire=api.service.people_expire,
         left_out=dict(catalog.left_out),
     )
 

@@ -12,7 +12,6 @@ from p2pdist.core.scope import grant_valid, points_for
 from p2pdist.errors import UsageError
 from p2pdist.ids import GroupPath, InfoHash, NodeId, TargetPath
 from p2pdist.server.api.table import Call
-from p2pdist.server.api.uploads import Uploads
 from p2pdist.server.service import Service
 from p2pdist.store import incidents
 from p2pdist.store.fleetstore import FleetStore
@@ -38,7 +37,7 @@ class Api:
     def __init__(self, service: Service, *, addresses: Iterable[str], started: int) -> None:
         self.service = service
         self.store: FleetStore = service.store
-        self.uploads = Uploads(service.home, service.store, service.origin.damaged)
+        self.uploads = service.uploads
         self.addresses = tuple(addresses)
         self.started = started
 

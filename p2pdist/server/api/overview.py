@@ -17,7 +17,7 @@ from p2pdist.store.records import ArtifactRecord
 from p2pdist.trust.enrolment import EnrolmentBundle
 from p2pdist.wire import api as wire
 
-_EXPIRES_SOON_S = 3 * 24 * 3600
+_EXPIRES_SOON_S = 21 * 24 * 3600  # people are to meet, sign and publish before
 _SEEN_S = 15 * 60
 
 
@@ -61,6 +61,7 @@ async def status(api: Api, call: Call[None]) -> wire.Status:
         wasted={receiver: summed.wasted for receiver, summed in beside.items()},
         origin_sent_bytes=sum(record.sent_bytes for record in stored.values()) + api.service.unsaved_sent(),
         disk_free_bytes=usage.free,
+        withdrawn_bytes=await api.service.withdrawn.stored_bytes(),
         problems=_problems(api, call.now, usage.free, list(stored.values())),
     )
 
@@ -74,13 +75,17 @@ def _problems(api: Api, now: int, disk_free: int, stored: list[ArtifactRecord]) 
         if catalog.expires <= now:
             problems.append("signed metadata has expired: devices refuse it; sign and publish it again")
         elif expires is not None and expires - now < _EXPIRES_SOON_S:
-            problems.append(
-                f"signed metadata expires in {(expires - now) // 3600} hours: sign and publish it"
-            )
+            left = _in_words(expires - now)
+            problems.append(f"what people signed expires in {left}: p2pdist-sign renew, sign, publish")
         problems += [f"{what} is signed but left out: {why}" for what, why in catalog.left_out.items()]
         for grant in catalog.grants.values():
             if grant.expires <= now:
                 problems.append(f"the seed grant of {grant.node} for {grant.scope} has expired")
+            elif grant.expires - now < _EXPIRES_SOON_S:
+                problems.append(
+                    f"the seed grant of {grant.node} for {grant.scope} expires in"
+                    f" {_in_words(grant.expires - now)}: p2pdist-sign grant it again, sign, publish"
+                )
     problems += [
         f"the content of {info_hash[:12]} is not served: {reason}"
         for info_hash, reason in api.service.origin.damaged.items()
@@ -90,6 +95,11 @@ def _problems(api: Api, now: int, disk_free: int, stored: list[ArtifactRecord]) 
     if api.service.trouble:
         problems.append(f"metadata cannot be kept current: {api.service.trouble}")
     return problems
+
+
+def _in_words(seconds: int) -> str:
+    days, hours = seconds // 86_400, seconds // 3_600
+    return f"{days} days" if days > 1 else f"{hours} hours"
 
 
 async def list_refusals(api: Api, call: Call[None]) -> wire.RefusalList:

@@ -70,8 +70,9 @@ async def show_deployment(api: Api, call: Call[None]) -> wire.DeploymentDetail:
         )
         for device in [*members, *elsewhere.values()]
     ]
-    counted = Counter(state.stage for state in states if state.stage != "unheard")
-    finished = all(state.stage in _ENDED for state in states if state.node not in elsewhere)
+    reached = [state.stage for state in states if state.node not in elsewhere]
+    counted = Counter(stage for stage in reached if stage != "unheard")
+    finished = all(stage in _ENDED for stage in reached)
     return wire.DeploymentDetail(
         deployment=_info(record, counted, members), finished=finished, devices=states
     )

@@ -10,7 +10,8 @@ from typing import Protocol
 import trio
 
 from p2pdist import limits
-from p2pdist.errors import PeerError, TrustError
+from p2pdist.core.throttle import Throttle
+from p2pdist.errors import PeerError, TrustError, Unavailable
 from p2pdist.ids import NodeId, node_id_of
 from p2pdist.logs import get_logger
 from p2pdist.net.link import Link
@@ -24,6 +25,9 @@ from p2pdist.wire.messages import FromDevice, RenewalRequest
 from p2pdist.wire.requests import Enrolled, EnrolRequest, EnrolSecret, RenewRequest
 
 _log = get_logger()
+
+RENEWALS_MAX = 6  # for new swarms one after the other, and answers that were lost
+RENEWALS_WITHIN_S = 120.0
 
 
 class AdmitStore(Protocol):
@@ -47,7 +51,11 @@ class AdmitStore(Protocol):
 
 
 class Admission:
-    """Issues certificates to those who may have one."""
+    """Issues certificates to those who may have one.
+
+    Args:
+        refused: Called with the host of somebody who was not enrolled, and the reason.
+    """
 
     def __init__(
         self,
@@ -59,6 +67,7 @@ class Admission:
         directory: Directory,
         open_envelope: Callable[[Envelope, Device], FromDevice | None],
         life_s: int,
+        refused: Callable[[str, str], None],
     ) -> None:
         self._key = key
         self._authority = authority
@@ -67,6 +76,8 @@ class Admission:
         self._directory = directory
         self._open_envelope = open_envelope
         self._life_s = life_s
+        self._refused = refused
+        self._renewals = Throttle(RENEWALS_MAX, RENEWALS_WITHIN_S)
 
     async def enrol(self, link: Link, request: EnrolRequest) -> Enrolled:
         """Answer ``/enrol``."""
@@ -74,18 +85,24 @@ class Admission:
             open_anonymous(request.sealed, key=self._key), EnrolSecret, bytes_max=limits.ENROL_BYTES_MAX
         )
         public = parse_request(secret.request)
-        device = await trio.to_thread.run_sync(
-            lambda: self._store.enrol(
-                token=secret.token,
-                public=public,
-                name=secret.name,
-                platform=secret.platform,
-                machine=secret.machine,
-                host=link.remote_host,
-                now=int(time.time()),
-            ),
-            limiter=self._threads,
-        )
+        try:
+            device = await trio.to_thread.run_sync(
+                lambda: self._store.enrol(
+                    token=secret.token,
+                    public=public,
+                    name=secret.name,
+                    platform=secret.platform,
+                    machine=secret.machine,
+                    host=link.remote_host,
+                    now=int(time.time()),
+                ),
+                limiter=self._threads,
+            )
+        except TrustError as error:
+            _log.warning("enrolment.refused", name=secret.name, host=link.remote_host, reason=error.what)
+            # by the host alone: whoever guesses tokens under many names is one row with a count
+            self._refused(link.remote_host, f"an enrolment was refused: {error.what}")
+            raise
         _log.info("device.enrolled", node=device.node, device=device.name, group=device.group)
         return await self._enrolled(device)
 
@@ -100,7 +117,7 @@ class Admission:
         message = self._open_envelope(request.envelope, device)
         if not isinstance(message, RenewalRequest):
             raise PeerError("a renewal was asked for with something else, or twice")
-        _check_key(device, message)
+        self._check_renewal(device, message)
         return await self._enrolled(device)
 
     async def certificate(self, device: Device, message: RenewalRequest) -> bytes:
@@ -108,9 +125,19 @@ class Admission:
 
         Raises:
             TrustError: the request is for another key.
+            Unavailable: the device has had too many in a short time.
         """
-        _check_key(device, message)
+        self._check_renewal(device, message)
         return await self._issue(device)
+
+    def _check_renewal(self, device: Device, message: RenewalRequest) -> None:
+        if node_id_of(parse_request(message.request)) != device.node:
+            raise TrustError(f"{device.node} asked for a certificate for another key")
+        if not self._renewals.allows(device.node, trio.current_time()):
+            raise Unavailable(
+                f"{device.node} has had {RENEWALS_MAX} certificates in less than {RENEWALS_WITHIN_S:.0f} s",
+                hint="it asks again later; check its clock if this goes on",
+            )
 
     async def _enrolled(self, device: Device) -> Enrolled:
         return Enrolled(certificate=await self._issue(device), node=device.node, group=device.group)
@@ -132,8 +159,3 @@ class Admission:
             limiter=self._threads,
         )
         return pem
-
-
-def _check_key(device: Device, message: RenewalRequest) -> None:
-    if node_id_of(parse_request(message.request)) != device.node:
-        raise TrustError(f"{device.node} asked for a certificate for another key")

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from p2pdist.core.desired import Order, Wishes, wishes_for
-from p2pdist.core.scope import ancestors, grant_valid
+from p2pdist.core.scope import ancestors, covers, grant_valid
 from p2pdist.ids import FleetName, GroupPath, NodeId, SwarmName
 from p2pdist.trust.catalog import Catalog, SeedGrant
 from p2pdist.wire.frames import Role
@@ -49,6 +49,7 @@ class Directory:
         self._heartbeat_s = heartbeat_s
         self._devices: dict[NodeId, Device] = {}
         self._orders: tuple[Order, ...] = ()
+        self._revoked: dict[NodeId, GroupPath] = {}
         self._told: dict[NodeId, DesiredState] = {}
         self.catalog: Catalog | None = None
 
@@ -59,6 +60,10 @@ class Directory:
     def set_rates(self, rates: Mapping[GroupPath, RateLimits]) -> None:
         """Replace the limits of all groups."""
         self._rates = rates
+
+    def set_revoked(self, revoked: Mapping[NodeId, GroupPath]) -> None:
+        """Replace the nodes that have left the fleet with a valid certificate, and their groups."""
+        self._revoked = dict(revoked)
 
     def learn(self, device: Device) -> None:
         """Take in what the store says of a device."""
@@ -105,9 +110,11 @@ class Directory:
             return None
         told = self._told.get(node)
         state = self._state(device, now)
-        same = told is not None and msgspec.structs.replace(told, revision=0) == state
-        if same and told is not None and known in (None, told.revision):
-            return None
+        if told is not None and msgspec.structs.replace(told, revision=0) == state:
+            if known in (None, told.revision):
+                return None
+            if known is not None and known < told.revision:
+                return told  # it is on its way, or was lost
         newer_than = max(known or 0, told.revision if told is not None else 0)
         state = msgspec.structs.replace(state, revision=max(now_ms, newer_than + 1))
         self._told[node] = state
@@ -115,12 +122,14 @@ class Directory:
 
     def _state(self, device: Device, now: int) -> DesiredState:
         wishes = self._wishes(device, now)
+        grant = self.grant(device.node, now)
         return DesiredState(
             revision=0,
             group=device.group,
             swarms=list(wishes.swarms),
             deployments=list(wishes.deployments),
             prefetch=list(wishes.prefetch),
+            revoked=self._revoked_below(grant.scope) if grant is not None else [],
             rates=self._rates_for(device.group),
             heartbeat_s=self._heartbeat_s,
         )
@@ -134,6 +143,9 @@ class Directory:
             orders=self._orders,
             releases=self.catalog.releases if self.catalog is not None else {},
         )
+
+    def _revoked_below(self, scope: GroupPath) -> list[str]:
+        return sorted(node for node, group in self._revoked.items() if covers(scope, group))
 
     def _rates_for(self, group: GroupPath) -> RateLimits:
         for ancestor in ancestors(group):

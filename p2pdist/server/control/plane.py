@@ -58,6 +58,9 @@ class PlaneStore(AdmitStore, DeskStore, CloneStore, Protocol):
     def orders(self) -> Sequence[Order]:
         """Return every deployment that has not been stopped."""
 
+    def revoked(self, now: int) -> Mapping[NodeId, GroupPath]:
+        """Return the groups of the nodes that were revoked with a certificate that is still valid."""
+
     def look(self, nodes: Sequence[NodeId]) -> tuple[Sequence[Order], Sequence[Device]]:
         """Return the deployments and these devices, as they were at one moment."""
 
@@ -85,6 +88,7 @@ class ControlPlane:
         torrent: Returns an artifact's torrent, or None.
         swarm_port: Returns the port of the origin's swarm.
         welcome: Called with a node that may connect to the origin's swarm from now on.
+        refused: Called with the host of a stranger who was turned away, and the reason.
     """
 
     def __init__(
@@ -100,6 +104,7 @@ class ControlPlane:
         torrent: Callable[[InfoHash], bytes | None],
         swarm_port: Callable[[], int],
         welcome: Callable[[NodeId], None],
+        refused: Callable[[str, str], None],
     ) -> None:
         self._settings = settings
         self._key = key
@@ -125,6 +130,7 @@ class ControlPlane:
             directory=self.directory,
             open_envelope=self._desk.open,
             life_s=settings.certificate_life_s,
+            refused=refused,
         )
 
     # What the programs around it say ---------------------------------------------------------------
@@ -173,6 +179,7 @@ class ControlPlane:
             link = self._links.get(node)
             if link is not None:
                 await link.aclose(f"revoked: {device.revoked}")
+            await self._tell_points_of_revoked()
         elif self.directory.get(node) is not None:
             self.directory.learn(device)
             await self._tell(node, known=None)
@@ -198,8 +205,10 @@ class ControlPlane:
     async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Serve the fleet until cancelled; reports the bound address once links are accepted."""
         await self.orders_changed()
+        await self._tell_points_of_revoked()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._desk.run, self._taken)
+            nursery.start_soon(self._clones.watch, self._claimed)
             address = await nursery.start(self._serve)
             task_status.started(address)
 
@@ -281,6 +290,7 @@ class ControlPlane:
         if nodes and self.directory.role(carrier, _now()) != "point":
             _log.warning("attached.refused", node=carrier, reason="it has no valid seed grant")
             return
+        back = carrier not in self._carried  # its devices did not notice, and will not ask
         before, now = self._carried.get(carrier, frozenset()), frozenset(nodes)
         self._carried[carrier] = now
         for node in before - now:
@@ -295,6 +305,11 @@ class ControlPlane:
             if node not in self._links:
                 self._carrier[node] = carrier
                 self.directory.learn(device)
+                if back:
+                    await self._tell(node, known=None)
+
+    def _claimed(self) -> list[NodeId]:
+        return [*self._links, *(node for nodes in self._carried.values() for node in nodes)]
 
     async def _open(self, neighbour: NodeId, envelope: Envelope) -> None:
         """Take in what a node says. Whoever forwards it answers for nothing in it, and is believed nothing:
@@ -348,6 +363,13 @@ class ControlPlane:
             _log.warning("certificate.refused", node=device.node, reason=str(error))
             return
         await self._desk.send(present, Certificate(certificate=pem))
+
+    async def _tell_points_of_revoked(self) -> None:
+        revoked = await trio.to_thread.run_sync(self._store.revoked, _now(), limiter=self._threads)
+        self.directory.set_revoked(revoked)
+        for node in self.directory.nodes():
+            if self.directory.role(node, _now()) == "point":
+                await self._tell(node, known=None)
 
     async def _tell_everybody(self) -> None:
         for node in self.directory.nodes():

@@ -68,12 +68,16 @@ class NewPublication(Request, frozen=True, kw_only=True):
 
 
 class Published(Answer, frozen=True, kw_only=True):
-    """What is published now. ``expires`` is when the first role in it does."""
+    """What is published now.
+
+    ``expires`` is when the first role in it does, ``people_expire`` the first that people sign.
+    """
 
     versions: dict[str, int]
     releases: int
     points: int
     expires: int
+    people_expire: int | None
     left_out: dict[str, str]
 
 

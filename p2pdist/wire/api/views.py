@@ -66,6 +66,7 @@ class Explanation(Answer, frozen=True, kw_only=True):
 class Status(Answer, frozen=True, kw_only=True):
     """The fleet at a glance.
 
+    ``withdrawn_bytes`` are of content that no signed release names; they are removed after some days.
     ``received`` are content bytes by receiver (``device``, ``point``) and kind of source;
     ``unattributed`` those of which it is not known who sent them; ``wasted`` what came in vain.
     ``problems`` are sentences for people; empty when all is well.
@@ -90,6 +91,7 @@ class Status(Answer, frozen=True, kw_only=True):
     wasted: dict[str, int]
     origin_sent_bytes: int
     disk_free_bytes: int
+    withdrawn_bytes: int
     problems: list[str]
 
 

@@ -43,6 +43,9 @@ class OffsetMismatch(UsageError):
 class Uploads:
     """The uploads of one server; each artifact takes one at a time.
 
+    Attributes:
+        directory: Where they grow, each under its info-hash.
+
     Args:
         damaged: The artifacts whose present file is not what was signed; they can be uploaded again.
     """
@@ -51,19 +54,43 @@ class Uploads:
         self._damaged = damaged
         self._home = home
         self._store = store
-        self._incoming = home.root / "incoming"
-        self._incoming.mkdir(parents=True, exist_ok=True)
+        self.directory = home.root / "incoming"
+        self.directory.mkdir(parents=True, exist_ok=True)
         self._busy: set[InfoHash] = set()
 
+    def part(self, info_hash: InfoHash) -> Path:
+        """Return where an upload grows."""
+        return self.directory / info_hash
+
+    @contextmanager
+    def claimed(self, info_hash: InfoHash) -> Iterator[None]:
+        """Keep uploads of an artifact away for as long as the block runs.
+
+        Raises:
+            Unavailable: one is under way.
+        """
+        if info_hash in self._busy:
+            raise Unavailable(f"{info_hash} is being uploaded already", hint="wait for the other upload")
+        self._busy.add(info_hash)
+        try:
+            yield
+        finally:
+            self._busy.discard(info_hash)
+
     async def state(self, info_hash: InfoHash) -> tuple[int, bool]:
-        """Return how many bytes are there, and whether it is whole and recorded."""
+        """Return how many bytes are there, and whether it is whole and recorded.
+
+        Whoever asks may be about to publish it: if no release names it any more, it is kept for longer.
+        """
         records = await self._store.read(content.list_artifacts)
         record = records.get(info_hash)
         if record is not None and not record.damage and info_hash not in self._damaged:
             size = await trio.to_thread.run_sync(_size, self._home.artifact(info_hash))
             if size == record.length:
+                if record.unnamed_since is not None:
+                    await self._store.write(content.keep_unnamed, info_hash)
                 return size, True
-        return await trio.to_thread.run_sync(_size, self._part(info_hash)), False
+        return await trio.to_thread.run_sync(_size, self.part(info_hash)), False
 
     async def receive(
         self,
@@ -94,7 +121,7 @@ class Uploads:
             TrustError: the whole has another hash; it was thrown away.
             Unavailable: the disk is full.
         """
-        with self._claimed(info_hash):
+        with self.claimed(info_hash):
             stored, complete = await self.state(info_hash)
             if complete:
                 return stored, True
@@ -109,8 +136,8 @@ class Uploads:
     async def _append(
         self, info_hash: InfoHash, chunks: AsyncIterator[bytes], stored: int, length: int
     ) -> int:
-        await trio.to_thread.run_sync(_check_space, self._incoming, length - stored)
-        file = await trio.to_thread.run_sync(_open, self._part(info_hash))
+        await trio.to_thread.run_sync(_check_space, self.directory, length - stored)
+        file = await trio.to_thread.run_sync(_open, self.part(info_hash))
         try:
             buffer = bytearray()
             checked = 0
@@ -124,7 +151,7 @@ class Uploads:
                     await trio.to_thread.run_sync(_write, file, bytes(buffer))
                     buffer.clear()
                     if checked >= _CHECK_SPACE_BYTES:
-                        await trio.to_thread.run_sync(_check_space, self._incoming, 0)
+                        await trio.to_thread.run_sync(_check_space, self.directory, 0)
                         checked = 0
             await trio.to_thread.run_sync(_write, file, bytes(buffer))
             return stored + len(buffer)
@@ -133,7 +160,7 @@ class Uploads:
                 await trio.to_thread.run_sync(_close, file)
 
     def _finish(self, info_hash: InfoHash, length: int, sha256: str, now: int) -> None:
-        part, path = self._part(info_hash), self._home.artifact(info_hash)
+        part, path = self.part(info_hash), self._home.artifact(info_hash)
         found = hash_content(part)
         if found != sha256:
             part.unlink()
@@ -154,19 +181,6 @@ class Uploads:
             sent_bytes=0,
         )
         self._store.write_now(content.put_artifact, record)
-
-    def _part(self, info_hash: InfoHash) -> Path:
-        return self._incoming / info_hash
-
-    @contextmanager
-    def _claimed(self, info_hash: InfoHash) -> Iterator[None]:
-        if info_hash in self._busy:
-            raise Unavailable(f"{info_hash} is being uploaded already", hint="wait for the other upload")
-        self._busy.add(info_hash)
-        try:
-            yield
-        finally:
-            self._busy.discard(info_hash)
 
 
 def _size(path: Path) -> int:
