@@ -72,6 +72,7 @@ LINKS_PENDING_MAX = 1_024  # accepted, not yet through the handshake
 # Swarm -------------------------------------------------------------------------------------------
 PEERS_PER_TORRENT_MAX = 64  # a site of 8 to 50 devices forms a full mesh; larger ones a random one
 CANDIDATES_MAX = 512  # sources considered in one decision
+ORIGIN_DEVICES_MAX = 4  # of a site whose point has no room: they share the WAN, a stuck one holds nobody up
 TORRENTS_ACTIVE_MAX = 256  # artifacts that one node seeds at once
 PIECE_BYTES_MIN = 64 * KIB
 PIECE_BYTES_MAX = 4 * MIB

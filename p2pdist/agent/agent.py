@@ -68,6 +68,7 @@ class Agent:
             case PieceRefused(info_hash=info_hash, piece=piece, source=source):
                 await self._piece_refused(info_hash, piece, str(source or "an unknown source"))
             case StorageFailed(info_hash=info_hash, reason=reason):
+                _log.warning("content.storage_failed", info_hash=info_hash, reason=reason)
                 self.deployer.storage_failed(info_hash, reason)
             case StrangerRefused(address=address, reason=reason):
                 self.deployer.refuse("stranger", address, reason)

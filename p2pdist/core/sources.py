@@ -7,6 +7,9 @@ The rules, in the order in which they are asked:
 3. Over the WAN only distribution points fetch: from the origin and from other distribution points.
 4. A device that is attached to the admin server directly, because no distribution point of its scope
    could be reached, fetches from the origin.
+5. While the distribution point of a site has no room for an artifact, a few devices of the site fetch it
+   from the origin, and the others from them. They are the first in an order of the origin's own, so that
+   not the whole site turns to the origin at once.
 
 Every decision carries its reason as a sentence for people. Whoever tracks a swarm (the admin server
 for the distribution points, a distribution point for its site) decides; the receiver may still refuse
@@ -33,7 +36,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
     ``site`` names what it shares a LAN with: the distribution point that carries it (a point's site is
     its own id), or the network of a device that is attached directly. ``role`` is what has been
-    verified, not what the node claims.
+    verified, not what the node claims. ``have`` is the fraction of the artifact that it holds. A member
+    with ``no_room`` wants the artifact and cannot hold it now.
     """
 
     node: NodeId
@@ -49,12 +53,18 @@ class Member(Place, frozen=True, kw_only=True):
     group: GroupPath
     complete: bool
     have: float
+    no_room: bool = False
 
 
 class SourceRules(msgspec.Struct, frozen=True, kw_only=True):
-    """The numbers in the rules. ``site_peers_max`` bounds the devices of its site that a node hears of."""
+    """The numbers in the rules.
+
+    ``site_peers_max`` bounds the devices of its site that a node hears of, ``origin_devices_max`` those
+    that fetch from the origin at once in place of their point.
+    """
 
     site_peers_max: int = limits.PEERS_PER_TORRENT_MAX
+    origin_devices_max: int = limits.ORIGIN_DEVICES_MAX
 
 
 def decide_sources(
@@ -75,11 +85,30 @@ def decide_sources(
     decided = [
         _candidate(member, False, f"same site, but {rules.site_peers_max} closer peers were taken")
         if member.node in farther
-        else _candidate(member, *verdict(receiver, member))
+        else _candidate(
+            member, *(_without_point(receiver, member, members, rules) or verdict(receiver, member))
+        )
         for member in others
     ]
     decided.sort(key=lambda candidate: (not candidate.taken, candidate.role, candidate.node))
     return tuple(decided[: limits.CANDIDATES_MAX])
+
+
+def _without_point(
+    receiver: Member, member: Member, members: Sequence[Member], rules: SourceRules
+) -> tuple[bool, str] | None:
+    """The verdict on *member* where somebody has no room for the artifact; None where nobody lacks it."""
+    if member.no_room:
+        return False, "it has no room for this artifact now"
+    if (receiver.role, member.role) != ("device", "origin"):
+        return None
+    if not any(m.role == "point" and m.site == receiver.site and m.no_room for m in members):
+        return None
+    site = [m for m in members if m.role == "device" and m.site == receiver.site]
+    site.sort(key=lambda m: affinity(member.node, m.node))
+    if receiver.node in [m.node for m in site[: rules.origin_devices_max]]:
+        return True, "the origin: the distribution point of this site has no room for this artifact"
+    return False, "the distribution point has no room, but other devices of this site fetch from the origin"
 
 
 def verdict(receiver: Place, source: Place) -> tuple[bool, str]:

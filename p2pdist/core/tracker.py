@@ -42,8 +42,10 @@ class Tracker:
                 self._leave(node, info_hash)
         for info_hash, presence in listed.items():
             members = self._swarms.setdefault(info_hash, {})
-            if node not in members and len(members) <= _INTRODUCED_MAX:
-                self._due |= dict.fromkeys((other, info_hash) for other in members)
+            known = members.get(node)
+            news = known is None or known.no_room != presence.no_room
+            if news and len(members) <= _INTRODUCED_MAX:
+                self._due |= dict.fromkeys((other, info_hash) for other in members if other != node)
             members[node] = _member(node, role, host, announce.port, site, group, presence)
             self._due[node, info_hash] = None
 
@@ -95,4 +97,5 @@ def _member(
         group=group,
         complete=presence.complete,
         have=presence.have / presence.pieces if presence.pieces else 0.0,
+        no_room=presence.no_room,
     )

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import msgspec
 import trio
 
+from p2pdist import limits
 from p2pdist.core.sources import crosses_wan
 from p2pdist.errors import P2PDistError, Unavailable
 from p2pdist.files import write_atomic
@@ -76,6 +77,7 @@ class Content:
         self._alternative = alternative
         self._on_change = on_change
         self._wanted: dict[InfoHash, _Wanted] = {}
+        self._no_room: frozenset[InfoHash] = frozenset()
         self._pending = trio.Event()
         self._joined = trio.Event()
 
@@ -110,6 +112,12 @@ class Content:
         """Look again at what is wanted and not joined: a link is up, or the disk has space."""
         self._pending.set()
 
+    def set_no_room(self, info_hashes: frozenset[InfoHash]) -> None:
+        """Say what this node should hold for others and cannot, for want of room: it is announced so."""
+        if info_hashes != self._no_room:
+            self._no_room = info_hashes
+            self._on_change()
+
     def wanted(self) -> Mapping[InfoHash, Release]:
         """Return every artifact that the node takes part in or is about to."""
         return {info_hash: wanted.release for info_hash, wanted in self._wanted.items()}
@@ -132,9 +140,11 @@ class Content:
     def presences(self) -> list[Presence]:
         """Return what to announce."""
         presences = []
+        lacking = set(self._no_room)
         for info_hash in self._wanted:
             statistics = self.statistics(info_hash)
-            if statistics is not None:
+            if statistics is not None and (statistics.complete or info_hash not in lacking):
+                lacking.discard(info_hash)
                 presences.append(
                     Presence(
                         info_hash=info_hash,
@@ -143,7 +153,11 @@ class Content:
                         complete=statistics.complete,
                     )
                 )
-        return presences
+        presences += [
+            Presence(info_hash=info_hash, have=0, pieces=0, complete=False, no_room=True)
+            for info_hash in sorted(lacking)
+        ]
+        return presences[: limits.TORRENTS_ACTIVE_MAX]
 
     def set_sources(self, sources: Sources) -> None:
         """Take in the tracker's decision; this node's own judgement comes on top."""

@@ -225,6 +225,7 @@ class Member:
         match frame:
             case Sources():
                 self.content.set_sources(frame)
+                await self._hooks.passing_frame(frame)
             case MetadataVersions():
                 self.metadata.offer(frame.versions)
                 await self._hooks.passing_frame(frame)

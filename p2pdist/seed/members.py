@@ -18,7 +18,7 @@ from p2pdist.core.scope import covers, grant_valid
 from p2pdist.core.sources import SourceRules
 from p2pdist.core.tracker import Tracker
 from p2pdist.errors import P2PDistError, TrustError, Unavailable
-from p2pdist.ids import InfoHash, NodeId
+from p2pdist.ids import GroupPath, InfoHash, NodeId
 from p2pdist.logs import get_logger
 from p2pdist.net.link import Link, RequestHandler, serve_links
 from p2pdist.node.member import Member
@@ -27,8 +27,10 @@ from p2pdist.wire.frames import (
     Announce,
     AnyFrame,
     Attached,
+    Candidate,
     ContentRefused,
     MetadataVersions,
+    Presence,
     Routed,
     Sources,
 )
@@ -43,6 +45,8 @@ from p2pdist.wire.requests import (
 )
 
 _log = get_logger()
+
+_OWN_HOST = "0.0.0.0"  # each device is told the address at which it reaches this point
 
 
 class Members:
@@ -59,6 +63,7 @@ class Members:
         self._links: dict[NodeId, Link] = {}
         self._tracker = Tracker(SourceRules())
         self._refused: dict[InfoHash, ContentRefused] = {}
+        self._origins: dict[InfoHash, Candidate] = {}
 
     @property
     def count(self) -> int:
@@ -109,6 +114,8 @@ class Members:
                     _send(link, frame)
             case MetadataVersions():
                 self.tell_all(frame)
+            case Sources():
+                self._introduce_origin(frame)
             case _:
                 _log.warning("frame.unexpected", frame=type(frame).__name__)
 
@@ -127,15 +134,34 @@ class Members:
                 _send(link, frame)
 
     def announce_self(self, announce: Announce) -> None:
-        """Take part in the tracker as this site's point, and tell the devices for which that is news."""
+        """Take part in the tracker as this site's point, let the origin in where there is no room, and tell
+        the devices for which that is news."""
+        origin_node = self._member.home.enrolment.server_node
+        lacking = [InfoHash(presence.info_hash) for presence in announce.artifacts if presence.no_room]
+        self._origins = {
+            info_hash: self._origins[info_hash] for info_hash in lacking if info_hash in self._origins
+        }
         self._tracker.announce(
             self._member.node,
             role="point",
-            host="0.0.0.0",  # each device is told the address at which it reaches this point
+            host=_OWN_HOST,
             site=self._member.node,
             group=self._member.group,
             announce=announce,
         )
+        if self._origins:
+            origin = next(iter(self._origins.values()))
+            served = [Presence(info_hash=h, have=1, pieces=1, complete=True) for h in self._origins]
+            self._tracker.announce(
+                origin_node,
+                role="origin",
+                host=origin.host,
+                site="origin",
+                group=GroupPath("/"),
+                announce=Announce(role="origin", port=origin.port, artifacts=served),
+            )
+        else:
+            self._tracker.forget(origin_node)
         self._send_decisions()
 
     def accepted(self, info_hash: InfoHash) -> None:
@@ -221,6 +247,16 @@ class Members:
                 self._on_wanted(info_hash)
             if info_hash in self._refused and not presence.complete:
                 _send(link, self._refused[info_hash])
+
+    def _introduce_origin(self, sources: Sources) -> None:
+        """Learn where the origin serves an artifact: where this point has no room, its devices go there."""
+        taken = [c for c in sources.candidates if c.role == "origin" and c.taken]
+        self._origins.pop(InfoHash(sources.info_hash), None)
+        self._origins |= {InfoHash(sources.info_hash): origin for origin in taken}
+        member = self._member
+        self.announce_self(
+            Announce(role="point", port=member.swarm.port, artifacts=member.content.presences())
+        )
 
     def _send_decisions(self) -> None:
         for receiver, sources in self._tracker.poll():

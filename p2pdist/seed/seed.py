@@ -15,8 +15,8 @@ from p2pdist.node.config import SeedConfig
 from p2pdist.node.home import Home
 from p2pdist.node.program import notify_ready
 from p2pdist.seed.members import Members
-from p2pdist.seed.stock import Stock
-from p2pdist.swarm.session import ArtifactFinished, SwarmEvent
+from p2pdist.seed.stock import Situation, Stock
+from p2pdist.swarm.session import ArtifactFinished, StorageFailed, SwarmEvent
 from p2pdist.trust.catalog import Catalog
 from p2pdist.wire.frames import Announce, AnyFrame, ContentRefused
 from p2pdist.wire.messages import DesiredState
@@ -41,14 +41,15 @@ class Seed(Agent):
         """Bring the stock to what the scope needs now."""
         await super().state_changed(desired, catalog)
         await self.members.cut_revoked()
-        if catalog is not None:
-            await self.stock.follow(desired, catalog, self.members.grant(), self.deployer.needed())
+        self.stock.look()
 
     async def content_event(self, event: SwarmEvent) -> None:
-        """An artifact that is complete here is good, whatever was said against its sources."""
+        """What is complete is good, whatever was said against its sources; a disk that fails may be full."""
         await super().content_event(event)
         if isinstance(event, ArtifactFinished):
             self.members.accepted(event.info_hash)
+        if isinstance(event, StorageFailed):
+            self.stock.look()
 
     async def content_refused(self, frame: ContentRefused) -> None:
         """A source of ours serves bad bytes: the devices that wait for them should know why."""
@@ -62,6 +63,15 @@ class Seed(Agent):
     def announced(self, announce: Announce) -> None:
         """The devices of this point hear at once what it has to offer."""
         self.members.announce_self(announce)
+
+    def situation(self) -> Situation | None:
+        """Return what decides on the stock now; None while nothing is known."""
+        desired, catalog = self.member.desired, self.member.metadata.catalog
+        if desired is None or catalog is None:
+            return None
+        return Situation(
+            desired=desired, catalog=catalog, grant=self.members.grant(), own=self.deployer.needed()
+        )
 
     def keeps(self, info_hash: InfoHash) -> bool:
         """Whether the stock needs an artifact that the point itself no longer does."""
@@ -85,7 +95,9 @@ async def open_seed(home: Home, config: SeedConfig) -> AsyncIterator[Seed]:
     """
     seed = Seed()
     async with open_agent(seed, home, config, role="point", keeps=seed.keeps):
-        seed.stock = Stock(home, seed.member.content, quota_bytes=config.point.quota_bytes)
+        seed.stock = Stock(
+            home, seed.member.content, quota_bytes=config.point.quota_bytes, situation=seed.situation
+        )
         seed.members = Members(seed.member, on_wanted=seed.stock.used)
         yield seed
 
@@ -102,6 +114,7 @@ async def serve_seed(
             partial(seed.members.serve, host=config.point.host, port=config.point.port)
         )
         nursery.start_soon(seed.deployer.run)
+        nursery.start_soon(seed.stock.run)
         nursery.start_soon(seed.member.run)
         task_status.started(address)
 

@@ -6,14 +6,17 @@ there is; :func:`p2pdist.core.storage.plan_storage` decides; here it is carried 
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import trio
 
 from p2pdist import limits
-from p2pdist.core.storage import Held, plan_storage
+from p2pdist.core.storage import Held, StoragePlan, plan_storage
 from p2pdist.ids import InfoHash, TargetPath
 from p2pdist.logs import get_logger
 from p2pdist.node.content import Content
@@ -24,6 +27,23 @@ from p2pdist.wire.messages import DesiredState
 _log = get_logger()
 
 _RESERVE_BYTES = 1 * limits.GIB  # left free on the disk, or a twentieth of a small one
+_AGAIN_FIRST_S, _AGAIN_MAX_S = 2.0, 120.0
+
+
+class Situation(msgspec.Struct, frozen=True, kw_only=True):
+    """What decides on a point's disk.
+
+    Attributes:
+        desired: The admin server's wishes.
+        catalog: What is signed; a target that is not in it is not held.
+        grant: This point's valid grant; without one it holds nothing for others.
+        own: Artifacts that the point itself installs; they are never evicted here.
+    """
+
+    desired: DesiredState
+    catalog: Catalog
+    grant: SeedGrant | None
+    own: frozenset[InfoHash]
 
 
 class Stock:
@@ -31,12 +51,22 @@ class Stock:
 
     Args:
         quota_bytes: The configuration's limit; the grant's applies too, the lower counts; 0 is none.
+        situation: Returns what counts now; None while nothing is known.
     """
 
-    def __init__(self, home: Home, content: Content, *, quota_bytes: int) -> None:
+    def __init__(
+        self,
+        home: Home,
+        content: Content,
+        *,
+        quota_bytes: int,
+        situation: Callable[[], Situation | None],
+    ) -> None:
         self._home = home
         self._content = content
         self._quota_bytes = quota_bytes
+        self._situation = situation
+        self._due = trio.Event()
         self._used: dict[InfoHash, int] = {}
         self._needed: frozenset[InfoHash] = frozenset()
         self.refused: dict[InfoHash, str] = {}
@@ -49,44 +79,67 @@ class Stock:
         """A device asked for this artifact just now."""
         self._used[info_hash] = int(time.time())
 
-    async def follow(
-        self, desired: DesiredState, catalog: Catalog, grant: SeedGrant | None, own: frozenset[InfoHash]
-    ) -> None:
-        """Bring the disk to what is wanted now.
+    def look(self) -> None:
+        """The situation or the disk has changed: :meth:`run` looks at both again."""
+        self._due.set()
 
-        Args:
-            desired: The admin server's wishes.
-            catalog: What is signed; a target that is not in it is not held.
-            grant: This point's valid grant; without one it holds nothing for others.
-            own: Artifacts that the point itself installs; they are never evicted here.
+    async def run(self) -> None:
+        """Bring the disk to what is wanted, whenever that changes, until cancelled.
+
+        Nothing says when a disk has room again: while something is refused for want of it, the disk is
+        looked at again by itself, more and more rarely.
         """
+        again_s = _AGAIN_FIRST_S
+        while True:
+            with trio.move_on_after(again_s if self.refused else math.inf) as scope:
+                await self._due.wait()
+            again_s = min(_AGAIN_MAX_S, again_s * 2) if scope.cancelled_caught else _AGAIN_FIRST_S
+            self._due = trio.Event()
+            situation = self._situation()
+            if situation is not None:
+                await self._follow(situation)
+
+    async def _follow(self, situation: Situation) -> None:
+        catalog, own = situation.catalog, situation.own
         releases = {InfoHash(r.info_hash): r for r in catalog.releases.values()}
-        needed = self._releases(desired.prefetch, catalog) if grant is not None else []
-        keep = self._releases(desired.keep, catalog) if grant is not None else []
+        granted = situation.grant is not None
+        needed = self._releases(situation.desired.prefetch, catalog) if granted else []
+        keep = self._releases(situation.desired.keep, catalog) if granted else []
         await self._drop_unsigned(releases, own)
-        room = await trio.to_thread.run_sync(_room_bytes, self._home.artifacts)
-        quotas = [q for q in (self._quota_bytes, grant.disk_bytes if grant else 0, room) if q]
-        plan = plan_storage(
-            needed=[(r.info_hash, r.length) for r in needed],
-            keep=[r.info_hash for r in keep],
-            held=self._held(releases, own),
-            quota_bytes=min(quotas),
-        )
+        plan = await self._plan(situation, needed, keep, self._held(releases, own))
+        for info_hash, reason in plan.refused.items():
+            if info_hash not in self.refused:
+                _log.warning("stock.no_room", target=releases[info_hash].target, reason=reason)
+        for info_hash in self.refused:
+            if info_hash in releases and info_hash not in plan.refused:
+                _log.info("stock.has_room", target=releases[info_hash].target)
         self.refused = dict(plan.refused)
         self._needed = frozenset(r.info_hash for r in (*needed, *keep)) - frozenset(plan.refused)
-        for info_hash, reason in plan.refused.items():
-            _log.warning("stock.no_room", target=releases[info_hash].target, reason=reason)
-        for info_hash in plan.evict:
-            _log.info("stock.evicted", info_hash=info_hash)
+        leaving = dict.fromkeys([*plan.evict, *(h for h in plan.refused if h not in own)])
+        for info_hash in leaving:
+            if info_hash in plan.evict:
+                _log.info("stock.evicted", info_hash=info_hash)
             self._used.pop(info_hash, None)
             await self._content.drop(info_hash, delete=True)
-        evicted = set(plan.evict)
+        self._content.set_no_room(frozenset(plan.refused))
         for release in (*needed, *keep):
-            if release.info_hash not in evicted and release.info_hash not in plan.refused:
+            if release.info_hash not in leaving and release.info_hash not in plan.refused:
                 self._content.want(release)
         for info_hash, release in releases.items():
-            if info_hash not in evicted and self._home.artifact(info_hash).exists() and grant is not None:
+            if info_hash not in leaving and self._home.artifact(info_hash).exists() and granted:
                 self._content.want(release)
+
+    async def _plan(
+        self, situation: Situation, needed: list[Release], keep: list[Release], held: list[Held]
+    ) -> StoragePlan:
+        room = await trio.to_thread.run_sync(_room_bytes, self._home.artifacts)
+        granted = situation.grant.disk_bytes if situation.grant is not None else 0
+        return plan_storage(
+            needed=[(r.info_hash, r.length) for r in needed],
+            keep=[r.info_hash for r in keep],
+            held=held,
+            quota_bytes=min(quota for quota in (self._quota_bytes, granted, room) if quota),
+        )
 
     async def _drop_unsigned(self, releases: dict[InfoHash, Release], own: frozenset[InfoHash]) -> None:
         """What is no longer signed is of no use to anybody."""

@@ -32,12 +32,14 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
     """One artifact that a node holds, wholly or in part, or wants.
 
     ``have`` and ``pieces`` count pieces. ``complete`` is true once everything is there and verified.
+    With ``no_room`` the node wants it, but cannot hold it now: it neither fetches nor serves it.
     """
 
     info_hash: InfoHashText
     have: Count
     pieces: Count
     complete: bool
+    no_room: bool = False
 
 
 class Announce(Frame, frozen=True, kw_only=True, tag="announce"):

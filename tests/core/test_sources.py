@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,6 +31,10 @@ BERLIN_DEVICES = [member(10 + n, "device", "berlin") for n in range(3)]
 PARIS_DEVICE = member(20, "device", "paris")
 STRAY = member(30, "device", "direct:198.51.100.0/24")
 EVERYBODY = [ORIGIN, BERLIN, PARIS, *BERLIN_DEVICES, PARIS_DEVICE, STRAY]
+
+
+def without_room(point: Member) -> Member:
+    return msgspec.structs.replace(point, no_room=True)
 
 
 def taken(receiver: Member) -> set[NodeId]:
@@ -63,6 +68,36 @@ def test_a_point_fetches_from_the_origin_the_other_points_and_its_own_site() -> 
 def test_a_device_without_any_point_falls_back_to_the_origin() -> None:
     assert taken(STRAY) == {ORIGIN.node}
     assert "no distribution point" in about(STRAY, ORIGIN).reason
+
+
+def test_while_its_point_has_no_room_a_device_fetches_from_the_origin_with_the_reason() -> None:
+    decided = decide_sources(BERLIN_DEVICES[0], [ORIGIN, without_room(BERLIN), *BERLIN_DEVICES])
+    reasons = {c.node: c.reason for c in decided if c.taken}
+    assert set(reasons) == {ORIGIN.node, BERLIN_DEVICES[1].node, BERLIN_DEVICES[2].node}
+    assert "has no room" in reasons[ORIGIN.node]
+    assert "no room" in next(c.reason for c in decided if c.node == BERLIN.node)
+
+
+def test_a_device_of_another_site_gains_nothing_from_a_point_without_room() -> None:
+    members = [ORIGIN, without_room(BERLIN), PARIS, PARIS_DEVICE]
+    assert {c.node for c in decide_sources(PARIS_DEVICE, members) if c.taken} == {PARIS.node}
+
+
+def test_a_point_does_not_fetch_from_another_one_that_has_no_room() -> None:
+    decided = decide_sources(PARIS, [ORIGIN, without_room(BERLIN), PARIS])
+    assert {c.node for c in decided if c.taken} == {ORIGIN.node}
+
+
+@given(st.integers(0, 20))
+def test_only_a_few_devices_of_a_site_without_room_turn_to_the_origin_and_never_none(count: int) -> None:
+    site = [member(100 + n, "device", "berlin") for n in range(count)]
+    members = [ORIGIN, without_room(BERLIN), *site]
+    fetchers = [
+        device
+        for device in site
+        if any(c.node == ORIGIN.node and c.taken for c in decide_sources(device, members))
+    ]
+    assert len(fetchers) == min(count, SourceRules().origin_devices_max)
 
 
 def test_a_crowded_site_is_a_mesh_of_bounded_degree() -> None:

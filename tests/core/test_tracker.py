@@ -12,9 +12,14 @@ POINT, ONE, TWO = (node_id_of(bytes([n]) * 32) for n in (1, 2, 3))
 
 
 def announce(
-    tracker: Tracker, node: NodeId, role: Role = "device", hashes: tuple[InfoHash, ...] = (HASH,)
+    tracker: Tracker,
+    node: NodeId,
+    role: Role = "device",
+    hashes: tuple[InfoHash, ...] = (HASH,),
+    *,
+    no_room: bool = False,
 ) -> None:
-    presences = [Presence(info_hash=h, have=0, pieces=10, complete=False) for h in hashes]
+    presences = [Presence(info_hash=h, have=0, pieces=10, complete=False, no_room=no_room) for h in hashes]
     tracker.announce(
         node,
         role=role,
@@ -100,3 +105,14 @@ def test_a_role_that_a_node_claims_is_not_believed() -> None:
         ),
     )
     assert [m.role for m in tracker.members(HASH)] == ["device"]
+
+
+def test_everybody_hears_when_a_point_has_no_room_and_when_it_has_again() -> None:
+    tracker = Tracker()
+    announce(tracker, POINT, "point")
+    announce(tracker, ONE)
+    tracker.poll()
+    announce(tracker, POINT, "point", no_room=True)
+    assert [(node, s.candidates[0].taken) for node, s in tracker.poll() if node == ONE] == [(ONE, False)]
+    announce(tracker, POINT, "point")
+    assert [(node, s.candidates[0].taken) for node, s in tracker.poll() if node == ONE] == [(ONE, True)]

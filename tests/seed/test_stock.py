@@ -1,0 +1,169 @@
+"""What a distribution point does about its disk."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import trio
+import trio.testing
+
+from p2pdist.ids import ChannelName, GroupPath, InfoHash, ProductName, TargetPath, node_id_of
+from p2pdist.seed.stock import Situation, Stock
+from p2pdist.trust.catalog import Catalog, FileRecipe, Release, SeedGrant
+from p2pdist.wire.messages import DesiredState
+
+MIB = 1 << 20
+HASH = InfoHash("a" * 64)
+TARGET = TargetPath("stable/app/1/f")
+
+
+class Usage(NamedTuple):
+    total: int
+    used: int
+    free: int
+
+
+class Disk:
+    """What the operating system says of the disk; a test changes it."""
+
+    def __init__(self) -> None:
+        self.free = 0
+        self.looked_at: list[float] = []
+        self._looked = trio.Event()
+
+    async def until_looked_at(self, times: int) -> None:
+        while len(self.looked_at) < times:
+            await self._looked.wait()
+
+    def _note(self) -> None:
+        self.looked_at.append(trio.current_time())
+        self._looked.set()
+        self._looked = trio.Event()
+
+    def usage(self, _path: Path) -> Usage:
+        trio.from_thread.run_sync(self._note)
+        return Usage(100 * MIB, 100 * MIB - self.free, self.free)
+
+
+class Contents:
+    """The content plane as the stock sees it."""
+
+    def __init__(self) -> None:
+        self.wanted: set[InfoHash] = set()
+        self.no_room: frozenset[InfoHash] = frozenset()
+        self.changed = trio.Event()
+
+    def want(self, release: Release) -> None:
+        self.wanted.add(release.info_hash)
+        self._changes()
+
+    async def drop(self, info_hash: InfoHash, *, delete: bool) -> None:
+        assert delete
+        self.wanted.discard(info_hash)
+        self._changes()
+
+    def set_no_room(self, info_hashes: frozenset[InfoHash]) -> None:
+        if info_hashes != self.no_room:
+            self.no_room = info_hashes
+            self._changes()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            await self.changed.wait()
+
+    def _changes(self) -> None:
+        self.changed.set()
+        self.changed = trio.Event()
+
+
+class Home:
+    """A node's directory, as far as artifacts go."""
+
+    def __init__(self, artifacts: Path) -> None:
+        self.artifacts = artifacts
+
+    def artifact(self, info_hash: InfoHash) -> Path:
+        return self.artifacts / info_hash
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    disk = Disk()
+    monkeypatch.setattr(shutil, "disk_usage", disk.usage)
+    return disk
+
+
+def situation(*, prefetch: tuple[TargetPath, ...] = (TARGET,)) -> Situation:
+    release = Release(
+        target=TARGET,
+        channel=ChannelName("stable"),
+        product=ProductName("app"),
+        version="1",
+        sequence=1,
+        platform="any",
+        length=10 * MIB,
+        sha256="0" * 64,
+        info_hash=HASH,
+        recipe=FileRecipe(path="/etc/x"),
+    )
+    grant = SeedGrant(
+        node=node_id_of(b"p" * 32), duties=("seed",), scope=GroupPath("/"), addresses=(), expires=2**33
+    )
+    catalog = Catalog(
+        releases={TARGET: release}, grants={grant.node: grant}, channels=(), versions={}, expires=2**33
+    )
+    desired = DesiredState(revision=1, group="/", swarms=[], deployments=[], prefetch=list(prefetch))
+    return Situation(desired=desired, catalog=catalog, grant=grant, own=frozenset())
+
+
+def stock_of(tmp_path: Path, content: Any) -> Stock:
+    home: Any = Home(tmp_path)
+    return Stock(home, content, quota_bytes=0, situation=situation)
+
+
+async def test_what_did_not_fit_is_fetched_when_the_disk_has_room_again_although_nobody_says_so(
+    tmp_path: Path, disk: Disk, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    content = Contents()
+    stock = stock_of(tmp_path, content)
+    nursery.start_soon(stock.run)
+    stock.look()
+    await content.until(lambda: content.no_room == {HASH})
+    assert not stock.needs(HASH)
+    assert not content.wanted
+    disk.free = 50 * MIB
+    await content.until(lambda: content.wanted == {HASH})
+    assert content.no_room == frozenset()
+    assert stock.needs(HASH)
+
+
+async def test_a_disk_that_stays_full_is_looked_at_more_and_more_rarely(
+    tmp_path: Path, disk: Disk, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    stock = stock_of(tmp_path, Contents())
+    nursery.start_soon(stock.run)
+    stock.look()
+    await disk.until_looked_at(12)
+    gaps = [round(after - before) for before, after in zip(disk.looked_at, disk.looked_at[1:], strict=False)]
+    assert gaps[:4] == [2, 4, 8, 16]
+    assert gaps[8:11] == [120, 120, 120]
+
+
+async def test_an_artifact_whose_disk_fills_up_while_it_is_fetched_makes_room_and_is_taken_up_again(
+    tmp_path: Path, disk: Disk, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    content = Contents()
+    stock = stock_of(tmp_path, content)
+    disk.free = 50 * MIB
+    nursery.start_soon(stock.run)
+    stock.look()
+    await content.until(lambda: content.wanted == {HASH})
+    disk.free = 0
+    stock.look()  # the swarm says that a write failed
+    await content.until(lambda: content.no_room == {HASH} and not content.wanted)
+    disk.free = 50 * MIB
+    await content.until(lambda: content.wanted == {HASH} and not content.no_room)
