@@ -50,6 +50,13 @@ def points_for(
     return ()
 
 
+def is_nearest(scope: GroupPath, group: GroupPath, scopes: Iterable[GroupPath]) -> bool:
+    """Whether points with *scope* serve *group* where there are points with *scopes*, too."""
+    if not covers(scope, group):
+        return False
+    return not any(other != scope and covers(scope, other) and covers(other, group) for other in scopes)
+
+
 def preferred_points(device: NodeId, points: Iterable[SeedGrant]) -> tuple[SeedGrant, ...]:
     """Order alternative points for one device, so that devices spread evenly and each has its own order.
 

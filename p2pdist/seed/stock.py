@@ -122,7 +122,7 @@ class Stock:
             self._used.pop(info_hash, None)
             await self._content.drop(info_hash, delete=True)
         self._content.set_no_room(frozenset(plan.refused))
-        for release in (*needed, *keep):
+        for release in needed:
             if release.info_hash not in leaving and release.info_hash not in plan.refused:
                 self._content.want(release)
         for info_hash, release in releases.items():

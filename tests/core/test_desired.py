@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from p2pdist.core.desired import Order, Wishes, wishes_for
+from p2pdist.core.scope import covers, points_for
 from p2pdist.ids import (
     ChannelName,
     FleetName,
@@ -21,14 +25,17 @@ def order(number: int, target: str, group: str) -> Order:
     return Order(id=f"d{number}", target=TargetPath(target), group=GroupPath(group), number=number)
 
 
-def release(target: str, platform: str) -> Release:
+def release(
+    target: str, platform: str = "any", *, sequence: int = 1, rollback_from: int | None = None
+) -> Release:
     channel, product, version, _ = target.split("/")
     return Release(
         target=TargetPath(target),
         channel=ChannelName(channel),
         product=ProductName(product),
         version=version,
-        sequence=1,
+        sequence=sequence,
+        rollback_from=rollback_from,
         platform=platform,
         length=1,
         sha256="0" * 64,
@@ -38,15 +45,21 @@ def release(target: str, platform: str) -> Release:
 
 
 def wishes(
-    group: str, *orders: Order, grant: SeedGrant | None = None, releases: tuple[Release, ...] = ()
+    group: str,
+    *orders: Order,
+    grant: SeedGrant | None = None,
+    releases: tuple[Release, ...] = (),
+    scopes: tuple[str, ...] = (),
+    platform: str = "linux-x86_64",
 ) -> Wishes:
     return wishes_for(
         fleet=ACME,
         group=GroupPath(group),
-        platform="linux-x86_64",
+        platform=platform,
         grant=grant,
         orders=orders,
         releases={r.target: r for r in releases},
+        scopes=[GroupPath(scope) for scope in scopes],
     )
 
 
@@ -102,3 +115,76 @@ def test_a_point_prefetches_what_any_device_of_its_scope_needs_newest_first() ->
 
 def test_a_device_without_a_grant_prefetches_nothing() -> None:
     assert wishes("/", order(1, "stable/app/1/f", "/")).prefetch == ()
+
+
+def test_a_point_leaves_to_a_nearer_point_what_only_its_devices_need() -> None:
+    orders = (order(1, "stable/app/1/f", "/emea/berlin"), order(2, "stable/tool/1/f", "/emea"))
+    found = wishes("/", *orders, grant=seed_grant("/emea"), scopes=("/emea", "/emea/berlin"))
+    assert found.prefetch == ("stable/tool/1/f",)
+    alternative = wishes("/", *orders, grant=seed_grant("/emea"), scopes=("/emea", "/apac"))
+    assert set(alternative.prefetch) == {"stable/app/1/f", "stable/tool/1/f"}
+
+
+def test_a_point_keeps_the_deployment_that_a_newer_one_replaces_and_does_not_fetch_it() -> None:
+    releases = tuple(release(f"stable/app/{n}/f", sequence=n) for n in (1, 2))
+    orders = [order(n, f"stable/app/{n}/f", "/emea") for n in (1, 2)]
+    found = wishes("/", *orders, grant=seed_grant("/emea"), releases=releases)
+    assert (found.prefetch, found.keep) == (("stable/app/2/f",), ("stable/app/1/f",))
+
+
+def test_a_deployment_that_reaches_more_devices_than_the_newer_one_is_still_fetched() -> None:
+    releases = tuple(release(f"stable/app/{n}/f", sequence=n) for n in (1, 2))
+    orders = (order(1, "stable/app/1/f", "/emea"), order(2, "stable/app/2/f", "/emea/berlin"))
+    found = wishes("/", *orders, grant=seed_grant("/emea"), releases=releases)
+    assert set(found.prefetch) == {"stable/app/1/f", "stable/app/2/f"}
+
+
+def test_a_point_keeps_the_release_below_the_deployed_one_and_signed_ways_back() -> None:
+    releases = (
+        release("stable/app/1/f", sequence=1),
+        release("stable/app/2/back", sequence=2, rollback_from=9),
+        release("stable/app/3/f", sequence=3),
+        release("stable/app/4/f", sequence=4),
+        release("stable/other/3/f", sequence=3),
+    )
+    found = wishes("/", order(1, "stable/app/4/f", "/emea"), grant=seed_grant("/emea"), releases=releases)
+    assert found.keep == ("stable/app/3/f", "stable/app/2/back")
+
+
+GROUPS = ("/", "/a", "/a/b", "/a/b/c", "/d")
+PLATFORMS = ("any", "linux", "linux-x86_64", "linux-aarch64")
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("123456"), st.sampled_from(GROUPS)), max_size=6),
+    st.lists(st.sampled_from(PLATFORMS), min_size=6, max_size=6),
+    st.lists(st.sampled_from(GROUPS), min_size=1, max_size=3),
+    st.integers(0, 6),
+)
+def test_a_point_prefetches_what_devices_get_whose_nearest_point_it_is_and_nothing_for_others(
+    ordered: list[tuple[str, str]], platforms: list[str], scopes: list[str], signed: int
+) -> None:
+    orders = [order(n, f"stable/app/{version}/f", group) for n, (version, group) in enumerate(ordered)]
+    releases = tuple(
+        release(f"stable/app/{n + 1}/f", platforms[n], sequence=n + 1) for n in range(6) if n < signed
+    )
+    grant = seed_grant(scopes[0])
+    found = wishes("/points", *orders, grant=grant, releases=releases, scopes=tuple(scopes))
+    others = [
+        SeedGrant(
+            node=node_id_of(bytes([n]) * 32),
+            duties=("seed",),
+            scope=GroupPath(scope),
+            addresses=(),
+            expires=2**33,
+        )
+        for n, scope in enumerate(scopes[1:])
+    ]
+    served = [GroupPath(g) for g in GROUPS if grant in points_for(GroupPath(g), [grant, *others], 0)]
+    for group in served:
+        for platform in ("linux-x86_64", "linux-aarch64", "windows-x86_64"):
+            device = wishes(group, *orders, releases=releases, platform=platform)
+            assert set(targets(device)) <= set(found.prefetch)
+    reaching = {o.target for o in orders if any(covers(o.group, group) for group in served)}
+    assert set(found.prefetch) <= reaching
+    assert not set(found.keep) & set(found.prefetch)

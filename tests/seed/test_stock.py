@@ -56,6 +56,7 @@ class Contents:
         self.wanted: set[InfoHash] = set()
         self.no_room: frozenset[InfoHash] = frozenset()
         self.changed = trio.Event()
+        self.told = 0
 
     def want(self, release: Release) -> None:
         self.wanted.add(release.info_hash)
@@ -67,9 +68,9 @@ class Contents:
         self._changes()
 
     def set_no_room(self, info_hashes: frozenset[InfoHash]) -> None:
-        if info_hashes != self.no_room:
-            self.no_room = info_hashes
-            self._changes()
+        self.told += 1
+        self.no_room = info_hashes
+        self._changes()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -97,7 +98,9 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     return disk
 
 
-def situation(*, prefetch: tuple[TargetPath, ...] = (TARGET,)) -> Situation:
+def situation(
+    *, prefetch: tuple[TargetPath, ...] = (TARGET,), keep: tuple[TargetPath, ...] = ()
+) -> Situation:
     release = Release(
         target=TARGET,
         channel=ChannelName("stable"),
@@ -116,13 +119,15 @@ def situation(*, prefetch: tuple[TargetPath, ...] = (TARGET,)) -> Situation:
     catalog = Catalog(
         releases={TARGET: release}, grants={grant.node: grant}, channels=(), versions={}, expires=2**33
     )
-    desired = DesiredState(revision=1, group="/", swarms=[], deployments=[], prefetch=list(prefetch))
+    desired = DesiredState(
+        revision=1, group="/", swarms=[], deployments=[], prefetch=list(prefetch), keep=list(keep)
+    )
     return Situation(desired=desired, catalog=catalog, grant=grant, own=frozenset())
 
 
-def stock_of(tmp_path: Path, content: Any) -> Stock:
+def stock_of(tmp_path: Path, content: Any, current: Callable[[], Situation] = situation) -> Stock:
     home: Any = Home(tmp_path)
-    return Stock(home, content, quota_bytes=0, situation=situation)
+    return Stock(home, content, quota_bytes=0, situation=current)
 
 
 async def test_what_did_not_fit_is_fetched_when_the_disk_has_room_again_although_nobody_says_so(
@@ -167,3 +172,18 @@ async def test_an_artifact_whose_disk_fills_up_while_it_is_fetched_makes_room_an
     await content.until(lambda: content.no_room == {HASH} and not content.wanted)
     disk.free = 50 * MIB
     await content.until(lambda: content.wanted == {HASH} and not content.no_room)
+
+
+async def test_what_is_to_be_kept_is_not_fetched_but_served_when_it_is_there(
+    tmp_path: Path, disk: Disk, nursery: trio.Nursery
+) -> None:
+    disk.free = 50 * MIB
+    content = Contents()
+    stock = stock_of(tmp_path, content, lambda: situation(prefetch=(), keep=(TARGET,)))
+    nursery.start_soon(stock.run)
+    stock.look()
+    await content.until(lambda: content.told == 1)
+    assert not content.wanted
+    (tmp_path / HASH).touch()
+    stock.look()
+    await content.until(lambda: content.wanted == {HASH})

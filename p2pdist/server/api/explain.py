@@ -114,6 +114,7 @@ async def _gather(api: Api, device: DeviceRecord, release: Release, now: int) ->
             grant=api.grants.get(device.node) if point else None,
             orders=orders,
             releases=api.releases,
+            scopes={other.scope for node, other in api.grants.items() if api.is_point(node, now)},
         ),
         point=point,
     )

@@ -129,12 +129,14 @@ class Directory:
             swarms=list(wishes.swarms),
             deployments=list(wishes.deployments),
             prefetch=list(wishes.prefetch),
+            keep=list(wishes.keep),
             revoked=self._revoked_below(grant.scope) if grant is not None else [],
             rates=self._rates_for(device.group),
             heartbeat_s=self._heartbeat_s,
         )
 
     def _wishes(self, device: Device, now: int) -> Wishes:
+        grants = self.catalog.grants.values() if self.catalog is not None else ()
         return wishes_for(
             fleet=self._fleet,
             group=device.group,
@@ -142,6 +144,7 @@ class Directory:
             grant=self.grant(device.node, now),
             orders=self._orders,
             releases=self.catalog.releases if self.catalog is not None else {},
+            scopes={grant.scope for grant in grants if grant_valid(grant, "seed", now)},
         )
 
     def _revoked_below(self, scope: GroupPath) -> list[str]:
