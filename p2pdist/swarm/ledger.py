@@ -77,7 +77,7 @@ class Ledger:
         self._piece_bytes = piece_bytes
         self._block_bytes = block_bytes
         self._open: dict[int, dict[int, _Senders]] = {}
-        self._late: set[tuple[int, int]] = set()
+        self._late: dict[tuple[int, int], tuple[PeerId, ...]] = {}
         self._in_doubt: dict[int, frozenset[PeerId]] = {}
         self._received: dict[PeerId, int] = {}
         self._sent: dict[PeerId, int] = {}
@@ -94,6 +94,9 @@ class Ledger:
 
     def request_dropped(self, peer: PeerId, piece: int, block: int) -> None:
         """A peer has refused to send a block that it was asked for."""
+        if peer in self._late.get((piece, block), ()):
+            self._settle(piece, block, tuple(p for p in self._late[piece, block] if p != peer))
+            return
         before = self._open.get(piece, {}).get(block)
         if before and not before.certain and peer in before.peers and len(before.peers) > 1:
             remaining = tuple(other for other in before.peers if other != peer)
@@ -102,8 +105,7 @@ class Ledger:
     def block_received(self, peer: PeerId, piece: int, block: int) -> None:
         """A block has been written, and came from this peer."""
         if (piece, block) in self._late:
-            self._late.remove((piece, block))
-            self._credit(peer, piece, block)
+            self._settle(piece, block, (peer,))
         elif piece in self._open:
             self._open[piece][block] = _Senders((peer,), certain=True)
 
@@ -114,10 +116,7 @@ class Ledger:
     def piece_verified(self, piece: int) -> frozenset[PeerId]:
         """A piece matches its hash. Returns the suspects of an earlier refusal that stays unexplained."""
         for block, senders in self._open.pop(piece, {}).items():
-            if len(senders.peers) == 1:
-                self._credit(senders.peers[0], piece, block)
-            else:
-                self._late.add((piece, block))
+            self._settle(piece, block, senders.peers)
         return self._in_doubt.pop(piece, frozenset())
 
     def piece_failed(self, piece: int) -> frozenset[PeerId]:
@@ -165,6 +164,14 @@ class Ledger:
                 continue
             sources.append(SourceBytes(node=node, role=role, received=received, sent=self._sent.get(peer, 0)))
         return tuple(sources), unattributed
+
+    def _settle(self, piece: int, block: int, peers: tuple[PeerId, ...]) -> None:
+        """Credit a verified block if it can have come from one peer only."""
+        if len(peers) == 1:
+            self._late.pop((piece, block), None)
+            self._credit(peers[0], piece, block)
+        else:
+            self._late[piece, block] = peers
 
     def _credit(self, peer: PeerId, piece: int, block: int) -> None:
         self._received[peer] = self._received.get(peer, 0) + self._block_length(piece, block)

@@ -91,6 +91,15 @@ def test_a_block_asked_of_two_is_nobodys_until_libtorrent_names_one_after_the_pi
     assert received(accounts) == {"a": 48 * KIB, "b": 16 * KIB}
 
 
+def test_a_block_asked_of_two_is_the_other_ones_when_one_refuses_it_after_the_piece() -> None:
+    accounts = ledger()
+    fetch(accounts, A, 0, 0, 1, 2, 3)
+    accounts.block_requested(B, 0, 3)
+    accounts.piece_verified(0)
+    accounts.request_dropped(B, 0, 3)
+    assert received(accounts) == {"a": 64 * KIB}
+
+
 def test_a_block_asked_for_again_after_its_sender_left_or_refused_is_the_second_ones() -> None:
     for leave in (True, False):
         accounts = ledger()
