@@ -19,7 +19,6 @@ from p2pdist.swarm.session import (
     ArtifactFinished,
     Source,
     StorageFailed,
-    Swarm,
     SwarmSettings,
     open_swarm,
 )
