@@ -112,6 +112,7 @@ def serving(fleet: Fleet) -> Callable[..., AbstractAsyncContextManager[Server]]:
         requests: RequestTable = REQUESTS,
         identity: TlsIdentity | Callable[[], TlsIdentity] | None = None,
         revoked: Callable[[NodeId], bool] = lambda node: False,
+        host: str = "127.0.0.1",
         port: int = 0,
     ) -> Any:
         shown = identity or fleet.identity()
@@ -119,7 +120,7 @@ def serving(fleet: Fleet) -> Callable[..., AbstractAsyncContextManager[Server]]:
 
         async def run(*, task_status: trio.TaskStatus[tuple[str, int]]) -> None:
             await serve_links(
-                host="127.0.0.1",
+                host=host,
                 port=port,
                 identity=shown if callable(shown) else lambda: shown,
                 requests=requests,

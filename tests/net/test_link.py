@@ -13,6 +13,7 @@ from p2pdist.errors import P2PDistError, PeerError, TrustError, Unavailable, Usa
 from p2pdist.net.link import Link, RequestHandler, open_link, serve_links
 from p2pdist.wire.frames import AnyFrame, Attached, MetadataVersions
 from p2pdist.wire.requests import Bundle, BundleRequest, Torrent, TorrentRequest
+from tests.fleet.fleet_addresses import AddressRange
 
 ASKED = TorrentRequest(info_hash="0" * 64)
 
@@ -398,13 +399,15 @@ async def test_a_restarted_server_is_found_again_on_the_same_port(
     linked: Any, serving: Any, fleet: Any
 ) -> None:
     identity = fleet.identity()
-    async with linked(on_link=echo, identity=identity) as (link, server):
-        server.scope.cancel()
-        with trio.CancelScope(shield=True):
-            await link.wait_ended()
-    async with linked(on_link=echo, identity=identity, port=server.port) as (link, _):
-        await link.send(versions(1))
-        assert await anext(link.frames()) == versions(1)
+    with AddressRange() as addresses:  # whose ports nobody else takes meanwhile
+        host = addresses.host(1)
+        async with linked(on_link=echo, identity=identity, host=host) as (link, server):
+            server.scope.cancel()
+            with trio.CancelScope(shield=True):
+                await link.wait_ended()
+        async with linked(on_link=echo, identity=identity, host=host, port=server.port) as (link, _):
+            await link.send(versions(1))
+            assert await anext(link.frames()) == versions(1)
 
 
 @pytest.mark.slow
