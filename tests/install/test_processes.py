@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from p2pdist import limits
 from p2pdist.errors import Unavailable
-from p2pdist.install import processes
 from p2pdist.install.processes import ProcessResult, environment_of, open_witness, run_process, wait_witness
 
 
@@ -93,19 +92,37 @@ async def test_a_program_that_cannot_be_started_is_a_result(tmp_path: Path, prog
     assert result.problem.startswith("could not be started")
 
 
-async def test_a_program_that_takes_too_long_ends_with_everything_that_it_started(tmp_path: Path) -> None:
-    text = f"sleep 1000 & echo $! > {tmp_path}/child; echo begun; sleep 1000"
-    result = await run(tmp_path, "sh", "-c", text, timeout_s=0.5)
-    assert result.problem == "did not finish within 0.5 s and was ended"
+async def overtime(tmp_path: Path, clock: MockClock, text: str) -> tuple[str, ProcessResult]:
+    """Run a shell until its time is over, once it has written to ``ready``; return that, and the result."""
+    os.mkfifo(tmp_path / "ready")
+    results: list[ProcessResult] = []
+
+    async def keep() -> None:
+        results.append(await run(tmp_path, "sh", "-c", text, timeout_s=900))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep)
+        ready = await trio.Path(tmp_path / "ready").read_text()
+        clock.autojump_threshold = 0.2
+    return ready, results[0]
+
+
+async def test_a_program_that_takes_too_long_ends_with_everything_that_it_started(
+    tmp_path: Path, mock_clock: MockClock
+) -> None:
+    child, result = await overtime(
+        tmp_path, mock_clock, "echo begun; sleep 1000 & echo $! >ready; sleep 1000"
+    )
+    assert result.problem == "did not finish within 900 s and was ended"
     assert result.output == b"begun\n"
-    await wait_gone(int((tmp_path / "child").read_text()))
+    await wait_gone(int(child))
 
 
 async def test_a_program_that_ignores_the_polite_request_is_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, mock_clock: MockClock
 ) -> None:
-    monkeypatch.setattr(processes, "_GRACE_S", 0.2)
-    result = await run(tmp_path, "sh", "-c", "trap '' TERM; while :; do sleep 0.1; done", timeout_s=0.3)
+    text = "trap '' TERM; echo >ready; while :; do sleep 0.1; done"
+    _, result = await overtime(tmp_path, mock_clock, text)
     assert result.exit_code == -signal.SIGKILL
 
 

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import ssl
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -14,6 +15,7 @@ from swarm_fleet import PATIENCE_S, Node, artifact, authority, content, made, wa
 from p2pdist.errors import Unavailable, UsageError
 from p2pdist.ids import InfoHash, SwarmName
 from p2pdist.swarm import carried
+from p2pdist.swarm.alerts import AlertDesk
 from p2pdist.swarm.session import (
     ArtifactFinished,
     ContentAltered,
@@ -72,20 +74,26 @@ async def test_a_device_that_knows_only_its_point_gets_the_content_through_it_wh
     torrent = made(tmp_path, content(SIZE))
     fleet = authority()
     origin, point = Node(fleet, "origin", "127.0.0.1"), Node(fleet, "point", "127.0.0.2")
-    device = Node(fleet, "device", "127.0.0.3")
-    async with origin.open() as first, point.open() as second, device.open() as third:
+    device, half = Node(fleet, "device", "127.0.0.3"), Node(fleet, "point", "127.0.0.4")
+    held = place(tmp_path, "half")
+    held.write_bytes(content(SIZE)[: SIZE // 2])
+    async with (
+        origin.open() as first,
+        point.open() as second,
+        device.open() as third,
+        half.open() as fourth,
+    ):
         await second.add(artifact(torrent, place(tmp_path, "point")))
         await third.add(artifact(torrent, place(tmp_path, "device")))
         third.set_sources(torrent.info_hash, [point.source(second)])
-        second.set_rates(SLOW)
         await first.add(artifact(torrent, tmp_path / "original", sealed=True))
-        second.set_sources(torrent.info_hash, [origin.source(first, wan=True)])
+        await fourth.add(artifact(torrent, held))
+        second.set_sources(torrent.info_hash, [half.source(fourth, wan=True)])
         await wait_have(third, torrent.info_hash, 1)
         assert not second.statistics(torrent.info_hash).complete
-        second.set_rates(RateLimits())
+        second.set_sources(torrent.info_hash, [origin.source(first, wan=True)])
         await wait_event(third, ArtifactFinished)
         assert received(third, torrent.info_hash) == {point.node: SIZE}
-        assert received(second, torrent.info_hash) == {origin.node: SIZE}
 
 
 async def test_the_accounts_of_several_sources_add_up_to_the_artifact(tmp_path: Path) -> None:
@@ -313,7 +321,18 @@ async def test_a_renewed_certificate_lets_a_node_in(tmp_path: Path) -> None:
         await wait_event(fetching, ArtifactFinished)
 
 
-async def test_an_asked_for_artifact_that_is_not_here_makes_nobody_a_stranger(tmp_path: Path) -> None:
+async def test_an_asked_for_artifact_that_is_not_here_makes_nobody_a_stranger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turned_away = trio.Event()
+    judge = AlertDesk._handshake_failed
+
+    def watch(desk: AlertDesk, alert: Any) -> None:
+        judge(desk, alert)
+        if alert.endpoint[0] == "127.0.0.2":
+            turned_away.set()
+
+    monkeypatch.setattr(AlertDesk, "_handshake_failed", watch)
     here = made(tmp_path, content(SIZE))
     elsewhere = made(tmp_path, content(SIZE, seed=1))
     (tmp_path / "original").write_bytes(content(SIZE))
@@ -325,7 +344,8 @@ async def test_an_asked_for_artifact_that_is_not_here_makes_nobody_a_stranger(tm
         await asking.add(artifact(elsewhere, place(tmp_path, "device")))
         asking.set_sources(elsewhere.info_hash, [origin.source(seeding)])
         await late.add(artifact(here, place(tmp_path, "late")))
-        await trio.sleep(0.5)  # long enough for the first attempt to have been turned away
+        with trio.fail_after(PATIENCE_S):
+            await turned_away.wait()
         late.set_sources(here.info_hash, [origin.source(seeding)])
         event = await wait_event(seeding, StrangerRefused)
         assert isinstance(event, StrangerRefused)
