@@ -12,7 +12,7 @@ import pytest
 from demo_fleet.options import parse_options
 from demo_fleet.outcome import Outcome, PackageFacts, Refused
 from demo_fleet.payload import make_baits, make_packages, make_policies, make_tree
-from demo_fleet.plan import LINK_PORT, make_plan
+from demo_fleet.plan import LINK_PORT, claimed_network, make_plan
 from demo_fleet.watch import Progress
 
 from p2pdist.config import load_config
@@ -40,15 +40,20 @@ def test_wrong_usage_ends_with_exit_code_2(arguments: list[str], capsys: pytest.
 
 
 def test_every_node_has_an_address_of_its_own_that_shows_its_site(tmp_path: Path) -> None:
-    plan = make_plan(tmp_path, sites=3, devices=4)
+    plan = make_plan(tmp_path, network=77, sites=3, devices=4)
     assert len(plan.nodes) == 3 + 12
     assert len({node.host for node in plan.nodes} | {plan.server_host}) == 16
     assert all(node.host.split(".")[2] == str(node.site) for node in plan.nodes)
     assert {node.group for node in plan.devices} == {parse_group(f"/branches/site-{k}") for k in (1, 2, 3)}
 
 
+def test_two_demonstrations_at_once_are_on_different_networks() -> None:
+    with claimed_network() as first, claimed_network() as second:
+        assert first != second
+
+
 def test_the_configuration_that_it_writes_is_what_the_programs_read(tmp_path: Path) -> None:
-    plan = make_plan(tmp_path, sites=1, devices=1)
+    plan = make_plan(tmp_path, network=77, sites=1, devices=1)
     (point,), (device,) = plan.points, plan.devices
     for node in plan.nodes:
         node.write_config()
@@ -110,7 +115,7 @@ def test_the_attacks_have_two_libraries_and_two_policies_to_work_on(tmp_path: Pa
 
 
 def test_a_device_has_ended_when_it_has_ended_with_every_deployment(tmp_path: Path) -> None:
-    plan = make_plan(tmp_path, sites=1, devices=2)
+    plan = make_plan(tmp_path, network=77, sites=1, devices=2)
     first, second = (node.name for node in plan.devices)
     progress = Progress(devices=plan.devices, deployments=("a", "b"), sizes={})
     progress.take([_detail("a", {first: "installed", second: "installed"}), _detail("b", {})], 1.0)

@@ -18,7 +18,7 @@ from demo_fleet.options import Options, parse_options
 from demo_fleet.outcome import Outcome, PackageFacts, show
 from demo_fleet.payload import make_baits, make_packages, make_policies
 from demo_fleet.picture import save_picture
-from demo_fleet.plan import DemoError, Plan, make_plan
+from demo_fleet.plan import DemoError, Plan, claimed_network, make_plan
 from demo_fleet.programs import open_programs
 from demo_fleet.watch import Progress, size, watch
 from p2pdist.wire import api as wire
@@ -194,8 +194,8 @@ def _main() -> int:
     console = Console(stderr=options.json)
     if not console.is_terminal:
         console = Console(stderr=options.json, width=_WIDTH)
-    with _directory(options) as directory:
-        plan = make_plan(directory, sites=options.sites, devices=options.devices)
+    with claimed_network() as network, _directory(options) as directory:
+        plan = make_plan(directory, network=network, sites=options.sites, devices=options.devices)
         outcome = trio.run(demonstrate, options, plan, console)
     if options.json:
         print(outcome.encode())

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import socket
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -115,9 +116,8 @@ def site_group(site: int) -> str:
     return f"{DEVICES_GROUP}/site-{site}"
 
 
-def make_plan(directory: Path, *, sites: int, devices: int) -> Plan:
-    """Lay out a fleet below *directory*. Raises DemoError if this machine has no free loopback network."""
-    network = _free_network()
+def make_plan(directory: Path, *, network: int, sites: int, devices: int) -> Plan:
+    """Lay out a fleet below *directory*, on a network that :func:`claimed_network` has given."""
 
     def node(role: Literal["point", "device"], site: int, number: int) -> Node:
         name = f"site{site}-point" if role == "point" else f"site{site}-pc{number}"
@@ -135,21 +135,37 @@ def make_plan(directory: Path, *, sites: int, devices: int) -> Plan:
     )
 
 
-def _free_network() -> int:
+@contextmanager
+def claimed_network() -> Iterator[int]:
+    """Give N of the first free loopback network 127.N, which no other demonstration takes meanwhile.
+
+    The claim is an abstract Unix socket: the kernel drops it when the process dies, however it dies. One
+    that was left running with ``--keep`` has no process that claims, but its ports are taken.
+
+    Raises:
+        DemoError: this machine has none that is free.
+    """
     for network in _NETWORKS:
-        with ExitStack() as sockets:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as claim:
             try:
-                for port in (API_PORT, LINK_PORT, SWARM_PORT):
-                    tried = sockets.enter_context(socket.socket())
-                    tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    tried.bind((f"127.{network}.0.1", port))
+                claim.bind(f"\0p2pdist-demo-{network}")
+                _try_ports(f"127.{network}.0.1")
             except OSError:
                 continue
-            return network
+            yield network
+            return
     raise DemoError(
         f"port {API_PORT}, {LINK_PORT} or {SWARM_PORT} is taken on all loopback addresses that were tried;"
         " end a demonstration that was left running with --keep"
     )
+
+
+def _try_ports(host: str) -> None:
+    """Raises OSError if a port of the admin server is taken."""
+    for port in (API_PORT, LINK_PORT, SWARM_PORT):
+        with socket.socket() as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind((host, port))
 
 
 def _toml(tables: dict[str, dict[str, object]]) -> str:
