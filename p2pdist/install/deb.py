@@ -3,13 +3,14 @@
 Whether a package is installed is asked of dpkg's own database, which dpkg keeps consistent when it is
 killed; so installing again is safe, and does nothing when nothing is left to do. A failed first
 installation is purged; a failed upgrade is left as dpkg leaves it, which can restore the old files but
-not always the old configuration. Below a root that is
+not always the old configuration. A full disk is no failure: it is tried again. Below a root that is
 not ``/``, dpkg's database stands in that root, and maintainer scripts run outside of it with
 ``DPKG_ROOT`` set (dpkg's ``--force-script-chrootless``), because such a root is not a whole system.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from p2pdist.install.steps import InstallResult, Job, failed_process
 from p2pdist.trust.catalog import DebRecipe
 
 _QUERY_TIMEOUT_S = 30.0
+_NO_SPACE = os.strerror(errno.ENOSPC).encode()
 _ABSENT, _PRESENT = "absent", "present"
 """What a step remembers of the package before: dpkg did not know it, or did."""
 
@@ -29,7 +31,7 @@ async def install_deb(job: Job, recipe: DebRecipe) -> InstallResult:
     """Install with dpkg, unless exactly this version is installed already.
 
     Raises:
-        Unavailable: the root cannot be prepared.
+        Unavailable: the root cannot be prepared, or the disk is full.
     """
     await trio.to_thread.run_sync(_prepare_root, job.layout.root)
     if await _installed(job, recipe):
@@ -45,6 +47,10 @@ async def install_deb(job: Job, recipe: DebRecipe) -> InstallResult:
     if failed is not None:
         if previous == _ABSENT:
             await _purge(job, recipe)
+        if _NO_SPACE in ran.output:
+            raise storage_error(
+                f"dpkg could not install {recipe.package}", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            )
         return failed
     if not await _installed(job, recipe):
         failure = f"dpkg ended well, but {recipe.package} {recipe.version} is not installed"
