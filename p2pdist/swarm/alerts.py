@@ -14,6 +14,8 @@ from p2pdist.swarm.carried import Carried
 from p2pdist.swarm.ledger import NodeBook, PeerId, nodes_of
 from p2pdist.swarm.model import ContentAltered, PieceRefused, StorageFailed, StrangerRefused, SwarmEvent
 
+_ALTERED: Final = "altered"
+
 STRANGER_QUIET_S: Final = 60.0
 STRANGERS_MAX: Final = 1_000
 
@@ -173,8 +175,8 @@ class AlertDesk:
         checking = (lt.torrent_status.states.checking_files, lt.torrent_status.states.downloading)
         if not carried or alert.state not in checking:
             return
-        if carried.artifact.sealed and not carried.failure:
-            carried.failure = "altered"
+        if carried.artifact.sealed and carried.failure != _ALTERED:  # also where a read has failed before
+            carried.failure = _ALTERED
             carried.complete = False
             carried.handle.pause()
             reason = f"{carried.artifact.path} is not what its torrent says"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
 from pathlib import Path
@@ -20,6 +21,7 @@ from p2pdist.swarm.session import (
     ArtifactFinished,
     ContentAltered,
     PieceRefused,
+    StorageFailed,
     StrangerRefused,
     Swarm,
 )
@@ -28,6 +30,7 @@ from p2pdist.wire.messages import RateLimits
 
 SIZE = 1_000_003
 SLOW = RateLimits(site_down=400_000, wan_down=400_000)
+VERY_SLOW = RateLimits(site_down=100_000, wan_down=100_000)
 
 
 def place(directory: Path, name: str) -> Path:
@@ -303,6 +306,49 @@ async def test_a_tls_client_without_a_certificate_is_turned_away(tmp_path: Path)
         event = await wait_event(inside, StrangerRefused)
     assert isinstance(event, StrangerRefused)
     assert "no certificate" in event.reason
+
+
+async def test_a_sealed_file_that_is_cut_short_while_it_is_served_counts_as_altered(tmp_path: Path) -> None:
+    torrent = made(tmp_path, content(SIZE))
+    fleet = authority()
+    origin, device = Node(fleet, "origin", "127.0.0.1"), Node(fleet, "device", "127.0.0.2")
+    async with origin.open() as seeding, device.open() as fetching:
+        await seeding.add(artifact(torrent, tmp_path / "original", sealed=True))
+        fetching.set_rates(VERY_SLOW)
+        await fetching.add(artifact(torrent, place(tmp_path, "device")))
+        fetching.set_sources(torrent.info_hash, [origin.source(seeding)])
+        await wait_have(fetching, torrent.info_hash, 1)
+        os.truncate(tmp_path / "original", SIZE // 4)
+        fetching.set_rates(RateLimits())
+        await wait_event(seeding, ContentAltered)
+        assert not fetching.statistics(torrent.info_hash).complete
+        assert (tmp_path / "original").read_bytes() == content(SIZE)[: SIZE // 4]
+
+
+@pytest.mark.slow
+async def test_a_file_that_is_cut_short_while_it_is_served_is_fetched_again_and_serves_on(
+    tmp_path: Path,
+) -> None:
+    torrent = made(tmp_path, content(SIZE))
+    fleet = authority()
+    origin, point = Node(fleet, "origin", "127.0.0.1"), Node(fleet, "point", "127.0.0.2")
+    device, held, fetched = Node(fleet, "device", "127.0.0.3"), place(tmp_path, "point"), place(tmp_path, "d")
+    async with origin.open() as first, point.open() as second, device.open() as third:
+        await first.add(artifact(torrent, tmp_path / "original", sealed=True))
+        await second.add(artifact(torrent, held))
+        second.set_sources(torrent.info_hash, [origin.source(first, wan=True)])
+        await wait_event(second, ArtifactFinished)
+        third.set_rates(VERY_SLOW)
+        await third.add(artifact(torrent, fetched))
+        third.set_sources(torrent.info_hash, [point.source(second)])
+        await wait_have(third, torrent.info_hash, 1)
+        os.truncate(held, SIZE // 4)
+        third.set_rates(RateLimits())
+        await wait_event(second, StorageFailed)
+        await wait_event(third, ArtifactFinished)
+        assert fetched.read_bytes() == content(SIZE)
+        await wait_event(second, ArtifactFinished)
+        assert held.read_bytes() == content(SIZE)
 
 
 @pytest.mark.slow
