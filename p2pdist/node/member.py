@@ -19,7 +19,6 @@ from p2pdist.core.upstream import Upstream
 from p2pdist.errors import P2PDistError, TrustError, Unavailable
 from p2pdist.ids import GroupPath, NodeId
 from p2pdist.logs import get_logger
-from p2pdist.net.endpoints import parse_endpoint
 from p2pdist.net.link import Link
 from p2pdist.node.content import Content
 from p2pdist.node.enrol import renew_while_expired
@@ -29,7 +28,7 @@ from p2pdist.node.mail import Mail
 from p2pdist.node.memory import keep_small
 from p2pdist.node.metadata import Metadata
 from p2pdist.node.reports import Announcer, ContentReporter, Heart, Renewer
-from p2pdist.node.uplink import Uplink
+from p2pdist.node.uplink import Uplink, upstreams_at
 from p2pdist.node.vigil import watch_over
 from p2pdist.swarm.session import Swarm, SwarmSettings, open_swarm
 from p2pdist.trust.catalog import SeedGrant
@@ -203,9 +202,9 @@ class Member:
         if self.settings.role == "device" and catalog is not None:
             served = points_for(self.group, catalog.grants.values(), _now())
             for grant in preferred_points(self.node, served):
-                points += _upstreams(grant.node, grant.addresses, "point")
+                points += upstreams_at(grant.node, grant.addresses, "point")
         enrolment = self.home.enrolment
-        server = _upstreams(enrolment.server_node, enrolment.addresses, "server")
+        server = upstreams_at(enrolment.server_node, enrolment.addresses, "server")
         self.uplink.set_candidates([point for point in points if point.node != self.node] + server)
         present = self.uplink.upstream
         if present is not None and present.kind == "point" and self._point_grant(present.node) is None:
@@ -281,7 +280,7 @@ class Member:
         return desired.group != certificate.group or not set(desired.swarms) <= set(certificate.swarms)
 
     async def _take_certificate(self, pem: bytes) -> None:
-        before = self.home.certificate
+        before, lacked = self.home.certificate, self._certificate_lacks()
         try:
             await trio.to_thread.run_sync(self.home.replace_certificate, pem)
         except P2PDistError as error:
@@ -289,6 +288,8 @@ class Member:
             return
         _log.info("certificate.renewed", until=self.home.certificate.not_after.isoformat())
         self.swarm.set_identity(pem, self.home.key.private_pem())
+        if not lacked:
+            self.swarm.reconnect()  # and have everybody show a certificate that is still valid
         self.content.retry()
         self.heartbeat_soon()
         self._renewer.taken()
@@ -379,16 +380,6 @@ async def open_member(home: Home, settings: MemberSettings, hooks: Hooks) -> Asy
     )
     async with open_swarm(swarm_settings) as swarm:
         yield Member(home, settings, swarm, hooks)
-
-
-def _upstreams(node: NodeId, addresses: tuple[str, ...], kind: str) -> list[Upstream]:
-    upstreams = []
-    for address in addresses:
-        host, port = parse_endpoint(address)
-        upstreams.append(
-            Upstream(node=node, host=host, port=port, kind="point" if kind == "point" else "server")
-        )
-    return upstreams
 
 
 def _now() -> int:

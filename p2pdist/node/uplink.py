@@ -9,13 +9,15 @@ situation that the owner repeats when the next link is up.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import trio
 
 from p2pdist.core.upstream import Upstream, UpstreamChooser
 from p2pdist.errors import P2PDistError, Unavailable
+from p2pdist.ids import NodeId
 from p2pdist.logs import get_logger
+from p2pdist.net.endpoints import parse_endpoint
 from p2pdist.net.link import Link, open_link
 from p2pdist.net.tls import TlsIdentity
 from p2pdist.wire.frames import AnyFrame
@@ -166,3 +168,9 @@ class Uplink:
         if self._link is None:
             raise Unavailable("no link to a distribution point or the admin server")
         return self._link
+
+
+def upstreams_at(node: NodeId, addresses: Sequence[str], kind: Literal["point", "server"]) -> list[Upstream]:
+    """Return a neighbour's ways in, one for each of its addresses (``host:port``, valid by their type)."""
+    ends = map(parse_endpoint, addresses)
+    return [Upstream(node=node, host=host, port=port, kind=kind) for host, port in ends]

@@ -64,12 +64,12 @@ class LinkClasses:
             self._far, self._near = frozenset(far), frozenset(near)
             self._apply()
 
-    def disconnect(self, hosts: Iterable[str]) -> None:
-        """Close the connections to these addresses, and forget them as peers.
+    def disconnect(self, hosts: Iterable[str] | None) -> None:
+        """Close the connections to these addresses, or to all (None), and forget them as peers.
 
         libtorrent has no other way than a filter: it is set, which closes, and lifted again.
         """
-        self._filter({*self._banned, *hosts})
+        self._filter({*self._banned, *hosts} if hosts is not None else None)
         self._filter(self._banned)
 
     def ban(self, node: NodeId, now: float) -> None:
@@ -87,10 +87,10 @@ class LinkClasses:
             self._filter(self._banned)
         return over
 
-    def _filter(self, hosts: Iterable[str]) -> None:
+    def _filter(self, hosts: Iterable[str] | None) -> None:
         blocking = lt.ip_filter()
-        for host in hosts:
-            blocking.add_rule(host, host, _BLOCKED)
+        for first, last in _EVERYBODY if hosts is None else ((host, host) for host in hosts):
+            blocking.add_rule(first, last, _BLOCKED)
         self._session.set_ip_filter(blocking)
 
     def _apply(self) -> None:

@@ -136,7 +136,7 @@ class Swarm:
             await trio.to_thread.run_sync(lambda: carried.artifact.path.unlink(missing_ok=True))
 
     def set_identity(self, certificate_pem: bytes, key_pem: bytes) -> None:
-        """Use a renewed certificate for every connection from now on; open ones stay."""
+        """Use a renewed certificate for every connection from now on; open ones stay: see `reconnect`."""
         self._identity = (certificate_pem, key_pem)
         for carried in self._carried.values():
             self._certify(carried)
@@ -161,10 +161,16 @@ class Swarm:
         carried.sources = wanted
         self._links.classify(source for each in self._carried.values() for source in each.sources)
         if dropped:
-            self._reconnect({host for host, _ in dropped})
+            self.reconnect({host for host, _ in dropped})
         self._divide(carried)
         self._dial(carried, wanted)
         self._stir()
+
+    def reconnect(self, hosts: set[str] | None = None) -> None:
+        """Close connections, to *hosts* or all of them, and dial those that are still sources anew."""
+        self._links.disconnect(hosts)
+        for carried in self._carried.values():
+            self._dial(carried, [s for s in carried.sources if hosts is None or s.host in hosts])
 
     def learn(self, nodes: Sequence[NodeId]) -> None:
         """Learn of nodes that may connect to this one, so that their bytes can be put to their names."""
@@ -253,12 +259,6 @@ class Swarm:
             if source.node != self._settings.node and carried.handle.is_valid():
                 carried.handle.connect_peer((source.host, source.port))
 
-    def _reconnect(self, hosts: set[str]) -> None:
-        """Close the connections to these addresses, and dial those of them that are still sources."""
-        self._links.disconnect(hosts)
-        for carried in self._carried.values():
-            self._dial(carried, [source for source in carried.sources if source.host in hosts])
-
     def _emit(self, event: SwarmEvent) -> None:
         if isinstance(event, PieceRefused) and event.source is not None:
             self._links.ban(event.source, trio.current_time())
@@ -273,8 +273,7 @@ class Swarm:
         self._busy.set()
 
     def _close(self) -> None:
-        """End the session. Blocks the whole process: libtorrent keeps the interpreter's lock meanwhile,
-        up to 3 s until peers acknowledge the end of TLS."""
+        """End the session. Blocks the whole process, up to 3 s until peers acknowledge the end of TLS."""
         self._outbox.close()
         self._session.pause()
         del self._session, self._desk, self._links

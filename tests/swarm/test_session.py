@@ -367,6 +367,28 @@ async def test_a_renewed_certificate_lets_a_node_in(tmp_path: Path) -> None:
         await wait_event(fetching, ArtifactFinished)
 
 
+async def test_a_connection_does_not_outlive_its_certificate_for_longer_than_until_the_next_reconnection(
+    tmp_path: Path,
+) -> None:
+    torrent = made(tmp_path, content(SIZE))
+    fleet = authority()
+    origin, device = Node(fleet, "origin", "127.0.0.1"), Node(fleet, "device", "127.0.0.2")
+    async with origin.open() as seeding, device.open() as fetching:
+        await seeding.add(artifact(torrent, tmp_path / "original", sealed=True))
+        fetching.set_rates(VERY_SLOW)
+        await fetching.add(artifact(torrent, place(tmp_path, "device")))
+        fetching.set_sources(torrent.info_hash, [origin.source(seeding)])
+        await wait_have(fetching, torrent.info_hash, 1)
+        fetching.set_identity(device.issue(expired=True), device.key.private_pem())
+        had = fetching.statistics(torrent.info_hash).have
+        await wait_have(fetching, torrent.info_hash, had + 1)  # the open connection stays
+        seeding.reconnect()
+        event = await wait_event(seeding, StrangerRefused)
+        assert isinstance(event, StrangerRefused)
+        assert "not valid now" in event.reason
+        assert not fetching.statistics(torrent.info_hash).complete
+
+
 async def test_an_asked_for_artifact_that_is_not_here_makes_nobody_a_stranger(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
