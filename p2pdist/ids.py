@@ -92,6 +92,7 @@ def parse_group(text: str) -> GroupPath:
     parts = text.split("/")
     if (
         parts[0] != ""
+        or len(parts) == 1
         or len(text) > limits.GROUP_PATH_CHARS_MAX
         or not all(_NAME.match(p) for p in parts[1:])
     ):
