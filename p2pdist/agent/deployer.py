@@ -39,7 +39,7 @@ from p2pdist.core.deployment_model import (
     VerifyArtifact,
 )
 from p2pdist.core.fetches import Fetch, ForgetArtifact, StopFetching
-from p2pdist.errors import P2PDistError, TrustError, Unavailable, UsageError
+from p2pdist.errors import P2PDistError, PeerError, TrustError, Unavailable, UsageError
 from p2pdist.files import storage_error
 from p2pdist.ids import FleetName, InfoHash
 from p2pdist.install.installers import InstallLayout, InstallResult, check_installable, install
@@ -347,9 +347,13 @@ async def open_deployer(
     journal = await trio.to_thread.run_sync(Journal, journal_path)
     try:
         records = await trio.to_thread.run_sync(journal.records)
-        yield Deployer(
-            settings, machine, journal, records, content=content, outbox=outbox, installer=installer
-        )
+        try:
+            deployer = Deployer(
+                settings, machine, journal, records, content=content, outbox=outbox, installer=installer
+            )
+        except PeerError as error:
+            raise journal.damaged(f"a record is not valid: {error.what}") from error
+        yield deployer
     finally:
         journal.close()
 

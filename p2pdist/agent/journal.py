@@ -51,7 +51,7 @@ class Journal:
         except _ERRORS as error:
             raise self._translated(error) from error
         if not all(isinstance(key, str) and isinstance(value, bytes) for key, value in records.items()):
-            raise self._damaged("a record has another type")
+            raise self.damaged("a record has another type")
         return records
 
     def apply(self, changes: Mapping[str, bytes | None]) -> None:
@@ -109,7 +109,7 @@ class Journal:
             )
         (state,) = database.execute("PRAGMA quick_check(1)").fetchone()
         if state != "ok":
-            raise self._damaged(str(state))
+            raise self.damaged(str(state))
         database.execute("BEGIN IMMEDIATE")
         database.execute(
             "CREATE TABLE IF NOT EXISTS record (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
@@ -120,12 +120,13 @@ class Journal:
     def _translated(self, error: Exception) -> P2PDistError:
         name = getattr(error, "sqlite_errorname", "")
         if isinstance(error, UnicodeDecodeError) or name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-            return self._damaged(str(error))
+            return self.damaged(str(error))
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
             return Unavailable(f"{self._path} is in use by another process", hint="end that one first")
         return Unavailable(f"{self._path} could not be used ({error})", hint="check the disk")
 
-    def _damaged(self, detail: str) -> UsageError:
+    def damaged(self, detail: str) -> UsageError:
+        """Make the error that says that the journal is damaged, and what to do."""
         return UsageError(
             f"{self._path} is damaged ({detail.splitlines()[0][:200]})",
             hint="move it away: the device then starts over, and forgets which older releases to refuse",

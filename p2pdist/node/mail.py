@@ -22,6 +22,7 @@ from p2pdist.wire.envelope import Envelope
 from p2pdist.wire.messages import FromDevice, FromServer
 
 _BLOCK = 4_096
+_COUNTER_MAX = 2**63 - 1 - _BLOCK  # what an envelope takes, and a block to go on
 
 
 class Counter:
@@ -50,10 +51,9 @@ class Counter:
         if not self._path.exists():
             return 0
         text = read_bounded(self._path, bytes_max=32)
-        try:
-            return int(text)
-        except ValueError as error:
-            raise UsageError(f"{self._path} is damaged", hint="enrol this node again") from error
+        if not text.isdigit() or int(text) > _COUNTER_MAX:
+            raise UsageError(f"{self._path} is damaged", hint="enrol this node again")
+        return int(text)
 
 
 class Mail:

@@ -275,6 +275,15 @@ async def test_a_journal_in_use_or_damaged_stops_the_start(
             pass
 
 
+async def test_a_journal_with_a_damaged_record_stops_the_start_and_says_what_to_do(node: Node) -> None:
+    journal = Journal(node.base / "journal")
+    journal.apply({"task/d1": b"junk"})
+    journal.close()
+    with pytest.raises(UsageError, match=r"journal is damaged.*move it away"):
+        async with running(node):
+            pass
+
+
 async def test_verification_tells_other_bytes_other_lengths_and_no_file_apart(
     node: Node, tmp_path: Path
 ) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from p2pdist.errors import UsageError
 from p2pdist.ids import GroupPath
@@ -42,6 +44,23 @@ def test_the_desired_state_survives_a_restart(nodes: Nodes, tmp_path: Path) -> N
     assert load_desired(home) is None
     save_desired(home, DESIRED)
     assert load_desired(home) == DESIRED
+
+
+@given(st.integers(0, 10_000), st.binary(max_size=8), st.booleans())
+def test_a_desired_state_with_any_damage_counts_as_none_or_as_what_it_says(
+    nodes: Nodes, tmp_path_factory: pytest.TempPathFactory, at: int, damage: bytes, cut: bool
+) -> None:
+    home = nodes.home(tmp_path_factory.getbasetemp() / "any-desired")
+    home.state.mkdir(parents=True, exist_ok=True)
+    save_desired(home, DESIRED)
+    path = home.state / "desired"
+    whole = path.read_bytes()
+    at %= len(whole) + 1
+    path.write_bytes(whole[:at] + damage + (b"" if cut else whole[at + len(damage) :]))
+    found = load_desired(home)
+    if found is not None:
+        save_desired(home, found)
+        assert load_desired(home) == found
 
 
 def test_a_damaged_desired_state_counts_as_none(nodes: Nodes, tmp_path: Path) -> None:

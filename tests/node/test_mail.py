@@ -6,8 +6,11 @@ from pathlib import Path
 
 import nacl.utils
 import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
 
-from p2pdist.errors import TrustError, UsageError
+from p2pdist.errors import P2PDistError, TrustError, UsageError
 from p2pdist.node.mail import Counter, Mail
 from p2pdist.trust.keys import IdentityKey
 from p2pdist.trust.sealing import open_envelope, seal
@@ -30,6 +33,20 @@ async def test_a_damaged_counter_is_refused_instead_of_begun_anew(tmp_path: Path
     (tmp_path / "c").write_bytes(b"garbage")
     with pytest.raises(UsageError, match="damaged"):
         Counter(tmp_path / "c")
+
+
+@given(st.one_of(st.binary(max_size=40), st.from_regex(rb"[-+ _]?[0-9]{1,30}\n?", fullmatch=True)))
+def test_whatever_is_in_the_counters_file_is_refused_or_goes_on_with_numbers_that_envelopes_take(
+    tmp_path_factory: pytest.TempPathFactory, text: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any-counter"
+    path.write_bytes(text)
+    try:
+        counter = Counter(path)
+    except P2PDistError as error:
+        assert str(path) in str(error)
+        return
+    assert int(text) < trio.run(counter.take) < 2**63
 
 
 async def test_what_a_node_seals_only_the_admin_server_opens(nodes: Nodes, tmp_path: Path) -> None:
