@@ -5,6 +5,7 @@ An alert lives only until the next ones are popped, so everything is copied out 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -190,6 +191,15 @@ class AlertDesk:
             if carried := self._carried.get(status.handle):
                 carried.status = status
                 carried.have = status.num_pieces
+                if carried.complete and carried.ledger.in_doubt:
+                    self._settle(carried)
+
+    def _settle(self, carried: Carried) -> None:
+        """Ask libtorrent what came over which connection. Waits for it: once or twice for an artifact."""
+        came: Counter[PeerId] = Counter()
+        for peer in carried.handle.get_peer_info():
+            came[peer.pid.to_bytes()] += peer.total_download
+        carried.ledger.settle(came)
 
     def _storage_error(self, alert: lt.file_error_alert | lt.torrent_error_alert) -> None:
         carried = self._carried.get(alert.handle)

@@ -7,7 +7,7 @@ peer; the peer id only says which account its bytes go to.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from p2pdist.ids import NodeId
@@ -63,8 +63,9 @@ class Ledger:
 
     libtorrent says which peer a block is requested from, and, once the block is on the disk, which
     peer it came from; the latter comes late, and not at all for what is written after the last piece
-    was verified. So a block is put to the account of the only peer that it was requested from; where
-    there were several, libtorrent's later word decides, and without it nobody is credited.
+    was verified. So a block is put to the account of the only peer that it was requested from. Where there
+    were several, libtorrent's later word decides, or how much has come from each in the end
+    (:meth:`settle`), and without these nobody is credited.
 
     Args:
         length: The artifact's length in bytes.
@@ -95,7 +96,7 @@ class Ledger:
     def request_dropped(self, peer: PeerId, piece: int, block: int) -> None:
         """A peer has refused to send a block that it was asked for."""
         if peer in self._late.get((piece, block), ()):
-            self._settle(piece, block, tuple(p for p in self._late[piece, block] if p != peer))
+            self._close(piece, block, tuple(p for p in self._late[piece, block] if p != peer))
             return
         before = self._open.get(piece, {}).get(block)
         if before and not before.certain and peer in before.peers and len(before.peers) > 1:
@@ -105,7 +106,7 @@ class Ledger:
     def block_received(self, peer: PeerId, piece: int, block: int) -> None:
         """A block has been written, and came from this peer."""
         if (piece, block) in self._late:
-            self._settle(piece, block, (peer,))
+            self._close(piece, block, (peer,))
         elif piece in self._open:
             self._open[piece][block] = _Senders((peer,), certain=True)
 
@@ -116,7 +117,7 @@ class Ledger:
     def piece_verified(self, piece: int) -> frozenset[PeerId]:
         """A piece matches its hash. Returns the suspects of an earlier refusal that stays unexplained."""
         for block, senders in self._open.pop(piece, {}).items():
-            self._settle(piece, block, senders.peers)
+            self._close(piece, block, senders.peers)
         return self._in_doubt.pop(piece, frozenset())
 
     def piece_failed(self, piece: int) -> frozenset[PeerId]:
@@ -148,6 +149,29 @@ class Ledger:
                 if not senders.certain and peer in senders.peers:
                     blocks[block] = senders._replace(gone=senders.gone | {peer})
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether there are verified blocks that came from one of several peers."""
+        return bool(self._late)
+
+    def settle(self, came: Mapping[PeerId, int]) -> None:
+        """Put blocks in doubt to the account of a peer from which more has come than is in its account.
+
+        Where two peers sent the same block, one of them has it in its account; nobody has more there than
+        it has sent. With refused bytes among what has come, the blocks stay in doubt.
+
+        Args:
+            came: How many bytes of content came over the connections that stand.
+        """
+        if self.refused_bytes:
+            return
+        spare = {peer: count - self._received.get(peer, 0) for peer, count in came.items()}
+        for (piece, block), peers in list(self._late.items()):
+            sender = max(peers, key=lambda peer: spare.get(peer, 0))
+            if spare.get(sender, 0) >= self._block_length(piece, block):
+                spare[sender] -= self._block_length(piece, block)
+                self._close(piece, block, (sender,))
+
     def forget_open(self) -> None:
         """Drop what is not verified: the content is being checked from the disk again."""
         self._open.clear()
@@ -165,7 +189,7 @@ class Ledger:
             sources.append(SourceBytes(node=node, role=role, received=received, sent=self._sent.get(peer, 0)))
         return tuple(sources), unattributed
 
-    def _settle(self, piece: int, block: int, peers: tuple[PeerId, ...]) -> None:
+    def _close(self, piece: int, block: int, peers: tuple[PeerId, ...]) -> None:
         """Credit a verified block if it can have come from one peer only."""
         if len(peers) == 1:
             self._late.pop((piece, block), None)

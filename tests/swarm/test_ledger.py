@@ -100,6 +100,52 @@ def test_a_block_asked_of_two_is_the_other_ones_when_one_refuses_it_after_the_pi
     assert received(accounts) == {"a": 64 * KIB}
 
 
+def test_blocks_asked_of_two_are_in_the_end_put_to_the_accounts_of_those_from_which_more_has_come() -> None:
+    accounts = ledger()
+    fetch(accounts, A, 0, 0, 1, 2, 3)
+    fetch(accounts, B, 0, 1, 2, 3)
+    accounts.piece_verified(0)
+    assert received(accounts) == {"a": 16 * KIB, "?": 48 * KIB}
+    accounts.settle({A: 32 * KIB, B: 16 * KIB})
+    assert received(accounts) == {"a": 32 * KIB, "b": 16 * KIB, "?": 16 * KIB}
+    accounts.settle({A: 32 * KIB, B: 32 * KIB})
+    assert received(accounts) == {"a": 32 * KIB, "b": 32 * KIB}
+    assert not accounts.in_doubt
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["a", "b", "ab", "ba"]), st.sampled_from(["a", "b", "ab"])), max_size=8
+    )
+)
+def test_nobody_has_more_in_its_account_than_it_has_sent(blocks: list[tuple[str, str]]) -> None:
+    accounts = ledger()
+    peers, sent = {"a": A, "b": B}, dict.fromkeys((A, B), 0)
+    for number, (asked, answered) in enumerate(blocks):
+        for name in asked:
+            accounts.block_requested(peers[name], *divmod(number, 4))
+        for name in set(asked) & set(answered) or {asked[0]}:
+            sent[peers[name]] += 16 * KIB
+    for piece in range(2):
+        accounts.piece_verified(piece)
+    accounts.settle(sent)
+    found = received(accounts)
+    assert sum(found.values()) == 16 * KIB * len(blocks)
+    assert found.get("a", 0) <= sent[A]
+    assert found.get("b", 0) <= sent[B]
+
+
+def test_blocks_in_doubt_stay_so_where_what_came_was_partly_refused() -> None:
+    accounts = ledger()
+    fetch(accounts, A, 1, 0)
+    accounts.piece_failed(1)
+    fetch(accounts, A, 0, 0)
+    fetch(accounts, B, 0, 0)
+    accounts.piece_verified(0)
+    accounts.settle({A: 64 * KIB, B: 64 * KIB})
+    assert received(accounts) == {"?": 16 * KIB}
+
+
 def test_a_block_asked_for_again_after_its_sender_left_or_refused_is_the_second_ones() -> None:
     for leave in (True, False):
         accounts = ledger()

@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import ssl
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from p2pdist.swarm.session import (
     StorageFailed,
     StrangerRefused,
     Swarm,
+    SwarmSettings,
 )
+from p2pdist.swarm.tuning import session_settings
 from p2pdist.wire.frames import Role
 from p2pdist.wire.messages import RateLimits
 
@@ -113,6 +116,36 @@ async def test_the_accounts_of_several_sources_add_up_to_the_artifact(tmp_path: 
         statistics = fetching.statistics(torrent.info_hash)
         assert {source.node for source in statistics.sources} == {first.node, second.node}
         assert sum(source.received for source in statistics.sources) + statistics.unattributed == 4 * SIZE
+
+
+async def test_of_a_small_artifact_from_several_sources_every_byte_is_in_somebodys_account(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def patient(settings: SwarmSettings) -> dict[str, Any]:
+        return {**session_settings(settings), "close_redundant_connections": False}
+
+    monkeypatch.setattr("p2pdist.swarm.session.session_settings", patient)
+    torrent = made(tmp_path, content(SIZE // 4))
+    fleet = authority()
+    sources = [Node(fleet, "point", f"127.0.0.{number}") for number in range(1, 5)]
+    device = Node(fleet, "device", "127.0.0.9")
+    async with AsyncExitStack() as stack:
+        open_sources = [(node, await stack.enter_async_context(node.open())) for node in sources]
+        fetching = await stack.enter_async_context(device.open())
+        for _, swarm in open_sources:
+            swarm.learn([device.node])
+            await swarm.add(artifact(torrent, tmp_path / "original", sealed=True))
+        await fetching.add(artifact(torrent, place(tmp_path, "device")))
+        fetching.set_sources(torrent.info_hash, [node.source(swarm) for node, swarm in open_sources])
+        await wait_event(fetching, ArtifactFinished)
+        with trio.fail_after(PATIENCE_S):
+            while fetching.statistics(torrent.info_hash).unattributed:
+                await trio.sleep(0.05)
+        came = received(fetching, torrent.info_hash)
+        assert sum(came.values()) == torrent.length
+        for node, swarm in open_sources:
+            sent = sum(source.sent for source in swarm.statistics(torrent.info_hash).sources)
+            assert came.get(node.node, 0) <= sent
 
 
 @pytest.mark.slow
