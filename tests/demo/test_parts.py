@@ -244,7 +244,7 @@ def _detail(deployment: str, stages: dict[str, str]) -> wire.DeploymentDetail:
 
 
 def test_a_device_is_halfway_when_it_has_half_of_all_bytes(tmp_path: Path) -> None:
-    plan = make_plan(tmp_path, sites=1, devices=1)
+    plan = make_plan(tmp_path, network=77, sites=1, devices=1)
     (name,) = (node.name for node in plan.devices)
     sizes = {"stable/a/1/a": 300, "small": 100}
     progress = Progress(devices=plan.devices, deployments=("a", "b"), sizes=sizes)
