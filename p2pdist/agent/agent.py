@@ -179,6 +179,7 @@ async def open_agent(
         link_host=config.link.local_host or None,
         swarm_host=config.swarm.host,
         swarm_port=config.swarm.port,
+        swarm_requests=config.swarm.requests,
         rates=config.rates.limits(),
     )
     layout = InstallLayout(root=config.install.root, state=home.state / "install")

@@ -9,8 +9,10 @@ import msgspec
 from msgspec import Meta
 
 from p2pdist.core.rates import RatesTable
+from p2pdist.swarm.tuning import REQUESTS
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
+Requests = Annotated[int, Meta(ge=4, le=2_000)]
 Host = Annotated[str, Meta(min_length=1, max_length=255)]
 
 
@@ -28,10 +30,15 @@ class LinkTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class SwarmTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[swarm]``: where other nodes reach this one for content; port 0 takes any free one."""
+    """``[swarm]``: where other nodes reach this one for content; port 0 takes any free one.
+
+    ``requests`` is how many blocks of 16 KiB another node may ask for ahead; see
+    :data:`p2pdist.swarm.tuning.REQUESTS`.
+    """
 
     host: Host = "0.0.0.0"
     port: Port = 7602
+    requests: Requests = REQUESTS
 
 
 class InstallTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

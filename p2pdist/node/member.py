@@ -31,6 +31,7 @@ from p2pdist.node.reports import Announcer, ContentReporter, Heart, Renewer
 from p2pdist.node.uplink import Uplink, upstreams_at
 from p2pdist.node.vigil import watch_over
 from p2pdist.swarm.session import Swarm, SwarmSettings, open_swarm
+from p2pdist.swarm.tuning import REQUESTS
 from p2pdist.trust.catalog import SeedGrant
 from p2pdist.trust.verifier import Verifier
 from p2pdist.wire.frames import (
@@ -70,6 +71,7 @@ class MemberSettings(msgspec.Struct, frozen=True, kw_only=True):
     link_host: str | None
     swarm_host: str
     swarm_port: int
+    swarm_requests: int = REQUESTS
     rates: RateLimits = RateLimits()
 
 
@@ -374,6 +376,7 @@ async def open_member(home: Home, settings: MemberSettings, hooks: Hooks) -> Asy
         node=home.node,
         host=settings.swarm_host,
         port=settings.swarm_port,
+        requests=settings.swarm_requests,
         ca_pem=home.enrolment.ca_pem,
         certificate_pem=home.certificate_pem,
         key_pem=home.key.private_pem(),

@@ -16,6 +16,7 @@ from p2pdist.net.endpoints import parse_endpoint
 from p2pdist.server.control.plane import PlaneSettings
 from p2pdist.server.origin import OriginSettings
 from p2pdist.server.service import ServiceSettings
+from p2pdist.swarm.tuning import REQUESTS
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[int, Meta(ge=1, le=365 * 24 * 3600)]
@@ -55,13 +56,14 @@ class ApiTable(msgspec.Struct, frozen=True, kw_only=True):
 class OriginTable(msgspec.Struct, frozen=True, kw_only=True):
     """``[origin]``: the server's own seed; 0 bytes per second is unlimited, ``windows`` lower them.
 
-    Content that no signed release names any more is kept for ``keep_withdrawn_s``.
+    ``requests`` is how many blocks of 16 KiB a node may ask for ahead. Content that no signed release names any more is kept for ``keep_withdrawn_s``.
     """
 
     host: str = "0.0.0.0"
     port: Port = 7602
     up_bytes_per_s: BytesPerSecond = 0
     windows: Annotated[tuple[str, ...], Meta(max_length=32)] = ()
+    requests: Annotated[int, Meta(ge=4, le=2_000)] = REQUESTS
     keep_withdrawn_s: Seconds = 7 * 24 * 3600
 
 
@@ -148,6 +150,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
                 port=self.origin.port,
                 up_bytes_per_s=self.origin.up_bytes_per_s,
                 windows=self.origin.windows,
+                requests=self.origin.requests,
             ),
             timestamp_life_s=self.online.timestamp_life_s,
             snapshot_life_s=self.online.snapshot_life_s,

@@ -28,6 +28,7 @@ from p2pdist.swarm.session import (
     open_swarm,
 )
 from p2pdist.swarm.torrents import check_torrent
+from p2pdist.swarm.tuning import REQUESTS
 from p2pdist.trust.catalog import Release
 from p2pdist.wire.frames import Presence
 from p2pdist.wire.messages import RateLimits, SourceBytes
@@ -40,13 +41,15 @@ _RATES_EVERY_S = 30.0
 class OriginSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Where the origin listens (port 0 takes any), and how fast it may send; 0 is unlimited.
 
-    ``windows`` lower that by time of day; see :mod:`p2pdist.core.rates`.
+    ``windows`` lower that by time of day; see :mod:`p2pdist.core.rates`. ``requests`` as in
+    :data:`p2pdist.swarm.tuning.REQUESTS`.
     """
 
     host: str
     port: int
     up_bytes_per_s: int = 0
     windows: tuple[str, ...] = ()
+    requests: int = REQUESTS
 
     @property
     def rates(self) -> RateLimits:
@@ -212,6 +215,7 @@ async def open_origin(
         ca_pem=ca_pem,
         certificate_pem=certificate_pem,
         key_pem=key_pem,
+        requests=settings.requests,
     )
     async with open_swarm(swarm_settings) as swarm:
         origin = Origin(fleet, swarm, content=content, altered=altered, refused=refused)

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from libtorrent import settings_pack
 
 
+REQUESTS: Final = 32
+"""Blocks of 16 KiB that one node may have under way from another: 512 KiB, enough for 100 Mbit/s at a round
+trip of 40 ms. More make a slow uplink serve its receivers less evenly, and the last of them finish later."""
+
+
 class SwarmSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What one node's swarm needs to know of the node.
 
@@ -35,6 +40,7 @@ class SwarmSettings(msgspec.Struct, frozen=True, kw_only=True):
     ca_pem: bytes
     certificate_pem: bytes
     key_pem: bytes
+    requests: int = REQUESTS
 
 
 ALERTS: Final = (
@@ -47,10 +53,6 @@ ALERTS: Final = (
     | lt.alert_category.piece_progress
     | lt.alert_category.upload
 )
-
-
-REQUESTS_MAX: Final = 64
-"""Blocks of 16 KiB under way from one source: 1 MiB, enough for 200 Mbit/s at a round trip of 40 ms."""
 
 
 def session_settings(settings: SwarmSettings) -> settings_pack:
@@ -100,8 +102,8 @@ def session_settings(settings: SwarmSettings) -> settings_pack:
         # from an idle one. Equal queues also make equal shares of a source's uplink.
         "whole_pieces_threshold": 0,
         "initial_picker_threshold": 0,
-        "max_allowed_in_request_queue": REQUESTS_MAX,  # what others may ask of us: they are told
-        "max_out_request_queue": REQUESTS_MAX,
+        "max_allowed_in_request_queue": settings.requests,  # what others may ask of us: they are told
+        "max_out_request_queue": settings.requests,
         # Choking: whoever was let in may be served; the control plane limits how many there are.
         "unchoke_slots_limit": -1,
         "mixed_mode_algorithm": 0,
