@@ -56,7 +56,8 @@ class ApiTable(msgspec.Struct, frozen=True, kw_only=True):
 class OriginTable(msgspec.Struct, frozen=True, kw_only=True):
     """``[origin]``: the server's own seed; 0 bytes per second is unlimited, ``windows`` lower them.
 
-    ``requests`` is how many blocks of 16 KiB a node may ask for ahead. Content that no signed release names any more is kept for ``keep_withdrawn_s``.
+    ``requests`` is how many blocks of 16 KiB a node may ask for ahead. Content that no signed release names
+    any more is kept for ``keep_withdrawn_s``.
     """
 
     host: str = "0.0.0.0"
