@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
+import pytest
 import trio
 
 from p2pdist.core.upstream import Upstream
@@ -117,6 +118,7 @@ async def test_when_its_point_dies_a_node_moves_to_the_alternative(nodes: Nodes)
         assert await carried.greeted_by() == 2
 
 
+@pytest.mark.slow
 async def test_a_node_without_points_falls_back_to_the_server_and_returns_to_a_point(nodes: Nodes) -> None:
     point, server = Neighbour(nodes, 1), Neighbour(nodes, 2)
     async with running(nodes, point, server) as (carried, nursery):

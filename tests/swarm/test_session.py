@@ -400,6 +400,7 @@ async def test_a_renewed_certificate_lets_a_node_in(tmp_path: Path) -> None:
         await wait_event(fetching, ArtifactFinished)
 
 
+@pytest.mark.slow
 async def test_a_connection_does_not_outlive_its_certificate_for_longer_than_until_the_next_reconnection(
     tmp_path: Path,
 ) -> None:

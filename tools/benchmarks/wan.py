@@ -22,6 +22,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,8 @@ def measure(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
     for name in options.only or SYSTEMS:
         say(options, f"{name} ...")
         systems[name] = measure_system(name, options, rates, directory / name, package, digest, bound)
-        say(options, "  " + describe(systems[name]))
+        for line in describe(systems[name]):
+            say(options, f"  {line}")
     return {
         "bound_seconds": bound,
         "parameters": {
@@ -188,14 +190,28 @@ def bound_seconds(size_mib: float, sites: int, rates: Rates) -> float:
     return max(mbit / rates.origin_up, mbit / rates.site_down, sites * mbit / together)
 
 
-def describe(system: dict[str, Any]) -> str:
-    """Say in one line how a system did."""
-    return (
+def describe(system: dict[str, Any]) -> Iterator[str]:
+    """Say in lines how a system did."""
+    yield (
         f"first {system['seconds_first']:.1f} s, last {system['seconds_last']:.1f} s = "
         f"{system['ratio']:.2f} x bound; origin sent {system['origin_copies']:.2f} copies; sites took in "
         f"{', '.join(f'{each:.2f}' for each in system['site_in_copies'])} and sent "
         f"{', '.join(f'{each:.2f}' for each in system['site_out_copies'])}"
     )
+    yield "; ".join(
+        f"{use['processes']} x {role}: {use['cpu_seconds'] / use['processes']:.1f} s of CPU and at most "
+        f"{use['rss_mib_max']:.0f} MiB each"
+        for role, use in system["roles"].items()
+    )
+    for when in ("before", "after"):
+        idle = system.get(f"agent_idle_{when}")
+        if idle:
+            yield (
+                f"an idle agent {when} the deployment: {idle['rss_mb_median']:.1f} MB resident (at most "
+                f"{idle['rss_mb_max']:.1f}), {idle['cpu_percent_median']:.1f} % of a core"
+            )
+    if "seconds_last_installed" in system:
+        yield f"last device installed it after {system['seconds_last_installed']:.1f} s"
 
 
 def say(options: argparse.Namespace, text: str) -> None:
