@@ -105,7 +105,10 @@ class Stock:
         granted = situation.grant is not None
         needed = self._releases(situation.desired.prefetch, catalog) if granted else []
         keep = self._releases(situation.desired.keep, catalog) if granted else []
-        await self._drop_unsigned(releases, own)
+        if (
+            not catalog.roles_left_out
+        ):  # a channel that expired is signed again, and would cross the WAN again
+            await self._drop_unsigned(releases, own)
         plan = await self._plan(situation, needed, keep, self._held(releases, own))
         for info_hash, reason in plan.refused.items():
             if info_hash not in self.refused:

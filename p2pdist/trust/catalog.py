@@ -158,6 +158,11 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
     left_out: Mapping[str, str] = msgspec.field(default_factory=dict)
     stale: bool = False
 
+    @property
+    def roles_left_out(self) -> frozenset[str]:
+        """The channels among :attr:`left_out`: nothing is known of their releases for now."""
+        return frozenset(what for what in self.left_out if "/" not in what)
+
     def next_expiry(self, now: float) -> float:
         """Return when something in it expires next after Unix time *now*, or now if a role has expired."""
         return min([self.expires, *(grant.expires for grant in self.grants.values() if grant.expires > now)])

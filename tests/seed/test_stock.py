@@ -99,7 +99,10 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 
 
 def situation(
-    *, prefetch: tuple[TargetPath, ...] = (TARGET,), keep: tuple[TargetPath, ...] = ()
+    *,
+    prefetch: tuple[TargetPath, ...] = (TARGET,),
+    keep: tuple[TargetPath, ...] = (),
+    left_out: tuple[str, ...] = (),
 ) -> Situation:
     release = Release(
         target=TARGET,
@@ -117,7 +120,12 @@ def situation(
         node=node_id_of(b"p" * 32), duties=("seed",), scope=GroupPath("/"), addresses=(), expires=2**33
     )
     catalog = Catalog(
-        releases={TARGET: release}, grants={grant.node: grant}, channels=(), versions={}, expires=2**33
+        releases={TARGET: release},
+        grants={grant.node: grant},
+        channels=(),
+        versions={},
+        expires=2**33,
+        left_out=dict.fromkeys(left_out, "it has expired"),
     )
     desired = DesiredState(
         revision=1, group="/", swarms=[], deployments=[], prefetch=list(prefetch), keep=list(keep)
@@ -187,3 +195,19 @@ async def test_what_is_to_be_kept_is_not_fetched_but_served_when_it_is_there(
     (tmp_path / HASH).touch()
     stock.look()
     await content.until(lambda: content.wanted == {HASH})
+
+
+@pytest.mark.parametrize(("left_out", "stays"), [((), False), (("stable/x/1/f",), False), (("beta",), True)])
+async def test_what_nobody_signs_goes_unless_it_may_be_of_a_channel_that_has_expired(
+    tmp_path: Path, disk: Disk, nursery: trio.Nursery, left_out: tuple[str, ...], stays: bool
+) -> None:
+    disk.free = 50 * MIB
+    content = Contents()
+    other = InfoHash("b" * 64)
+    (tmp_path / other).write_bytes(b"of a channel that is not in the catalog")
+    content.wanted.add(other)
+    stock = stock_of(tmp_path, content, lambda: situation(left_out=left_out))
+    nursery.start_soon(stock.run)
+    stock.look()
+    await content.until(lambda: content.told == 1)
+    assert (other in content.wanted) == stays
