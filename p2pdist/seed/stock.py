@@ -105,7 +105,7 @@ class Stock:
         granted = situation.grant is not None
         needed = self._releases(situation.desired.prefetch, catalog) if granted else []
         keep = self._releases(situation.desired.keep, catalog) if granted else []
-        if (
+        if not catalog.roles_left_out:  # an expired channel comes back, and would cross the WAN again
             not catalog.roles_left_out
         ):  # a channel that expired is signed again, and would cross the WAN again
             await self._drop_unsigned(releases, own)
