@@ -106,8 +106,6 @@ class Stock:
         needed = self._releases(situation.desired.prefetch, catalog) if granted else []
         keep = self._releases(situation.desired.keep, catalog) if granted else []
         if not catalog.roles_left_out:  # an expired channel comes back, and would cross the WAN again
-            not catalog.roles_left_out
-        ):  # a channel that expired is signed again, and would cross the WAN again
             await self._drop_unsigned(releases, own)
         plan = await self._plan(situation, needed, keep, self._held(releases, own))
         for info_hash, reason in plan.refused.items():
