@@ -62,10 +62,16 @@ class Neighbour:
     def __init__(self, process: trio.Process, lines: trio.abc.ReceiveStream) -> None:
         self.process = process
         self._lines = lines
+        self._read = b""
         self.port = 0
 
     async def line(self) -> str:
-        return (await self._lines.receive_some(1_000)).decode().strip()
+        while b"\n" not in self._read:
+            more = await self._lines.receive_some(1_000)
+            assert more, "the process has ended"
+            self._read += more
+        line, _, self._read = self._read.partition(b"\n")
+        return line.decode()
 
 
 @asynccontextmanager

@@ -70,6 +70,9 @@ async def test_a_device_fetches_an_artifact_and_every_byte_is_put_to_the_origins
         assert received(fetching, torrent.info_hash) == {origin.node: SIZE}
         statistics = fetching.statistics(torrent.info_hash)
         assert (statistics.complete, statistics.have, statistics.bytes_done) == (True, 16, SIZE)
+        with trio.fail_after(PATIENCE_S):
+            while sum(source.sent for source in seeding.statistics(torrent.info_hash).sources) < SIZE:
+                await trio.sleep(0.05)  # it counts what it sends when it hears of it
         (sent,) = seeding.statistics(torrent.info_hash).sources
         assert (sent.node, sent.role, sent.sent, sent.received) == (device.node, "device", SIZE, 0)
 
