@@ -50,6 +50,18 @@ def write_secret(path: Path, data: bytes) -> None:
     write_atomic(path, data, mode=0o600)
 
 
+def make_directories(path: Path) -> None:
+    """Make *path* and what is missing above it, open to all users whatever the umask; leave others alone.
+
+    Raises:
+        OSError: the disk is full or fails, or something else is in the place of one.
+    """
+    missing = [directory for directory in (path, *path.parents) if not directory.is_dir()]
+    for directory in reversed(missing):
+        directory.mkdir(exist_ok=True)
+        directory.chmod(0o755)
+
+
 def sync_directory(path: Path) -> None:
     """Make the names in *path* durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 import trio
 
 from p2pdist.errors import UsageError
-from p2pdist.files import storage_error, sync_directory
+from p2pdist.files import make_directories, storage_error, sync_directory
 from p2pdist.install.processes import environment_of, run_process
 from p2pdist.install.steps import InstallResult, Job, failed_process
 from p2pdist.trust.catalog import FileRecipe
@@ -157,7 +157,7 @@ class _Place:
             raise storage_error(f"{self._path} could not be replaced", error) from error
 
     def _make_directory(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        make_directories(self._path.parent)
         if not self._path.parent.resolve().is_relative_to(self._root.resolve()):
             raise UsageError(f"{self._path} leaves the install root through a symbolic link")
         if self._path.is_dir() and not self._path.is_symlink():

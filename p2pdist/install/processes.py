@@ -1,7 +1,7 @@
 """One program with a deadline: its exit code and the tail of its output.
 
-A program runs without a shell, in a process group of its own, with no input and a small environment.
-When it exceeds its time, or the caller is cancelled, the whole group ends.
+A program runs without a shell, in a process group of its own, with no input, a small environment
+and the usual umask. When it exceeds its time, or the caller is cancelled, the whole group ends.
 
 If *we* are killed, it may outlive us. Each program therefore holds the writing end of a named pipe,
 the *witness*: the kernel closes it when the last process of that run is gone, and the next run of ours
@@ -25,6 +25,7 @@ from p2pdist.files import storage_error
 
 _GRACE_S = 3.0  # between asking a group to end and ending it
 _DRAIN_S = 1.0  # for output that is still in the pipe, or held open by a daemon that was started
+_UMASK = 0o022  # ours is that of a service with secrets; what a program installs is for all users
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -87,6 +88,7 @@ async def run_process(
             cwd=cwd,
             env=dict(environment),
             start_new_session=True,
+            umask=_UMASK,
             pass_fds=(held,),
         )
     except (OSError, ValueError) as error:

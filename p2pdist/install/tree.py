@@ -21,7 +21,7 @@ import trio
 
 from p2pdist import limits
 from p2pdist.errors import Unavailable, UsageError
-from p2pdist.files import read_bounded, storage_error, sync_directory, write_atomic
+from p2pdist.files import make_directories, read_bounded, storage_error, sync_directory, write_atomic
 from p2pdist.install.archive import remove_tree, unpack_tree
 from p2pdist.install.processes import environment_of, run_process
 from p2pdist.install.steps import InstallResult, Job, failed_process
@@ -88,7 +88,7 @@ class _Versions:
     def unpack(self, recipe: TreeRecipe) -> str:
         """Have the release's tree on the disk, complete; return its directory's name."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_directories(self.path)
             sync_directory(self._base)
             for path in self.path.iterdir():
                 if path.name.startswith((_TRASH, "..")) or _UNPACKING.fullmatch(path.name):

@@ -160,5 +160,5 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, BaseExceptionGroup):
         return "; ".join(dict.fromkeys(_reason(each) for each in error.exceptions))
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+        return error.strerror.rpartition("): ")[2]  # trio puts the address before it
     return _reason(error.__cause__) if error.__cause__ is not None else str(error)

@@ -111,7 +111,7 @@ def signatures_wanted(state: SigningState) -> dict[str, str]:
             if demand.missing
         ]
         if parts:
-            wanted[role] = "; and ".join(parts)
+            wanted[role] = "; and ".join(dict.fromkeys(parts))  # old and new keys may be the same
     return wanted
 
 

@@ -350,6 +350,14 @@ async def test_a_revoked_device_is_not_counted_in_a_deployment(open_shell: OpenS
         assert "no devices of 0" in await shell("deployment", "show", order.id)
 
 
+async def test_a_device_is_revoked_by_its_name_or_enough_of_its_id(open_shell: OpenShell) -> None:
+    async with open_shell() as shell:
+        device = await enrolled_device(shell.fleet, name="till")
+        await shell("revoke", device.node[:5], "--reason", "stolen", code=2)
+        assert "is too short to revoke a device by" in shell.stderr
+        assert "is revoked" in await shell("revoke", "till", "--reason", "stolen")
+
+
 async def test_status_warns_weeks_before_signatures_and_grants_run_out(
     open_shell: OpenShell, tmp_path: Path
 ) -> None:

@@ -38,6 +38,17 @@ async def test_a_file_is_put_in_place_with_its_mode(workshop: Workshop) -> None:
     assert there(workshop) == ["app.conf"]
 
 
+async def test_all_users_reach_a_file_in_a_new_directory_whatever_the_umask(workshop: Workshop) -> None:
+    workshop.root.mkdir()
+    before = os.umask(0o077)
+    try:
+        assert (await workshop.install(*make(workshop, b"one", path="/etc/app/app.conf"))).installed
+    finally:
+        os.umask(before)
+    for name, mode in (("etc", 0o755), ("etc/app", 0o755), ("etc/app/app.conf", 0o644)):
+        assert (workshop.root / name).stat().st_mode & 0o777 == mode, name
+
+
 async def test_a_file_is_replaced_reloaded_and_keeps_its_owner(workshop: Workshop, script: Script) -> None:
     reload = [str(script("reload", RELOAD))]
     path = workshop.root / "etc/app.conf"

@@ -46,6 +46,15 @@ async def test_exit_code_and_both_outputs_come_back_in_order(tmp_path: Path) -> 
     assert result == ProcessResult(exit_code=7, output=b"one\ntwo\nthree\n", problem="")
 
 
+async def test_what_a_program_makes_is_readable_for_all_whatever_our_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        result = await run(tmp_path, "sh", "-c", "umask")
+    finally:
+        os.umask(before)
+    assert result.output == b"0022\n"
+
+
 async def test_only_the_end_of_a_long_output_is_kept(tmp_path: Path) -> None:
     result = await run(tmp_path, sys.executable, "-c", "print('x' * 300_000 + 'the end', end='')")
     assert len(result.output) == limits.OUTPUT_BYTES_MAX

@@ -42,6 +42,17 @@ async def test_a_tree_is_unpacked_switched_and_checked(workshop: Workshop) -> No
     assert current(workshop) == "1"
 
 
+async def test_all_users_reach_a_tree_whatever_the_umask_of_the_installer(workshop: Workshop) -> None:
+    workshop.root.mkdir()
+    before = os.umask(0o077)
+    try:
+        assert (await workshop.install(*make(workshop, 1))).installed
+    finally:
+        os.umask(before)
+    for name in ("opt", "opt/app", "opt/app/versions", "opt/app/current/bin"):
+        assert (workshop.root / name).stat().st_mode & 0o777 == 0o755, name
+
+
 async def test_a_newer_tree_takes_over_and_older_ones_go(workshop: Workshop) -> None:
     for sequence in (1, 2, 3, 4):
         assert (await workshop.install(*make(workshop, sequence, keep=2))).installed

@@ -279,7 +279,7 @@ async def test_where_nobody_listens_there_is_no_link(fleet: Any) -> None:
     port = listener.socket.getsockname()[1]
     await listener.aclose()
 
-    with pytest.raises(Unavailable, match=f"127.0.0.1:{port} cannot be reached .*refused"):
+    with pytest.raises(Unavailable, match=rf"127.0.0.1:{port} cannot be reached \(Connection refused\)"):
         async with open_link("127.0.0.1", port, identity=fleet.identity(), expect=None):
             pass
 

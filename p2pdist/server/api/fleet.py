@@ -209,8 +209,9 @@ async def move_device(api: Api, call: Call[wire.MoveDevice]) -> wire.DeviceInfo:
 
 async def revoke_device(api: Api, call: Call[wire.RevokeDevice]) -> wire.DeviceInfo:
     """Take a device out of the fleet; its link ends at once."""
-    node = (await api.store.read(devices.resolve_device, call.path["id"])).node
-    if call.path["id"] != node and len(call.path["id"]) < 8:
+    found = await api.store.read(devices.resolve_device, call.path["id"])
+    node = found.node
+    if call.path["id"] not in (node, found.name) and len(call.path["id"]) < 8:
         raise UsageError(
             f"{call.path['id']!r} is too short to revoke a device by",
             hint=f"write its whole id, {node}, or at least eight characters",
