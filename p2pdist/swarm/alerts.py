@@ -80,6 +80,7 @@ class AlertDesk:
             lt.cache_flushed_alert: self._cache_flushed,
             lt.state_changed_alert: self._state_changed,
             lt.state_update_alert: self._state_update,
+            lt.peer_info_alert: self._peer_info,
             lt.file_error_alert: self._storage_error,
             lt.torrent_error_alert: self._storage_error,
             lt.torrent_removed_alert: self._torrent_removed,
@@ -160,7 +161,7 @@ class AlertDesk:
 
     def _torrent_finished(self, alert: lt.torrent_finished_alert) -> None:
         carried = self._carried.get(alert.handle)
-        if carried and not carried.complete:
+        if carried and carried.present and not carried.complete:
             carried.wholly_flushed = True
             carried.handle.flush_cache()
 
@@ -179,7 +180,8 @@ class AlertDesk:
         if carried.artifact.sealed and carried.failure != _ALTERED:  # also where a read has failed before
             carried.failure = _ALTERED
             carried.complete = False
-            carried.handle.pause()
+            if carried.present:
+                carried.handle.pause()
             reason = f"{carried.artifact.path} is not what its torrent says"
             self._emit(ContentAltered(info_hash=carried.artifact.info_hash, reason=reason))
         elif alert.state == lt.torrent_status.states.checking_files:
@@ -191,15 +193,15 @@ class AlertDesk:
             if carried := self._carried.get(status.handle):
                 carried.status = status
                 carried.have = status.num_pieces
-                if carried.complete and carried.ledger.in_doubt:
-                    self._settle(carried)
+                if carried.complete and carried.present and carried.ledger.in_doubt:
+                    carried.handle.post_peer_info()
 
-    def _settle(self, carried: Carried) -> None:
-        """Ask libtorrent what came over which connection. Waits for it: once or twice for an artifact."""
-        came: Counter[PeerId] = Counter()
-        for peer in carried.handle.get_peer_info():
-            came[peer.pid.to_bytes()] += peer.total_download
-        carried.ledger.settle(came)
+    def _peer_info(self, alert: lt.peer_info_alert) -> None:
+        if carried := self._carried.get(alert.handle):
+            came: Counter[PeerId] = Counter()
+            for peer in alert.peer_info:
+                came[peer.pid.to_bytes()] += peer.total_download
+            carried.ledger.settle(came)
 
     def _storage_error(self, alert: lt.file_error_alert | lt.torrent_error_alert) -> None:
         carried = self._carried.get(alert.handle)

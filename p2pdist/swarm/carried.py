@@ -46,6 +46,8 @@ class Carried:
         self.complete = artifact.sealed
         self.failure = ""
         """Why the content file cannot be used; empty while it can."""
+        self.present = True
+        """The handle may be used: the artifact is in the session, and nobody is taking it out."""
         self.moved_at = 0.0
         """When a block was sent last, or the artifact became complete; monotonic seconds."""
         self.have = 0
@@ -99,7 +101,9 @@ class Carried:
 
     def idle_at(self) -> float:
         """Return when the connections that are open now are of no more use, in monotonic seconds."""
-        connected = self.complete and not self.failure and self.status and self.status.num_peers
+        connected = (
+            self.present and self.complete and not self.failure and self.status and self.status.num_peers
+        )
         return self.moved_at + IDLE_S if connected else math.inf
 
     def disconnect_idle(self, now: float) -> None:

@@ -215,11 +215,11 @@ class Swarm:
 
     async def _stop(self, carried: Carried) -> None:
         """Take an artifact out of the session, with everything fetched so far in its file."""
-        carried.flushed = trio.Event()
-        carried.removed = trio.Event()
+        carried.flushed, carried.removed = trio.Event(), trio.Event()
         carried.handle.pause()
         carried.handle.flush_cache()
         await carried.flushed.wait()
+        carried.present = False
         self._session.remove_torrent(carried.handle)
         await carried.removed.wait()
         self._desk.drop(carried)
@@ -236,18 +236,18 @@ class Swarm:
             carried.prepare_retry(trio.current_time())
             await self._stop(carried)
             carried.handle, _, _ = await self._start(carried.artifact)
-            carried.divided = ()
+            carried.present, carried.divided = True, ()
             self._divide(carried)
             self._let_go(carried)
 
     def _certify(self, carried: Carried) -> None:
-        if not carried.handle.is_valid():
+        if not carried.present:
             return  # it is being taken out, and gets its certificate when it comes back
         certificate, key = self._identity
         carried.handle.set_ssl_certificate_buffer(certificate.decode(), key.decode(), FFDHE2048_PEM)
 
     def _divide(self, carried: Carried) -> None:
-        if self._settings.role != "point" or not carried.handle.is_valid():
+        if self._settings.role != "point" or not carried.present:
             return
         points = points_among(self._settings.node, carried.sources)
         if points != carried.divided:
@@ -256,7 +256,7 @@ class Swarm:
 
     def _dial(self, carried: Carried, sources: Sequence[Source]) -> None:
         for source in sources:
-            if source.node != self._settings.node and carried.handle.is_valid():
+            if source.node != self._settings.node and carried.present:
                 carried.handle.connect_peer((source.host, source.port))
 
     def _emit(self, event: SwarmEvent) -> None:
@@ -327,7 +327,7 @@ class Swarm:
     def _keep_up(self) -> None:
         """Write out what is fetched so far, and dial again where nobody is connected."""
         for carried in self._carried.values():
-            if carried.have != carried.have_written and not carried.complete and carried.handle.is_valid():
+            if carried.have != carried.have_written and not carried.complete and carried.present:
                 carried.have_written = carried.have
                 carried.handle.flush_cache()
             if carried.is_alone():

@@ -1,17 +1,21 @@
-"""When an artifact counts as stuck: bytes were refused, and then nothing comes from whoever is connected."""
+"""One artifact in the session: when it counts as stuck, and what may not be asked of it while it leaves."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import libtorrent as lt
 import pytest
 from swarm_fleet import SWARM
 
 from p2pdist.ids import InfoHash
+from p2pdist.swarm.alerts import AlertDesk
 from p2pdist.swarm.carried import STUCK_S, Carried
-from p2pdist.swarm.model import Artifact
+from p2pdist.swarm.ledger import NodeBook
+from p2pdist.swarm.model import Artifact, SwarmEvent
 
 PEER = b"-PD1Daaaaaaaaaaaaaaa"
 
@@ -65,3 +69,43 @@ def test_bytes_that_come_and_sources_that_are_away_are_not_stuck(carried: Carrie
         assert not carried.is_stuck(float(second))
     seen(carried, come=59, peers=0)
     assert not carried.is_stuck(1_000.0)
+
+
+class Gone:
+    """A handle whose torrent has been taken out: whatever is asked of it fails, as libtorrent's does."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"{name} was used of an artifact that is being taken out")
+
+
+@pytest.mark.parametrize(
+    ("kind", "alert"),
+    [
+        (lt.torrent_finished_alert, {}),
+        (lt.state_changed_alert, {"state": lt.torrent_status.states.checking_files}),
+        (lt.state_update_alert, {"status": [SimpleNamespace(num_pieces=4, num_peers=1)]}),
+    ],
+)
+@pytest.mark.parametrize("sealed", [True, False])
+def test_what_is_still_told_of_an_artifact_that_is_being_taken_out_asks_nothing_of_it(
+    kind: type, alert: dict[str, Any], sealed: bool
+) -> None:
+    handle: Any = Gone()
+    artifact = Artifact(
+        info_hash=InfoHash("0" * 64), torrent=b"", path=Path("/nowhere"), swarm=SWARM, length=1, sealed=sealed
+    )
+    carried = Carried(artifact, handle, pieces=1, piece_bytes=1 << 14)
+    carried.present = False
+    carried.ledger.block_requested(PEER, 0, 0)
+    carried.ledger.block_requested(b"-PD1Dbbbbbbbbbbbbbbb", 0, 0)
+    carried.ledger.piece_verified(0)
+    assert carried.ledger.in_doubt
+    told: list[SwarmEvent] = []
+    desk = AlertDesk(
+        book=NodeBook(), emit=told.append, flushed=lambda carried: None, failed=lambda carried: None
+    )
+    desk.carry(carried)
+    for status in alert.get("status", []):
+        status.handle = handle
+    desk._handlers[kind](SimpleNamespace(handle=handle, **alert))
+    assert carried.idle_at() == math.inf
