@@ -5,7 +5,6 @@ An alert lives only until the next ones are popped, so everything is copied out 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -80,7 +79,6 @@ class AlertDesk:
             lt.cache_flushed_alert: self._cache_flushed,
             lt.state_changed_alert: self._state_changed,
             lt.state_update_alert: self._state_update,
-            lt.peer_info_alert: self._peer_info,
             lt.file_error_alert: self._storage_error,
             lt.torrent_error_alert: self._storage_error,
             lt.torrent_removed_alert: self._torrent_removed,
@@ -193,15 +191,6 @@ class AlertDesk:
             if carried := self._carried.get(status.handle):
                 carried.status = status
                 carried.have = status.num_pieces
-                if carried.complete and carried.present and carried.ledger.in_doubt:
-                    carried.handle.post_peer_info()
-
-    def _peer_info(self, alert: lt.peer_info_alert) -> None:
-        if carried := self._carried.get(alert.handle):
-            came: Counter[PeerId] = Counter()
-            for peer in alert.peer_info:
-                came[peer.pid.to_bytes()] += peer.total_download
-            carried.ledger.settle(came)
 
     def _storage_error(self, alert: lt.file_error_alert | lt.torrent_error_alert) -> None:
         carried = self._carried.get(alert.handle)

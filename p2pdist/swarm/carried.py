@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 
 import libtorrent as lt
 import trio
@@ -12,7 +13,7 @@ from p2pdist import limits
 from p2pdist.errors import UsageError
 from p2pdist.files import storage_error
 from p2pdist.ids import NodeId
-from p2pdist.swarm.ledger import Ledger, NodeBook
+from p2pdist.swarm.ledger import Ledger, NodeBook, PeerId
 from p2pdist.swarm.model import Artifact, ArtifactStatistics, Source
 from p2pdist.swarm.torrents import BLOCK_BYTES
 
@@ -116,10 +117,24 @@ class Carried:
         self.handle.pause()
         self.handle.resume()
 
-    def storage_works(self) -> None:
-        """A piece was written: whatever was wrong with the storage is over."""
+    async def settle(self) -> None:
+        """Put blocks in doubt to the accounts of those who sent them, by what has come over each connection.
+
+        For as long as everybody is still connected: when the artifact has just become complete.
+        """
+        async with self.changing:
+            if self.present and self.ledger.in_doubt:
+                came: Counter[PeerId] = Counter()
+                for peer in await trio.to_thread.run_sync(self.handle.get_peer_info):
+                    came[peer.pid.to_bytes()] += peer.total_download
+                self.ledger.settle(came)
+
+    def finish(self, now: float) -> None:
+        """Everything is on the disk: whatever was wrong with the storage is over."""
         self.failure = ""
         self._retries = 0
+        self.complete = True
+        self.moved_at = now
 
     def prepare_retry(self, now: float) -> None:
         """Forget a storage failure before the next attempt; the one after that, if any, waits longer."""

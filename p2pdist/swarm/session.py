@@ -243,8 +243,8 @@ class Swarm:
     def _certify(self, carried: Carried) -> None:
         if not carried.present:
             return  # it is being taken out, and gets its certificate when it comes back
-        certificate, key = self._identity
-        carried.handle.set_ssl_certificate_buffer(certificate.decode(), key.decode(), FFDHE2048_PEM)
+        certificate, key = (pem.decode() for pem in self._identity)
+        carried.handle.set_ssl_certificate_buffer(certificate, key, FFDHE2048_PEM)
 
     def _divide(self, carried: Carried) -> None:
         if self._settings.role != "point" or not carried.present:
@@ -336,14 +336,13 @@ class Swarm:
     async def _sync_finished(self) -> None:
         async for carried in self._sync_out:
             try:
+                await carried.settle()
                 await trio.to_thread.run_sync(sync_content_file, carried.artifact)
             except P2PDistError as error:
                 self._emit(StorageFailed(info_hash=carried.artifact.info_hash, reason=str(error)))
                 continue
             if self._carried.get(carried.artifact.info_hash) is carried and not carried.doubtful:
-                carried.storage_works()
-                carried.complete = True
-                carried.moved_at = trio.current_time()
+                carried.finish(trio.current_time())
                 self._emit(ArtifactFinished(info_hash=carried.artifact.info_hash))
 
     async def _look_after_resting(self) -> None:
