@@ -79,6 +79,7 @@ class Ledger:
         self._block_bytes = block_bytes
         self._open: dict[int, dict[int, _Senders]] = {}
         self._late: dict[tuple[int, int], tuple[PeerId, ...]] = {}
+        self._asked: dict[int, set[PeerId]] = {}
         self._in_doubt: dict[int, frozenset[PeerId]] = {}
         self._received: dict[PeerId, int] = {}
         self._sent: dict[PeerId, int] = {}
@@ -86,6 +87,7 @@ class Ledger:
 
     def block_requested(self, peer: PeerId, piece: int, block: int) -> None:
         """A peer has been asked for a block."""
+        self._asked.setdefault(piece, set()).add(peer)
         blocks = self._open.setdefault(piece, {})
         before = blocks.get(block)
         if before is None or before.certain or before.gone.issuperset(before.peers):
@@ -116,6 +118,7 @@ class Ledger:
 
     def piece_verified(self, piece: int) -> frozenset[PeerId]:
         """A piece matches its hash. Returns the suspects of an earlier refusal that stays unexplained."""
+        self._asked.pop(piece, None)
         for block, senders in self._open.pop(piece, {}).items():
             self._close(piece, block, senders.peers)
         return self._in_doubt.pop(piece, frozenset())
@@ -123,11 +126,12 @@ class Ledger:
     def piece_failed(self, piece: int) -> frozenset[PeerId]:
         """A piece does not match its hash. Returns who may have sent parts of it.
 
-        When it may have been several, the piece stays in doubt until :meth:`peer_banned` or
-        :meth:`piece_verified`.
+        That is everybody who was asked for a part since it was last good, also those who refused or left: a
+        source is accused alone only where there was no other. When it may have been several, the piece stays
+        in doubt until :meth:`peer_banned` or :meth:`piece_verified`.
         """
         blocks = self._open.get(piece, {})
-        peers = frozenset(peer for senders in blocks.values() for peer in senders.peers)
+        peers = frozenset(self._asked.get(piece, ()))
         self.refused_bytes += sum(self._block_length(piece, block) for block in blocks)
         for block, senders in blocks.items():
             blocks[block] = _Senders(senders.peers, certain=True)
@@ -175,6 +179,7 @@ class Ledger:
     def forget_open(self) -> None:
         """Drop what is not verified: the content is being checked from the disk again."""
         self._open.clear()
+        self._asked.clear()
 
     def accounts(self, book: NodeBook) -> tuple[tuple[SourceBytes, ...], int]:
         """Return the bytes by node, and the bytes received from nobody that could be named."""

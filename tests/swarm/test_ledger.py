@@ -248,3 +248,17 @@ def test_whatever_happens_a_verified_piece_counts_exactly_once(steps: list[tuple
         accounts.block_received(B, 0, block)
     assert sum(received(accounts).values()) == 64 * KIB
     assert "?" not in received(accounts)
+
+
+def test_nobody_is_accused_alone_of_a_piece_that_another_was_asked_for_too_and_left() -> None:
+    accounts = ledger()
+    accounts.block_requested(A, 0, 0)
+    accounts.block_requested(B, 0, 1)
+    accounts.peer_gone(A)
+    accounts.block_requested(B, 0, 0)
+    assert accounts.piece_failed(0) == {A, B}
+    accounts.block_requested(B, 0, 0)
+    assert accounts.piece_failed(0) == {A, B}
+    accounts.piece_verified(0)
+    accounts.block_requested(B, 0, 0)
+    assert accounts.piece_failed(0) == {B}
