@@ -236,13 +236,25 @@ def plot(result: dict[str, Any], path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import FuncFormatter
 
     figure, axes = pyplot.subplots(figsize=(8, 4.5))
-    for name, system in result["systems"].items():
-        seconds = system["seconds"]
-        axes.step([0, *seconds], range(len(seconds) + 1), where="post", label=name)
-    axes.axvline(result["bound_seconds"], linestyle="--", color="black", label="bound")
-    axes.set_xlabel("seconds")
+    for name, style in zip(result["systems"], ("-", "--", ":", "-"), strict=False):
+        seconds = result["systems"][name]["seconds"]
+        label = f"{name}: {seconds[-1]:.0f} s"
+        axes.step([0, *seconds], range(len(seconds) + 1), style, where="post", label=label, linewidth=2.2)
+    axes.axvline(
+        result["bound_seconds"],
+        linestyle="--",
+        color="black",
+        label=f"bound: {result['bound_seconds']:.0f} s",
+    )
+    asked = result["parameters"]
+    axes.set_title(f"{asked['size']:g} MiB to {asked['sites']} sites with {asked['devices']} devices each")
+    axes.set_xlabel("seconds, logarithmic")
+    for labels in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        labels(FuncFormatter(lambda seconds, _: f"{seconds:g}"))
+    axes.tick_params(axis="x", which="minor", labelsize=7)
     axes.set_ylabel("devices that have the package")
     axes.set_xscale("log")
     axes.legend()
