@@ -251,12 +251,12 @@ def plot(result: dict[str, Any], path: Path) -> None:
     )
     asked = result["parameters"]
     axes.set_title(f"{asked['size']:g} MiB to {asked['sites']} sites with {asked['devices']} devices each")
+    axes.set_xscale("log")
     axes.set_xlabel("seconds, logarithmic")
     for labels in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
         labels(FuncFormatter(lambda seconds, _: f"{seconds:g}"))
     axes.tick_params(axis="x", which="minor", labelsize=7)
     axes.set_ylabel("devices that have the package")
-    axes.set_xscale("log")
     axes.legend()
     figure.tight_layout()
     figure.savefig(path, dpi=120)
