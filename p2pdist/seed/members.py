@@ -70,10 +70,6 @@ class Members:
         """How many devices are attached."""
         return len(self._links)
 
-    def tracked(self, info_hash: InfoHash) -> frozenset[NodeId]:
-        """The nodes that are known to take part in an artifact's swarm, this one included."""
-        return frozenset(member.node for member in self._tracker.members(info_hash))
-
     async def serve(self, *, host: str, port: int, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Accept devices until cancelled. Reports the bound address once it listens."""
         await serve_links(

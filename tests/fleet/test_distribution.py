@@ -78,7 +78,8 @@ async def test_a_device_that_asks_before_its_point_is_ready_hears_at_once_when_i
 
         async def add_late(artifact: Artifact) -> None:
             await fleet.until(
-                lambda: seed.members.tracked(artifact.info_hash), "the device has announced itself first"
+                lambda: seed.members._tracker.members(artifact.info_hash),
+                "the device has announced itself first",
             )
             await add(artifact)
 

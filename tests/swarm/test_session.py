@@ -25,9 +25,7 @@ from p2pdist.swarm.session import (
     StorageFailed,
     StrangerRefused,
     Swarm,
-    SwarmSettings,
 )
-from p2pdist.swarm.tuning import session_settings
 from p2pdist.wire.frames import Role
 from p2pdist.wire.messages import RateLimits
 
@@ -122,12 +120,8 @@ async def test_the_accounts_of_several_sources_add_up_to_the_artifact(tmp_path: 
 
 
 async def test_of_a_small_artifact_from_several_sources_every_byte_is_in_somebodys_account(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    def patient(settings: SwarmSettings) -> dict[str, Any]:
-        return {**session_settings(settings), "close_redundant_connections": False}
-
-    monkeypatch.setattr("p2pdist.swarm.session.session_settings", patient)
     torrent = made(tmp_path, content(SIZE // 4))
     fleet = authority()
     sources = [Node(fleet, "point", f"127.0.0.{number}") for number in range(1, 5)]
