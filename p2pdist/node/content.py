@@ -273,13 +273,15 @@ class Content:
         return msgspec.structs.replace(candidate, taken=False, reason=objection)
 
     def _connect(self, info_hash: InfoHash, wanted: _Wanted) -> None:
-        """Dial who was there before this node; who came later dials it, and only needs to be known."""
+        """Dial who was there before this node. Who came later dials it: a device only needs to be known, a
+        point is dialled too if that takes long.
+        """
         taken = [candidate for candidate in wanted.candidates if candidate.taken]
         self._swarm.learn([NodeId(candidate.node) for candidate in taken])
         if not any(candidate.taken for candidate in wanted.told):
             return  # a new tracker that knows of nobody yet: whoever serves goes on
         if wanted.dialled is None:
-            wanted.dialled = frozenset(candidate.node for candidate in taken)
+            wanted.dialled = frozenset(candidate.node for candidate in wanted.told)
         self._swarm.set_sources(
             info_hash,
             [
@@ -289,6 +291,7 @@ class Content:
                     host=c.host,
                     port=c.port,
                     wan=crosses_wan(self._role, c.role, alternatives=self._alternative(NodeId(c.node))),
+                    expected=c.node not in wanted.dialled,
                 )
                 for c in taken
                 if c.node in wanted.dialled or c.role != "device"

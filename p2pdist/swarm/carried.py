@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
+from collections.abc import Iterable
 
 import libtorrent as lt
 import trio
@@ -23,6 +24,9 @@ RETRY_S_MAX = 60.0
 STUCK_S = 4.0
 """How long connected sources may send nothing after a refused piece before it is libtorrent's fault."""
 
+PATIENCE_S = 1.0
+"""How long a source is given to dial us: some round trips of TCP and TLS over a slow link."""
+
 IDLE_S = 30.0
 """How long connections of a complete artifact stay open after the last byte."""
 
@@ -33,13 +37,25 @@ ALLOCATION_SLACK_BYTES = limits.MIB
 class Carried:
     """An artifact that the session carries. Changed by the alert desk and by the swarm only."""
 
-    def __init__(self, artifact: Artifact, handle: lt.torrent_handle, pieces: int, piece_bytes: int) -> None:
+    def __init__(
+        self,
+        artifact: Artifact,
+        handle: lt.torrent_handle,
+        pieces: int,
+        piece_bytes: int,
+        *,
+        fresh: bool = False,
+    ) -> None:
         self.artifact = artifact
         self.handle = handle
         self.pieces = pieces
         self.ledger = Ledger(length=artifact.length, piece_bytes=piece_bytes, block_bytes=BLOCK_BYTES)
         self.status: lt.torrent_status | None = None
         self.sources: tuple[Source, ...] = ()
+        self._unknown = fresh
+        """Nobody can have dialled us, nothing is there to be checked: it has had no sources yet."""
+        self._expected: dict[tuple[str, int], float] = {}
+        """Sources that are expected to dial us, and when we do it ourselves, in monotonic seconds."""
         self.divided: tuple[NodeId, ...] = ()
         """The points among which the pieces are divided; see :mod:`~p2pdist.swarm.division`."""
         self.wholly_flushed = False
@@ -71,8 +87,36 @@ class Carried:
         self.flushed = trio.Event()
         self.removed = trio.Event()
 
+    def dial(self, sources: Iterable[Source], now: float) -> None:
+        """Connect to sources; to those that are expected to dial us only if they have not done so in time.
+
+        Nothing happens to a connection that stands already. libtorrent dials once a second, but at once when
+        a torrent starts, so one that nobody can have found yet is started once more.
+        """
+        dialled = False
+        for source in sources:
+            if source.expected:
+                self._expected.setdefault((source.host, source.port), now + PATIENCE_S)
+            elif self.present:
+                self.handle.connect_peer((source.host, source.port))
+                dialled = True
+        if dialled and self._unknown:
+            self._unknown = False
+            self.handle.pause()
+            self.handle.resume()
+
+    def dial_overdue(self, now: float) -> None:
+        """Connect to sources that were expected to dial us, and may not have done so."""
+        overdue = [address for address, until in self._expected.items() if until <= now]
+        for address in overdue:
+            del self._expected[address]
+            if self.present and any((source.host, source.port) == address for source in self.sources):
+                self.handle.connect_peer(address)
+
     def is_moving(self) -> bool:
-        """Tell whether the rates are worth asking for again."""
+        """Tell whether the rates are worth asking for again, or somebody has still time to dial us."""
+        if self._expected:
+            return True
         if not self.complete:
             return bool(self.sources) and not self.resting
         status = self.status
@@ -166,8 +210,11 @@ class Carried:
         )
 
 
-def check_content_file(artifact: Artifact) -> None:
-    """Check that the content file can be what the artifact says. Blocking.
+def check_content_file(artifact: Artifact) -> bool:
+    """Check that the content file, if there is one, can be what the artifact says. Blocking.
+
+    Returns:
+        Whether there is one.
 
     Raises:
         UsageError: it is no regular file, is longer than the artifact, or the directory is missing;
@@ -182,7 +229,7 @@ def check_content_file(artifact: Artifact) -> None:
     except FileNotFoundError:
         if artifact.sealed:
             raise UsageError(f"{path} is not there", hint="a sealed artifact has its content") from None
-        return
+        return False
     except OSError as error:
         raise storage_error(f"{path} cannot be looked at", error) from error
     if not path.is_file() or path.is_symlink():
@@ -191,6 +238,7 @@ def check_content_file(artifact: Artifact) -> None:
         raise UsageError(
             f"{path} has {status.st_size} bytes, the artifact {artifact.length}", hint="it is another file"
         )
+    return True
 
 
 def sync_content_file(artifact: Artifact) -> None:

@@ -50,6 +50,7 @@ class LinkClasses:
             info = self._session.get_peer_class(number)
             info["upload_limit"] = up
             info["download_limit"] = down
+            info["ignore_unchoke_slots"] = number == self._wan
             self._session.set_peer_class(number, info)
 
     def classify(self, sources: Iterable[Source]) -> None:

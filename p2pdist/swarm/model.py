@@ -30,13 +30,20 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """A node that may serve an artifact. ``wan`` is true when the way to it leaves the site."""
+    """A node that may serve an artifact.
+
+    ``wan`` is true when the way to it leaves the site. One that is ``expected`` came later than this node,
+    was told of it and dials it; this node dials only if that has not helped after a second. When both sides
+    dial at the same moment, libtorrent 2.1.1 closes both connections, each side the one that came in, and
+    waits 3 s.
+    """
 
     node: NodeId
     role: Role
     host: str
     port: int
     wan: bool = False
+    expected: bool = False
 
 
 class ArtifactFinished(msgspec.Struct, frozen=True, kw_only=True):

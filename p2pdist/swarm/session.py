@@ -106,8 +106,8 @@ class Swarm:
             raise Unavailable(
                 f"this node carries {limits.TORRENTS_ACTIVE_MAX} artifacts", hint="remove one first"
             )
-        await trio.to_thread.run_sync(check_content_file, artifact)
-        carried = Carried(artifact, *(await self._start(artifact)))
+        fresh = not await trio.to_thread.run_sync(check_content_file, artifact)
+        carried = Carried(artifact, *(await self._start(artifact)), fresh=fresh)
         self._carried[artifact.info_hash] = carried
         self._let_go(carried)
 
@@ -255,9 +255,9 @@ class Swarm:
             carried.handle.prioritize_pieces(priorities(self._settings.node, points, carried.pieces))
 
     def _dial(self, carried: Carried, sources: Sequence[Source]) -> None:
-        for source in sources:
-            if source.node != self._settings.node and carried.present:
-                carried.handle.connect_peer((source.host, source.port))
+        carried.dial(
+            (source for source in sources if source.node != self._settings.node), trio.current_time()
+        )
 
     def _emit(self, event: SwarmEvent) -> None:
         if isinstance(event, PieceRefused) and event.source is not None:
@@ -314,6 +314,7 @@ class Swarm:
             polls += 1
             now = trio.current_time()
             for carried in self._carried.values():
+                carried.dial_overdue(now)
                 if carried.is_stuck(now):
                     self._rest(carried)
                 elif carried.idle_at() <= now:

@@ -26,6 +26,11 @@ REQUESTS: Final = 32
 trip of 40 ms. More make a slow uplink serve its receivers less evenly, and the last of them finish later."""
 
 
+SITE_SLOTS: Final = 3
+"""Devices that a point serves at a time. Who has caught up makes room for the next, so that all of them get
+everything also where devices cannot reach one another."""
+
+
 class SwarmSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What one node's swarm needs to know of the node.
 
@@ -86,7 +91,7 @@ def session_settings(settings: SwarmSettings) -> settings_pack:
         "allow_multiple_connections_per_ip": True,
         "connections_limit": 4 * limits.PEERS_PER_TORRENT_MAX,
         "connection_speed": 100,
-        "tick_interval": 100,  # a new source is dialled at the next tick
+        "tick_interval": 100,
         "smooth_connects": False,
         "torrent_connect_boost": limits.PEERS_PER_TORRENT_MAX,
         "peer_connect_timeout": 6,
@@ -104,8 +109,13 @@ def session_settings(settings: SwarmSettings) -> settings_pack:
         "initial_picker_threshold": 0,
         "max_allowed_in_request_queue": settings.requests,  # what others may ask of us: they are told
         "max_out_request_queue": settings.requests,
-        # Choking: whoever was let in may be served; the control plane limits how many there are.
-        "unchoke_slots_limit": -1,
+        # Choking: whoever was let in is served, but a point serves few devices of its site at a time. They
+        # pass the piece on, and what the point sends over the WAN is not lost in the queue of its own port.
+        # Over the WAN everybody is served: see LinkClasses.
+        "unchoke_slots_limit": SITE_SLOTS if settings.role == "point" else -1,
+        "allowed_fast_set_size": 0,
+        "unchoke_interval": 5,
+        "optimistic_unchoke_interval": 10,
         "mixed_mode_algorithm": 0,
         "rate_limit_ip_overhead": True,
         # Memory: a small node must stay small.

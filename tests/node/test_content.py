@@ -160,6 +160,26 @@ async def test_a_point_of_the_same_scope_is_in_the_site_and_others_are_across_th
         assert one.sources == {POINT: True, SPARE: False, MATE: False}
 
 
+async def test_points_that_came_later_are_expected_to_dial_and_devices_are_only_known(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    async with fetching(nodes, tmp_path, "point") as one:
+        one.tell(candidate(POINT, "point"))
+        one.tell(candidate(POINT, "point"), candidate(SPARE, "point"), candidate(MATE, "device"))
+        assert {source.node: source.expected for source in one.swarm.sources} == {POINT: False, SPARE: True}
+
+
+async def test_who_was_there_before_is_dialled_at_once_also_when_it_may_serve_only_later(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    async with fetching(nodes, tmp_path, "point") as one:
+        one.objections[POINT] = "it has no grant yet"
+        one.tell(candidate(POINT, "point"), candidate(SPARE, "point"))
+        del one.objections[POINT]
+        one.content.judge_again()
+        assert {source.node: source.expected for source in one.swarm.sources} == {POINT: False, SPARE: False}
+
+
 async def test_what_is_being_fetched_is_waited_for(nodes: Nodes, tmp_path: Path) -> None:
     one = Fetching(nodes, tmp_path, "device")
     assert one.content.unfinished() == {}

@@ -1,4 +1,5 @@
-"""One artifact in the session: when it counts as stuck, and what may not be asked of it while it leaves."""
+"""One artifact in the session: whom it dials when, when it counts as stuck, and what may not be asked of it
+while it leaves."""
 
 from __future__ import annotations
 
@@ -11,22 +12,90 @@ import libtorrent as lt
 import pytest
 from swarm_fleet import SWARM
 
-from p2pdist.ids import InfoHash
+from p2pdist.ids import InfoHash, NodeId
 from p2pdist.swarm.alerts import AlertDesk
-from p2pdist.swarm.carried import STUCK_S, Carried
+from p2pdist.swarm.carried import PATIENCE_S, STUCK_S, Carried
 from p2pdist.swarm.ledger import NodeBook
-from p2pdist.swarm.model import Artifact, SwarmEvent
+from p2pdist.swarm.model import Artifact, Source, SwarmEvent
 
 PEER = b"-PD1Daaaaaaaaaaaaaaa"
 
 
+class Handle:
+    """Writes down what a torrent is told to do."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def connect_peer(self, address: tuple[str, int]) -> None:
+        self.told.append(f"dial {address[0]}")
+
+    def pause(self) -> None:
+        self.told.append("pause")
+
+    def resume(self) -> None:
+        self.told.append("resume")
+
+
 @pytest.fixture
-def carried() -> Carried:
+def handle() -> Handle:
+    return Handle()
+
+
+@pytest.fixture
+def carried(handle: Handle) -> Carried:
+    return made(handle)
+
+
+def made(handle: Any, *, fresh: bool = False) -> Carried:
     artifact = Artifact(
         info_hash=InfoHash("0" * 64), torrent=b"", path=Path("/nowhere"), swarm=SWARM, length=1 << 16
     )
-    handle: Any = None
-    return Carried(artifact, handle, pieces=4, piece_bytes=1 << 14)
+    return Carried(artifact, handle, pieces=4, piece_bytes=1 << 14, fresh=fresh)
+
+
+def source(host: str, *, expected: bool = False) -> Source:
+    return Source(node=NodeId("a" * 32), role="point", host=host, port=7602, expected=expected)
+
+
+def test_a_source_is_dialled_at_once_and_one_that_is_expected_only_when_it_lets_us_wait(
+    carried: Carried, handle: Handle
+) -> None:
+    carried.sources = (source("192.0.2.1"), source("192.0.2.2", expected=True))
+    carried.dial(carried.sources, 100.0)
+    assert handle.told == ["dial 192.0.2.1"]
+    assert carried.is_moving()
+    carried.dial_overdue(100.0 + PATIENCE_S - 0.1)
+    assert handle.told == ["dial 192.0.2.1"]
+    carried.dial_overdue(100.0 + PATIENCE_S)
+    carried.dial_overdue(100.0 + 2 * PATIENCE_S)
+    assert handle.told == ["dial 192.0.2.1", "dial 192.0.2.2"]
+
+
+def test_hearing_of_an_expected_source_again_does_not_put_it_off(carried: Carried, handle: Handle) -> None:
+    carried.sources = (source("192.0.2.2", expected=True),)
+    carried.dial(carried.sources, 0.0)
+    carried.dial(carried.sources, PATIENCE_S / 2)
+    carried.dial_overdue(PATIENCE_S)
+    assert handle.told == ["dial 192.0.2.2"]
+
+
+def test_an_expected_source_that_is_none_any_more_is_not_dialled(carried: Carried, handle: Handle) -> None:
+    carried.sources = (source("192.0.2.2", expected=True),)
+    carried.dial(carried.sources, 0.0)
+    carried.sources = ()
+    carried.dial_overdue(PATIENCE_S)
+    assert handle.told == []
+
+
+def test_an_artifact_that_nobody_knows_of_yet_is_started_again_with_its_first_sources(handle: Handle) -> None:
+    carried = made(handle, fresh=True)
+    carried.dial([source("192.0.2.2", expected=True)], 0.0)
+    assert handle.told == []
+    carried.dial([source("192.0.2.1")], 0.0)
+    assert handle.told == ["dial 192.0.2.1", "pause", "resume"]
+    carried.dial([source("192.0.2.3")], 0.0)
+    assert handle.told[3:] == ["dial 192.0.2.3"]
 
 
 def seen(carried: Carried, *, come: int, peers: int = 1) -> None:

@@ -26,6 +26,7 @@ from p2pdist.swarm.session import (
     StrangerRefused,
     Swarm,
 )
+from p2pdist.swarm.tuning import SITE_SLOTS
 from p2pdist.wire.frames import Role
 from p2pdist.wire.messages import RateLimits
 
@@ -557,6 +558,36 @@ async def test_connections_outlive_completeness_for_the_slower_side_and_close_wh
             await fetching_late.add(artifact(torrent, place(tmp_path, "late")))
             fetching_late.set_sources(torrent.info_hash, [device.source(fetching)])
             await wait_event(fetching_late, ArtifactFinished)
+
+
+@pytest.mark.slow
+async def test_a_point_serves_few_devices_at_a_time_and_all_of_them_also_where_they_cannot_reach_each_other(
+    tmp_path: Path,
+) -> None:
+    torrent = made(tmp_path, content(SIZE))
+    fleet = authority()
+    point = Node(fleet, "point", "127.0.0.1")
+    devices = [Node(fleet, "device", f"127.0.0.{number}") for number in range(2, 2 + SITE_SLOTS + 2)]
+    async with AsyncExitStack() as stack:
+        serving = await stack.enter_async_context(point.open())
+        serving.learn([device.node for device in devices])
+        serving.set_rates(RateLimits(site_up=SIZE // 4))
+        await serving.add(artifact(torrent, tmp_path / "original", sealed=True))
+        fetching = [await stack.enter_async_context(device.open()) for device in devices]
+        for number, swarm in enumerate(fetching):
+            await swarm.add(artifact(torrent, place(tmp_path, str(number))))
+            swarm.set_sources(torrent.info_hash, [point.source(serving)])
+
+        def begun() -> int:
+            return sum(swarm.statistics(torrent.info_hash).have > 0 for swarm in fetching)
+
+        with trio.fail_after(PATIENCE_S):
+            while serving.statistics(torrent.info_hash).peers < len(devices) or not begun():
+                await trio.sleep(0.05)
+        assert begun() <= SITE_SLOTS
+        serving.set_rates(RateLimits())
+        for swarm in fetching:
+            await wait_event(swarm, ArtifactFinished)
 
 
 @pytest.mark.parametrize("role", ["device", "point"])
