@@ -69,6 +69,13 @@ REQUEST_TIMEOUT_S = 30.0  # one request without an answer
 LINK_PATIENCE_S = 1.0  # a handshake that waits longer for the other side loses its place to others
 LINKS_PENDING_MAX = 1_024  # accepted, not yet through the handshake
 
+# Sessions ----------------------------------------------------------------------------------------
+SESSION_CHUNK_BYTES = 16 * KIB  # in one frame of a path: 6 ms at 20 Mbit/s, so that an answer is not held up
+SESSION_WINDOW_BYTES = 512 * KIB  # unread, or perhaps not arrived, in one direction: 100 Mbit/s at 40 ms
+SESSION_GAPS_MAX = 8  # pieces that came before those in front of them: one for each change of path
+SESSION_PATHS_MAX = 8  # open at once: relayed, punched, direct, and successors of each
+SESSION_PATHLESS_S = 30.0  # without any path until a session is given up: a gateway restarts, a laptop moves
+
 # Swarm -------------------------------------------------------------------------------------------
 PEERS_PER_TORRENT_MAX = 64  # a site of 8 to 50 devices forms a full mesh; larger ones a random one
 CANDIDATES_MAX = 512  # sources considered in one decision
