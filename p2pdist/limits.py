@@ -72,6 +72,9 @@ LINKS_PENDING_MAX = 1_024  # accepted, not yet through the handshake
 # Sessions ----------------------------------------------------------------------------------------
 SESSION_CHUNK_BYTES = 16 * KIB  # in one frame of a path: 6 ms at 20 Mbit/s, so that an answer is not held up
 SESSION_WINDOW_BYTES = 512 * KIB  # unread, or perhaps not arrived, in one direction: 100 Mbit/s at 40 ms
+SESSION_FRAME_BYTES_MAX = SESSION_CHUNK_BYTES + 8 * KIB  # a reset with a long reason
+SESSION_PING_S = 2.0  # of silence on a path before the other side is asked for a sign of life
+SESSION_SILENT_S = 5.0  # of silence until a path counts as dead: failover in seconds
 SESSION_GAPS_MAX = 8  # pieces that came before those in front of them: one for each change of path
 SESSION_PATHS_MAX = 8  # open at once: relayed, punched, direct, and successors of each
 SESSION_PATHLESS_S = 30.0  # without any path until a session is given up: a gateway restarts, a laptop moves

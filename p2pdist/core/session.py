@@ -20,7 +20,7 @@ from typing import Final, Literal
 from p2pdist import limits
 from p2pdist.core.ranges import Gaps, Ranges
 from p2pdist.errors import PeerError, Unavailable, UsageError
-from p2pdist.wire.paths import Ack, Data, End, Hello, PathFrame, Reset
+from p2pdist.wire.paths import Ack, Data, End, Hello, Reset, StreamFrame
 
 PathKind = Literal["direct", "punched", "relayed"]
 RANK: Final[dict[PathKind, int]] = {"direct": 0, "punched": 1, "relayed": 2}
@@ -137,7 +137,7 @@ class Session:
             if self.path is None:
                 self._pathless_since = now
 
-    def handle_frame(self, path: int, frame: PathFrame) -> None:
+    def handle_frame(self, path: int, frame: StreamFrame) -> None:
         """A frame has come.
 
         Raises:
@@ -170,11 +170,23 @@ class Session:
     # What is to be sent --------------------------------------------------------------------------------
 
     @property
+    def active(self) -> int | None:
+        """The number of the path that is used now; None while there is none."""
+        return self._active
+
+    @property
+    def speechless(self) -> bool:
+        """Whether nothing is left to be told but bytes of the stream: no reset, no acknowledgement."""
+        return self._reset is None and (
+            self.failure is not None or self._active is None or not self._ack_due()
+        )
+
+    @property
     def path(self) -> PathKind | None:
         """The kind of the path that is used now; None while there is none."""
         return self._paths[self._active].kind if self._active is not None else None
 
-    def poll_frame(self, path: int) -> PathFrame | None:
+    def poll_frame(self, path: int) -> StreamFrame | None:
         """Return what is to be sent next on a path, or None. Whatever is returned counts as under way."""
         state = self._paths.get(path)
         if state is None:
@@ -227,7 +239,7 @@ class Session:
     def _limit(self) -> int:
         return self._read + self._window
 
-    def _take(self, path: _Path, frame: PathFrame) -> None:
+    def _take(self, path: _Path, frame: StreamFrame) -> None:
         if not path.heard and not isinstance(frame, Hello | Reset):
             raise PeerError(f"a path begins with a {type(frame).__name__}")
         match frame:

@@ -29,25 +29,30 @@ def unpack_frame(data: bytes) -> AnyFrame:
 
 
 class FrameSplitter:
-    """Cuts a byte stream into frames. Holds at most one incomplete frame."""
+    """Cuts a byte stream into frames. Holds at most one incomplete frame.
 
-    __slots__ = ("_data",)
+    Args:
+        frame_bytes_max: The largest frame that is taken.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_data", "_frame_bytes_max")
+
+    def __init__(self, frame_bytes_max: int = limits.FRAME_BYTES_MAX) -> None:
         self._data = bytearray()
+        self._frame_bytes_max = frame_bytes_max
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Take in the next bytes; yield each frame that is complete now, still packed.
 
         Raises:
-            PeerError: a frame says that it is empty, or larger than
-                :data:`~p2pdist.limits.FRAME_BYTES_MAX`. It is refused before its bytes are awaited.
+            PeerError: a frame says that it is empty, or larger than is taken. It is refused before its
+                bytes are awaited.
         """
         self._data += data
         start = 0
         while len(self._data) - start >= PREFIX_BYTES:
             length = int.from_bytes(self._data[start : start + PREFIX_BYTES], "big")
-            if not 1 <= length <= limits.FRAME_BYTES_MAX:
+            if not 1 <= length <= self._frame_bytes_max:
                 raise PeerError(f"announces a frame of {length} bytes")
             end = start + PREFIX_BYTES + length
             if len(self._data) < end:

@@ -58,4 +58,19 @@ class Reset(OnPath, frozen=True, kw_only=True, tag="reset"):
     reason: Text
 
 
-PathFrame: TypeAlias = Hello | Data | End | Ack | Reset
+class Ping(OnPath, frozen=True, kw_only=True, tag="ping"):
+    """Asks for a :class:`Pong` with the same number on the same path, after any :class:`Hello`."""
+
+    number: Offset
+
+
+class Pong(OnPath, frozen=True, kw_only=True, tag="pong"):
+    """The answer to a :class:`Ping`."""
+
+    number: Offset
+
+
+StreamFrame: TypeAlias = Hello | Data | End | Ack | Reset
+"""What concerns the stream."""
+
+PathFrame: TypeAlias = StreamFrame | Ping | Pong

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from p2pdist import limits
 from p2pdist.core.session import PathKind, Session
 from p2pdist.errors import PeerError, Unavailable, UsageError
-from p2pdist.wire.paths import Ack, Data, End, Hello, PathFrame, Reset
+from p2pdist.wire.paths import Ack, Data, End, Hello, Reset, StreamFrame
 
 WINDOW = 4 * limits.SESSION_CHUNK_BYTES
 
@@ -31,7 +31,7 @@ def greet(one: Session, number: int, kind: PathKind, *, received: int = 0) -> No
     one.handle_frame(number, Hello(received=received, limit=received + WINDOW))
 
 
-def sent(one: Session, path: int) -> list[PathFrame]:
+def sent(one: Session, path: int) -> list[StreamFrame]:
     frames = []
     while (frame := one.poll_frame(path)) is not None:
         frames.append(frame)
@@ -167,7 +167,7 @@ def test_a_side_that_gives_up_says_why_on_any_path() -> None:
         ([Data(offset=2 * n, data=b"x") for n in range(1, limits.SESSION_GAPS_MAX + 2)], "pieces"),
     ],
 )
-def test_whoever_breaks_the_rules_ends_the_session_and_is_told(frames: list[PathFrame], what: str) -> None:
+def test_whoever_breaks_the_rules_ends_the_session_and_is_told(frames: list[StreamFrame], what: str) -> None:
     one = session("relayed")
     *before, last = frames
     for frame in before:
@@ -200,7 +200,7 @@ class World:
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
         self.ends = (Session(0.0, window_bytes=WINDOW), Session(0.0, window_bytes=WINDOW))
-        self.wires: dict[int, tuple[deque[PathFrame], deque[PathFrame]]] = {}
+        self.wires: dict[int, tuple[deque[StreamFrame], deque[StreamFrame]]] = {}
         self.wrote = (bytearray(), bytearray())
         self.got = (bytearray(), bytearray())
         self.paths = 0
