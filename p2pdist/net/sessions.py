@@ -16,7 +16,7 @@ import trio
 
 from p2pdist import limits
 from p2pdist.core.session import PathKind, Session
-from p2pdist.errors import P2PDistError, PeerError
+from p2pdist.errors import P2PDistError, PeerError, sole_error
 from p2pdist.net.framing import PREFIX_BYTES, FrameSplitter
 from p2pdist.net.pulse import Pulse
 from p2pdist.wire import codec
@@ -275,15 +275,18 @@ async def open_session() -> AsyncIterator[SessionStream]:
     The other side hears that it was closed, unless both streams have ended and arrived. That takes
     2 s at most.
     """
-    async with trio.open_nursery() as nursery:
-        paths = await nursery.start(_hold_paths)
-        stream = SessionStream(paths, Session(trio.current_time()))
-        paths.start_soon(stream._keep_time)
-        try:
-            yield stream
-        finally:
-            await stream._say_last_words()
-            paths.cancel_scope.cancel()
+    try:
+        async with trio.open_nursery() as nursery:
+            paths = await nursery.start(_hold_paths)
+            stream = SessionStream(paths, Session(trio.current_time()))
+            paths.start_soon(stream._keep_time)
+            try:
+                yield stream
+            finally:
+                await stream._say_last_words()
+                paths.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise sole_error(group) from None
 
 
 async def _hold_paths(*, task_status: trio.TaskStatus[trio.Nursery]) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 from p2pdist.errors import P2PDistError, PeerError, TrustError, Unavailable, UsageError
 
 PROTOCOL: Final = "p2pdist/1"
-"""What both sides must name by ALPN (RFC 7301); another number would be another protocol."""
+"""What both sides of a link must name by ALPN (RFC 7301); another number would be another protocol."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +27,23 @@ class TlsIdentity:
     ca_pem: bytes = field(repr=False)
 
 
-def client_context(identity: TlsIdentity) -> ssl.SSLContext:
+SESSION_PROTOCOL: Final = "p2pdist-session/1"
+"""The same inside of a session, so that neither can be taken for the other."""
+
+
+def client_context(identity: TlsIdentity, *, protocol: str = PROTOCOL) -> ssl.SSLContext:
     """Make the context of a member that dials. Raises UsageError if *identity* is damaged."""
     context = stranger_context(identity.ca_pem)
+    context.set_alpn_protocols([protocol])
     _load(context, identity)
+    return context
+
+
+def answering_context(identity: TlsIdentity) -> ssl.SSLContext:
+    """Make the context of the answering side of a session: no strangers. Raises UsageError."""
+    context = server_context(identity)
+    context.set_alpn_protocols([SESSION_PROTOCOL])
+    context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 

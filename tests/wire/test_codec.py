@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from p2pdist import limits
 from p2pdist.errors import PeerError, UsageError
-from p2pdist.wire import codec, envelope, frames, messages, paths, requests
+from p2pdist.wire import codec, envelope, frames, messages, paths, requests, services
 
-ROOTS = (frames.Frame, messages.Message, paths.OnPath)
+ROOTS = (frames.Frame, messages.Message, paths.OnPath, services.InSession)
 
 
 def types_of(*modules: Any) -> list[type[msgspec.Struct]]:
@@ -37,8 +37,8 @@ def types_of(*modules: Any) -> list[type[msgspec.Struct]]:
     return sorted(found - set(ROOTS), key=lambda kind: kind.__name__)
 
 
-KINDS = types_of(envelope, frames, messages, paths, requests)
-UNIONS = [frames.AnyFrame, messages.FromDevice, messages.FromServer, paths.PathFrame]
+KINDS = types_of(envelope, frames, messages, paths, requests, services)
+UNIONS = [frames.AnyFrame, messages.FromDevice, messages.FromServer, paths.PathFrame, services.SessionFrame]
 
 
 def value_of(info: mi.Type) -> st.SearchStrategy[Any]:
@@ -130,7 +130,7 @@ def test_what_is_encoded_comes_back_equal(kind: Any, data: st.DataObject) -> Non
     assert msgpack.unpackb(encoded) == msgspec.to_builtins(value, builtin_types=(bytes,))
 
 
-@pytest.mark.parametrize("union", UNIONS, ids=["frame", "from-device", "from-server", "path"])
+@pytest.mark.parametrize("union", UNIONS, ids=["frame", "from-device", "from-server", "path", "session"])
 @given(data=st.data())
 @settings(max_examples=15, deadline=None)
 def test_a_union_tells_its_members_apart(union: Any, data: st.DataObject) -> None:

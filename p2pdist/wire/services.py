@@ -1,0 +1,82 @@
+"""What the two ends of a session say to each other inside of its TLS.
+
+The initiator asks for a service; the device accepts or refuses; then bytes flow both ways until both sides
+have said that nothing follows. In between both sides tell each other how they can be reached, so that the
+session can move to a better path: nobody on the way can read or change that.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from p2pdist import limits
+from p2pdist.wire.frames import Port, Text
+
+Name = Annotated[str, Meta(min_length=1, max_length=255)]
+
+
+class InSession(msgspec.Struct, frozen=True, kw_only=True, tag_field="frame"):
+    """Base of every frame inside of a session."""
+
+
+class Tunnel(msgspec.Struct, frozen=True, kw_only=True, tag_field="service", tag="tunnel"):
+    """A TCP connection to a port of the device."""
+
+    port: Port
+
+
+class Echo(msgspec.Struct, frozen=True, kw_only=True, tag_field="service", tag="echo"):
+    """Everything that is sent comes back: to measure a path."""
+
+
+class Logs(msgspec.Struct, frozen=True, kw_only=True, tag_field="service", tag="logs"):
+    """The last lines of the device's own log, and with ``follow`` those that come."""
+
+    lines: Annotated[int, Meta(ge=0, le=100_000)] = 100
+    follow: bool = False
+
+
+class Diagnosis(msgspec.Struct, frozen=True, kw_only=True, tag_field="service", tag="diagnosis"):
+    """What the device thinks of itself, as one JSON object."""
+
+
+Service: TypeAlias = Tunnel | Echo | Logs | Diagnosis
+
+
+class Ask(InSession, frozen=True, kw_only=True, tag="ask"):
+    """The initiator's first frame: what it wants. ``by`` names the person, for the device's log."""
+
+    service: Service
+    by: Name
+
+
+class Accepted(InSession, frozen=True, kw_only=True, tag="accepted"):
+    """The device's first frame: the service begins."""
+
+
+class Refused(InSession, frozen=True, kw_only=True, tag="refused"):
+    """The device's first and last frame: why not."""
+
+    reason: Text
+
+
+class Chunk(InSession, frozen=True, kw_only=True, tag="chunk"):
+    """Bytes of the service."""
+
+    data: Annotated[bytes, Meta(min_length=1, max_length=limits.SESSION_CHUNK_BYTES)]
+
+
+class ChunksEnd(InSession, frozen=True, kw_only=True, tag="chunks-end"):
+    """No more bytes of the service follow from this side."""
+
+
+class Signal(InSession, frozen=True, kw_only=True, tag="signal"):
+    """How the sender can be reached: for the other side's attempt at a punched path. Opaque here."""
+
+    data: Annotated[bytes, Meta(min_length=1, max_length=limits.SESSION_SIGNAL_BYTES_MAX)]
+
+
+SessionFrame: TypeAlias = Ask | Accepted | Refused | Chunk | ChunksEnd | Signal
