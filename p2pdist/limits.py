@@ -80,6 +80,8 @@ SESSION_PING_S = 2.0  # of silence on a path before the other side is asked for 
 SESSION_SILENT_S = 5.0  # of silence until a path counts as dead: failover in seconds
 SESSION_GAPS_MAX = 8  # pieces that came before those in front of them: one for each change of path
 SESSION_PATHS_MAX = 8  # open at once: relayed, punched, direct, and successors of each
+SESSIONS_MAX = 32  # open at once on one device: operators, each with some tunnels
+SESSION_INVITES_MAX = 64  # that have not begun; the oldest give way
 SESSION_PATHLESS_S = 30.0  # without any path until a session is given up: a gateway restarts, a laptop moves
 
 # Swarm -------------------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ from p2pdist.wire.envelope import Envelope
 
 NodeIdText = Annotated[str, Meta(pattern=r"^[a-z2-7]{32}$", max_length=32)]
 InfoHashText = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$", max_length=64)]
+SessionIdText = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$", max_length=32)]
+"""128 random bits: whoever knows them may bring a path to the session, nothing else."""
 Host = Annotated[str, Meta(min_length=1, max_length=255)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Role = Literal["origin", "point", "device"]

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from p2pdist import limits
-from p2pdist.wire.frames import Candidate, Count, InfoHashText, NodeIdText, RoleName, Text
+from p2pdist.wire.frames import Candidate, Count, InfoHashText, NodeIdText, RoleName, SessionIdText, Text
 
 Group = Annotated[str, Meta(pattern=r"^/", max_length=limits.GROUP_PATH_CHARS_MAX)]
 Target = Annotated[str, Meta(min_length=1, max_length=limits.TARGET_PATH_CHARS_MAX)]
@@ -195,6 +195,22 @@ class Certificate(Message, frozen=True, kw_only=True, tag="certificate"):
     certificate: Annotated[bytes, Meta(max_length=limits.ENROL_BYTES_MAX)]
 
 
+class SessionInvite(Message, frozen=True, kw_only=True, tag="session-invite"):
+    """Somebody will open a session with the device: this is how the device knows them.
+
+    ``authority`` is the certificate (PEM) of an authority that the initiator made for this session alone;
+    in the session's TLS it shows a certificate of that authority which names ``initiator``.
+    """
+
+    session: SessionIdText
+    initiator: NodeIdText
+    authority: Annotated[bytes, Meta(max_length=limits.ENROL_BYTES_MAX)]
+    by: Annotated[str, Meta(min_length=1, max_length=255)]
+    """Who asked the admin server for it."""
+    expires: UnixSeconds
+    """Until when it may begin."""
+
+
 class Revoked(Message, frozen=True, kw_only=True, tag="revoked"):
     """The device is no longer a member of the fleet. It stops, and says so to its user."""
 
@@ -202,5 +218,5 @@ class Revoked(Message, frozen=True, kw_only=True, tag="revoked"):
 
 
 FromDevice: TypeAlias = Heartbeat | Progress | Report | ContentReport | Refusal | RenewalRequest
-FromServer: TypeAlias = DesiredState | Received | Certificate | Revoked
+FromServer: TypeAlias = DesiredState | Received | Certificate | SessionInvite | Revoked
 AnyMessage: TypeAlias = FromDevice | FromServer

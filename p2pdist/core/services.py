@@ -1,0 +1,57 @@
+"""Which sessions a device takes, and for what. No I/O.
+
+A session is announced by the admin server in a sealed envelope, and comes over a path that anybody could have
+opened: only who was invited gets further than TLS. The device's own policy has the last word on what it
+    does there.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from p2pdist import limits
+from p2pdist.wire.messages import SessionInvite
+from p2pdist.wire.services import Diagnosis, Echo, Logs, Service, Tunnel
+
+
+class ServicePolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """What a device lets operators do: the ports of its own that they may reach, its logs, its diagnosis."""
+
+    tunnel_ports: tuple[int, ...] = ()
+    logs: bool = True
+    diagnosis: bool = True
+
+    def objection(self, service: Service) -> str | None:
+        """Return why *service* is refused, or None."""
+        match service:
+            case Echo():
+                return None
+            case Tunnel(port=port):
+                if port in self.tunnel_ports:
+                    return None
+                allowed = ", ".join(map(str, self.tunnel_ports)) or "none"
+                return f"port {port} is not allowed; allowed here: {allowed} ([sessions] tunnel_ports)"
+            case Logs():
+                return None if self.logs else "this device does not show its logs ([sessions] logs)"
+            case Diagnosis():
+                return None if self.diagnosis else "this device does not tell that ([sessions] diagnosis)"
+
+
+class Invitations:
+    """Who is expected: at most :data:`~p2pdist.limits.SESSION_INVITES_MAX`, each for one session until it
+    expires."""
+
+    def __init__(self) -> None:
+        self._expected: dict[str, SessionInvite] = {}
+
+    def add(self, invite: SessionInvite, now: int) -> None:
+        """Expect somebody. Of too many, those that came first are forgotten; *now* is in Unix seconds."""
+        self._expected = {key: each for key, each in self._expected.items() if each.expires > now}
+        self._expected[invite.session] = invite
+        while len(self._expected) > limits.SESSION_INVITES_MAX:
+            del self._expected[next(iter(self._expected))]
+
+    def take(self, session: str, now: int) -> SessionInvite | None:
+        """Return who was invited to a session, once; None when nobody is, or it is too late."""
+        invite = self._expected.pop(session, None)
+        return invite if invite is not None and invite.expires > now else None
