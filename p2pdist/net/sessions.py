@@ -48,6 +48,7 @@ class _Path:
         self.stream = stream
         self.kind: PathKind = kind
         self.scope = trio.CancelScope()
+        self.over = trio.Event()
         self.heard_at = now
         self.writing = False
         self.pinged: tuple[int, float] | None = None
@@ -63,9 +64,9 @@ class SessionStream(trio.abc.HalfCloseableStream):
     :class:`~p2pdist.errors.P2PDistError` that says why.
     """
 
-    def __init__(self, nursery: trio.Nursery, session: Session) -> None:
-        self._nursery = nursery
+    def __init__(self, session: Session, new_paths: trio.MemorySendChannel[tuple[int, _Path]]) -> None:
         self._session = session
+        self._new_paths = new_paths
         self._paths: dict[int, _Path] = {}
         self._numbers = itertools.count(1)
         self._pings = itertools.count(1)
@@ -142,8 +143,11 @@ class SessionStream(trio.abc.HalfCloseableStream):
             self._check()
             await self._changed.wait()
 
-    def attach(self, stream: trio.abc.Stream, kind: PathKind) -> None:
+    def attach(self, stream: trio.abc.Stream, kind: PathKind) -> trio.Event:
         """Use another path, from now until it ends. The stream belongs to the session.
+
+        Returns:
+            An event that is set when the path has ended.
 
         Raises:
             PeerError: the session has too many paths already.
@@ -151,7 +155,8 @@ class SessionStream(trio.abc.HalfCloseableStream):
         number = next(self._numbers)
         self._session.handle_path_opened(number, kind)
         path = self._paths[number] = _Path(stream, kind, trio.current_time())
-        self._nursery.start_soon(self._carry, number, path)
+        self._new_paths.send_nowait((number, path))
+        return path.over
 
     def statistics(self) -> tuple[PathStatistics, ...]:
         """Return the paths that stand now, the best first."""
@@ -185,6 +190,7 @@ class SessionStream(trio.abc.HalfCloseableStream):
             pass  # the path is gone; the session knows what that means
         finally:
             del self._paths[number]
+            path.over.set()
             self._session.handle_path_closed(number, trio.current_time())
             self._changed.fire()
             await trio.aclose_forcefully(path.stream)
@@ -277,21 +283,31 @@ async def open_session() -> AsyncIterator[SessionStream]:
     """
     try:
         async with trio.open_nursery() as nursery:
-            paths = await nursery.start(_hold_paths)
-            stream = SessionStream(paths, Session(trio.current_time()))
-            paths.start_soon(stream._keep_time)
+            new_paths, coming = trio.open_memory_channel[tuple[int, _Path]](limits.SESSION_PATHS_MAX)
+            stream = SessionStream(Session(trio.current_time()), new_paths)
+            scope = trio.CancelScope(shield=True)
+            nursery.start_soon(_hold_paths, stream, coming, scope)
             try:
                 yield stream
             finally:
                 await stream._say_last_words()
-                paths.cancel_scope.cancel()
+                scope.cancel()
     except BaseExceptionGroup as group:
         raise sole_error(group) from None
 
 
-async def _hold_paths(*, task_status: trio.TaskStatus[trio.Nursery]) -> None:
-    """Keep the paths while the session's owner is being cancelled, until the last words are said."""
-    async with trio.open_nursery() as nursery:
-        nursery.cancel_scope.shield = True
-        task_status.started(nursery)
-        await trio.sleep_forever()
+async def _hold_paths(
+    stream: SessionStream, coming: trio.MemoryReceiveChannel[tuple[int, _Path]], scope: trio.CancelScope
+) -> None:
+    """Carry the paths until *scope* is cancelled.
+
+    It is shielded, so that last words go out while the session's owner is being cancelled.
+    """
+    with scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream._keep_time)
+            async for number, path in coming:
+                nursery.start_soon(stream._carry, number, path)
+    for path in tuple(stream._paths.values()):  # those that came too late to be carried
+        path.over.set()
+        await trio.aclose_forcefully(path.stream)
