@@ -12,9 +12,11 @@ import contextlib
 import logging
 import re
 import sys
-from collections.abc import Mapping
-from typing import Any, cast
+from collections import deque
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, Final, cast
 
+from p2pdist import limits
 from p2pdist.errors import UsageError
 
 # structlog imports rich if it can, for coloured tracebacks that are not printed here: 4 MB of memory on
@@ -87,10 +89,44 @@ def redact(value: Any, *, depth: int = 0) -> Any:
     return _URL_PASSWORD.sub(rf"\1:{REDACTED}@", value) if isinstance(value, str) else value
 
 
+class LogTail:
+    """The last lines of this process's log, in bounded memory, for whoever asks for them."""
+
+    def __init__(self, lines_max: int, line_chars_max: int) -> None:
+        self._lines: deque[str] = deque(maxlen=lines_max)
+        self._line_chars_max = line_chars_max
+        self._listeners: set[Callable[[str], object]] = set()
+
+    def put(self, line: str) -> None:
+        """Take in a line, and hand it to the listeners. Of one that is very long, the beginning counts."""
+        line = line[: self._line_chars_max]
+        self._lines.append(line)
+        for listener in tuple(self._listeners):
+            listener(line)
+
+    def last(self, count: int) -> list[str]:
+        """Return the last *count* lines, or as many as are kept."""
+        return list(self._lines)[-count:] if count else []
+
+    @contextlib.contextmanager
+    def listening(self, listener: Callable[[str], object]) -> Generator[None, None, None]:
+        """Call *listener* with each line while the block runs. It does not block, and does not log."""
+        self._listeners.add(listener)
+        try:
+            yield
+        finally:
+            self._listeners.discard(listener)
+
+
+TAIL: Final = LogTail(limits.LOG_TAIL_LINES, limits.LOG_TAIL_LINE_CHARS)
+"""That of this process: what it writes to standard error."""
+
+
 class _StandardError:
     """Writes lines to whatever standard error is at that moment."""
 
     def msg(self, line: str) -> None:
+        TAIL.put(line)
         # A full disk or a reader that has gone must not end a node that works.
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.write(line + "\n")

@@ -97,6 +97,8 @@ class Conversation(trio.abc.HalfCloseableStream):
             try:
                 await self.send_eof()
                 await self._tls.transport_stream.send_eof()
+                while await self._tls.transport_stream.receive_some():
+                    pass  # what nobody wants any more
                 await self._tls.transport_stream.wait_done()
             except trio.BrokenResourceError:
                 return  # the other side is gone, or has had enough
@@ -125,7 +127,6 @@ async def initiate(
     *,
     identity: TlsIdentity,
     expect: NodeId,
-    by: str,
     on_signal: Callable[[bytes], object],
 ) -> AsyncIterator[Conversation]:
     """Ask a device for a service; the block has it, and its end is said when the block ends.
@@ -135,7 +136,6 @@ async def initiate(
         service: What is asked for.
         identity: What we show, and whom we believe.
         expect: The device.
-        by: Who asks, for the device's log.
         on_signal: See :class:`Conversation`.
 
     Raises:
@@ -147,7 +147,7 @@ async def initiate(
     async def ask() -> Conversation:
         context = client_context(identity, protocol=SESSION_PROTOCOL)
         conversation = await _shake_hands(session, context, expect, on_signal, server_side=False)
-        await conversation._send(Ask(service=service, by=by))
+        await conversation._send(Ask(service=service))
         match await conversation._next():
             case Accepted():
                 return conversation
@@ -188,7 +188,7 @@ async def answer(
         if reason is not None:
             await conversation._send(Refused(reason=reason))
             await conversation.aclose()
-            raise TrustError(f"refused {type(question.service).__name__} to {question.by}: {reason}")
+            raise TrustError(f"refused: {reason}")
         await conversation._send(Accepted())
         return question, conversation
 

@@ -15,8 +15,6 @@ from msgspec import Meta
 from p2pdist import limits
 from p2pdist.wire.frames import Port, Text
 
-Name = Annotated[str, Meta(min_length=1, max_length=255)]
-
 
 class InSession(msgspec.Struct, frozen=True, kw_only=True, tag_field="frame"):
     """Base of every frame inside of a session."""
@@ -47,10 +45,9 @@ Service: TypeAlias = Tunnel | Echo | Logs | Diagnosis
 
 
 class Ask(InSession, frozen=True, kw_only=True, tag="ask"):
-    """The initiator's first frame: what it wants. ``by`` names the person, for the device's log."""
+    """The initiator's first frame: what it wants."""
 
     service: Service
-    by: Name
 
 
 class Accepted(InSession, frozen=True, kw_only=True, tag="accepted"):

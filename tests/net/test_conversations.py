@@ -56,7 +56,6 @@ class Scene:
             Tunnel(port=22),
             identity=identity or self.operator,
             expect=expect or self.node(self.device),
-            by="alice",
             on_signal=self.signals.append,
         ) as conversation:
             yield conversation
@@ -114,7 +113,7 @@ async def test_a_service_carries_bytes_both_ways_and_signals_beside_them(
             await conversation.send_eof()
             assert await conversation.receive_some() == b""
     assert came == data
-    assert scene.asked == [Ask(service=Tunnel(port=22), by="alice")]
+    assert scene.asked == [Ask(service=Tunnel(port=22))]
     assert scene.signals == [b"reach me so"]
 
 

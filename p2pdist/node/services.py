@@ -1,0 +1,86 @@
+"""What a device does in a session: each service on its conversation, until either side has had enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import trio
+
+from p2pdist import limits
+from p2pdist.errors import Unavailable
+from p2pdist.logs import TAIL
+from p2pdist.net.conversations import Conversation
+from p2pdist.net.splicing import splice
+from p2pdist.wire.services import Diagnosis, Echo, Logs, Service, Tunnel
+
+_READ_BYTES = 64 * limits.KIB
+_LINES_WAITING = 1_000
+
+
+async def serve(
+    conversation: Conversation, service: Service, *, diagnose: Callable[[], Mapping[str, Any]]
+) -> None:
+    """Serve until the service is over. Cancellation ends it.
+
+    Args:
+        conversation: With the initiator.
+        service: What was asked for, and is allowed.
+        diagnose: Returns what the node thinks of itself.
+
+    Raises:
+        Unavailable: the port of a tunnel does not answer.
+        BrokenResourceError: the initiator, or the port, is gone.
+    """
+    match service:
+        case Echo():
+            async for data in conversation:
+                await conversation.send_all(data)
+        case Tunnel(port=port):
+            await _tunnel(conversation, port)
+        case Logs(lines=lines, follow=follow):
+            await _show_logs(conversation, lines, follow=follow)
+        case Diagnosis():
+            await conversation.send_all(msgspec.json.encode(diagnose()))
+
+
+async def _tunnel(conversation: Conversation, port: int) -> None:
+    try:
+        tcp = await trio.open_tcp_stream("localhost", port)
+    except OSError as error:
+        raise Unavailable(
+            f"nothing answers at port {port} of the device", hint="is the program running there?"
+        ) from error
+    async with tcp:
+        await splice(conversation, tcp)
+
+
+async def _show_logs(conversation: Conversation, lines: int, *, follow: bool) -> None:
+    send, receive = trio.open_memory_channel[str](_LINES_WAITING)
+    lost = 0
+
+    def take(line: str) -> None:
+        nonlocal lost
+        try:
+            send.send_nowait(line)
+        except trio.WouldBlock:
+            lost += 1
+
+    async def end_with_reader(scope: trio.CancelScope) -> None:
+        async for _ in conversation:
+            pass
+        scope.cancel()
+
+    with TAIL.listening(take):
+        for line in TAIL.last(lines):
+            await conversation.send_all(f"{line}\n".encode())
+        if not follow:
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(end_with_reader, nursery.cancel_scope)
+            async for line in receive:
+                if lost:
+                    missing, lost = lost, 0
+                    await conversation.send_all(f"… {missing} lines are missing\n".encode())
+                await conversation.send_all(f"{line}\n".encode())

@@ -1,0 +1,131 @@
+"""The sessions that operators have with this node.
+
+The admin server announces each in a sealed envelope (:meth:`Sessions.expect`); then paths come
+(:meth:`Sessions.carry`), each of which names its session. The first begins it, the others join it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import trio
+
+from p2pdist import limits
+from p2pdist.core.services import Invitations, ServicePolicy
+from p2pdist.core.session import PathKind
+from p2pdist.errors import P2PDistError, TrustError, Unavailable
+from p2pdist.ids import NodeId
+from p2pdist.logs import Logger, get_logger
+from p2pdist.net.conversations import answer
+from p2pdist.net.sessions import SessionStream, open_session
+from p2pdist.net.tls import TlsIdentity
+from p2pdist.node.services import serve
+from p2pdist.wire.messages import SessionInvite
+
+_log = get_logger()
+
+
+class _Visit:
+    """One session, and who was invited to it. ``stream`` is there once it is ``ready``."""
+
+    def __init__(self, invite: SessionInvite) -> None:
+        self.invite = invite
+        self.ready = trio.Event()
+        self.stream: SessionStream | None = None
+
+
+class Sessions:
+    """The sessions of one node, while :meth:`run` runs.
+
+    Args:
+        identity: Returns what the node shows.
+        policy: What it lets operators do.
+        diagnose: Returns what it thinks of itself.
+    """
+
+    def __init__(
+        self,
+        *,
+        identity: Callable[[], TlsIdentity],
+        policy: ServicePolicy,
+        diagnose: Callable[[], Mapping[str, Any]],
+    ) -> None:
+        self._identity = identity
+        self._policy = policy
+        self._diagnose = diagnose
+        self._invitations = Invitations()
+        self._visits: dict[str, _Visit] = {}
+        self._coming, self._come = trio.open_memory_channel[_Visit](limits.SESSIONS_MAX)
+
+    @property
+    def count(self) -> int:
+        """How many sessions there are."""
+        return len(self._visits)
+
+    def expect(self, invite: SessionInvite) -> None:
+        """Take in who will come."""
+        self._invitations.add(invite, int(time.time()))
+
+    async def carry(self, session: str, stream: trio.abc.Stream, kind: PathKind) -> None:
+        """Use a path for the session that it names, until the path or the session ends.
+
+        The stream belongs to the session from now on.
+
+        Raises:
+            TrustError: nobody was invited to such a session.
+            Unavailable: there are too many sessions.
+            PeerError: the session has too many paths.
+        """
+        visit = self._visits.get(session) or self._begin(session)
+        await visit.ready.wait()
+        assert visit.stream is not None
+        await visit.stream.attach(stream, kind).wait()
+
+    def _begin(self, session: str) -> _Visit:
+        if len(self._visits) >= limits.SESSIONS_MAX:
+            raise Unavailable(
+                f"this device has {limits.SESSIONS_MAX} sessions already", hint="end one of them"
+            )
+        invite = self._invitations.take(session, int(time.time()))
+        if invite is None:
+            raise TrustError(
+                "nobody was invited to this session", hint="it may have begun too late: try again"
+            )
+        visit = self._visits[session] = _Visit(invite)
+        self._coming.send_nowait(visit)
+        return visit
+
+    async def run(self) -> None:
+        """Serve sessions until cancelled, which ends them all."""
+        async with trio.open_nursery() as nursery:
+            async for visit in self._come:
+                nursery.start_soon(self._serve, visit)
+
+    async def _serve(self, visit: _Visit) -> None:
+        invite = visit.invite
+        log = _log.bind(by=invite.by, session=invite.session[:8])
+        begun = trio.current_time()
+        try:
+            async with open_session() as stream:
+                visit.stream = stream
+                visit.ready.set()
+                await self._converse(invite, stream, log)
+        except (P2PDistError, trio.BrokenResourceError) as error:
+            log.warning("session.failed", reason=str(error))
+        finally:
+            del self._visits[invite.session]
+            log.info("session.ended", seconds=round(trio.current_time() - begun, 1))
+
+    async def _converse(self, invite: SessionInvite, stream: SessionStream, log: Logger) -> None:
+        async with answer(
+            stream,
+            identity=replace(self._identity(), ca_pem=invite.authority),
+            expect=NodeId(invite.initiator),
+            judge=lambda question: self._policy.objection(question.service),
+            on_signal=lambda data: None,
+        ) as (question, conversation):
+            log.info("session.opened", service=repr(question.service))
+            await serve(conversation, question.service, diagnose=self._diagnose)
