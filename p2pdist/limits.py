@@ -43,7 +43,14 @@ ENROL_BYTES_MAX = 64 * KIB  # a token, a public key and a platform description
 ENROLMENT_BUNDLE_BYTES_MAX = 1 * MIB  # the trust root in base64, a certificate, addresses
 
 # Links -------------------------------------------------------------------------------------------
-LINK_STREAMS_MAX = 64  # open at once on one link, per direction
+LINK_STREAMS_MAX = 64  # open at once on one link, by each side
+LINK_BYTE_STREAMS_MAX = 24  # of them, byte streams: sessions of operators, each with a window unread
+LINK_QUESTIONS_MAX = (
+    LINK_STREAMS_MAX - LINK_BYTE_STREAMS_MAX - 1
+)  # of them, requests; one is the control stream
+LINK_STREAM_QUEUE_BYTES = 64 * KIB  # waiting to be sent on one byte stream; beyond it senders wait
+LINK_OPENING_BYTES_MAX = 2 * KIB  # what a byte stream is for: 2.7 KiB of its header in base64
+LINK_REASON_CHARS_MAX = 200  # why a byte stream broke off: with its hint 2.1 KiB in base64 at most
 LINK_SEND_QUEUE_FRAMES = 256  # control frames waiting for a slow reader; beyond it senders wait
 LINK_SEND_QUEUE_BYTES = 4 * MIB  # the same in bytes: four of the largest frames
 LINK_WINDOW_BYTES = FRAME_BYTES_MAX + 128 * KIB  # unread on one stream: a whole frame, and some to come
@@ -83,8 +90,43 @@ SESSION_PATHS_MAX = 8  # open at once: relayed, punched, direct, and successors 
 LOG_TAIL_LINES = 1_000  # of a node's own log, in memory for operators: 200 KB as a rule
 LOG_TAIL_LINE_CHARS = 2_000  # of each; a traceback's beginning
 SESSIONS_MAX = 32  # open at once on one device: operators, each with some tunnels
+SESSIONS_RELAYED_MAX = 1_000  # known to one admin server: what a large help desk has open
 SESSION_INVITES_MAX = 64  # that have not begun; the oldest give way
 SESSION_PATHLESS_S = 30.0  # without any path until a session is given up: a gateway restarts, a laptop moves
+
+# STUN --------------------------------------------------------------------------------------------
+STUN_BYTES_MAX = 1_280  # one message: what IPv6 carries in one piece everywhere
+STUN_REQUEST_BYTES = 92  # of our requests: an answer over IPv6 with its three addresses is not larger
+STUN_SOURCES = 8_192  # buckets that sources share by chance; 16 bytes each, whoever comes
+STUN_SOURCE_BURST = 400  # answers to one address at once: 30 devices behind one NAT, 13 each
+STUN_SOURCE_PER_S = 40  # ... and in the long run: 3 devices in a second
+STUN_STRANGERS_PER_S = 4_000  # answers to sources that nobody knows, 50 us each: 20 % of one core
+STUN_BATCH = 32  # datagrams of one socket between two checkpoints: 2 ms at most
+STUN_RECEIVE_BYTES = 1 * MIB  # of one socket in the kernel, as far as that allows: a burst
+PROBE_RTO_S = 0.5  # before the first repetition of a request (RFC 8489 section 6.2.1)
+PROBE_REQUESTS_MAX = 4  # sent at 0, 0.5, 1.5 and 3.5 s: at 5 % loss one in 10,000 has no answer
+PROBE_LAST_WAIT_S = 1.0  # after the last; a geostationary satellite's round trip is 0.6
+
+# Punched paths -----------------------------------------------------------------------------------
+PUNCH_S = 10.0  # from the first address to an open path; a working one needs 0.4 s at 60 ms round trip
+PUNCH_GATHER_S = 1.5  # for the STUN servers: two lost requests, repeated after 0.5 s and 1 s
+PUNCH_GATHER_GRACE_S = 0.1  # for the other interfaces, once a server has answered one
+PUNCH_HOSTS_MAX = 4  # own addresses of each family that are tried: a laptop with cable, Wi-Fi and VPN has 3
+PUNCH_CANDIDATES_MAX = 24  # of one side: own addresses of both families, each seen by two STUN servers
+PUNCH_PAIRS_MAX = 256  # address pairs in one attempt, with those that only the peer's packets show
+PUNCH_DESCRIPTION_BYTES_MAX = 4 * KIB  # 24 candidates of IPv6 have 2 KiB
+PUNCH_STUN_BYTES = 128  # our request; the largest answer, with every address attribute in IPv6, has 116
+PUNCH_DATAGRAMS_MAX = 512  # unread by DTLS on one path: 600 KiB; what is beyond is lost, as on any wire
+PUNCH_SOCKET_BYTES = 512 * KIB  # the kernel's buffer for a path's socket: 60 ms at 8 MB/s
+PUNCH_WINDOW_BYTES = 256 * KIB  # sent and not yet read, per direction: 4 x the congestion window
+PUNCH_FRAME_BYTES = 16 * KIB  # content of one message: every WebRTC stack takes 16 KiB
+PUNCH_FRAME_COST_MIN = 512  # credit for a shorter one: SCTP often looks at all that are under way
+PUNCH_CONGESTION_BYTES = 64 * KIB  # in SCTP's flight: with more, a slow uplink with a deep buffer times out
+PUNCH_REASSEMBLY_CHUNKS_MAX = 1_024  # of messages with gaps: twice a window of the shortest messages
+PUNCH_PULSE_S = 0.5  # between two signs of life
+PUNCH_DEAD_AFTER_S = 3.0  # of silence: five signs and their answers lost in a row
+PUNCH_CLOSE_S = 2.0  # without progress of what was sent before the end; SCTP repeats after 1 s
+ISLAND_CLOSE_S = 5.0  # for every path on the island to end; then its thread is left behind
 
 # Swarm -------------------------------------------------------------------------------------------
 PEERS_PER_TORRENT_MAX = 64  # a site of 8 to 50 devices forms a full mesh; larger ones a random one

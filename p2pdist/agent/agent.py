@@ -12,11 +12,12 @@ import trio
 from p2pdist.agent.deployer import Deployer, DeployerSettings, open_deployer
 from p2pdist.agent.ports import ContentStatus
 from p2pdist.core.deployment_model import RefusalKind
-from p2pdist.errors import Unavailable
+from p2pdist.errors import Unavailable, UsageError
 from p2pdist.files import locked
 from p2pdist.ids import InfoHash
 from p2pdist.install.installers import InstallLayout
 from p2pdist.logs import get_logger
+from p2pdist.net.link import Link, OfferedStream
 from p2pdist.node.config import AgentConfig
 from p2pdist.node.content import Content
 from p2pdist.node.home import Home
@@ -32,6 +33,7 @@ from p2pdist.swarm.session import (
 from p2pdist.trust.catalog import Catalog, Release
 from p2pdist.wire.frames import Announce, AnyFrame, ContentRefused, Role
 from p2pdist.wire.messages import DesiredState, Progress, Refusal, Report
+from p2pdist.wire.paths import PathOpening
 
 _log = get_logger()
 
@@ -81,6 +83,12 @@ class Agent:
 
     async def passing_frame(self, frame: AnyFrame) -> None:
         """An agent carries nobody."""
+
+    async def session_path(self, link: Link, opening: PathOpening, offered: OfferedStream) -> None:
+        """A path of a session: an agent takes its own."""
+        if opening.to != self.member.node:
+            raise UsageError(f"{opening.to} is not reached through this node")
+        await self.member.reception.carry(opening.session, offered.accept)
 
     def announced(self, announce: Announce) -> None:
         """An agent carries nobody who would want to know."""
@@ -181,6 +189,7 @@ async def open_agent(
         swarm_port=config.swarm.port,
         swarm_requests=config.swarm.requests,
         rates=config.rates.limits(),
+        policy=config.sessions.policy(),
     )
     layout = InstallLayout(root=config.install.root, state=home.state / "install")
     with locked(home.lock, what=f"the node in {home.root}"):

@@ -112,7 +112,8 @@ class Client:
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
         if response.status_code != 200:
-            raise _problem(response)
+            content_type = response.headers.get("content-type", "")
+            raise problem(response.status_code, content_type, response.content)
         return response
 
     def _decoded(self, response: httpx.Response, answer: type[T]) -> T:
@@ -148,14 +149,15 @@ def segment(text: str) -> str:
     return quote(text, safe="")
 
 
-def _problem(response: httpx.Response) -> P2PDistError:
-    if response.headers.get("content-type") == PROBLEM_TYPE:
+def problem(status: int, content_type: str, body: bytes) -> P2PDistError:
+    """Return what an answer of the API that is no success says, in its family."""
+    if content_type == PROBLEM_TYPE:
         try:
-            problem: ProblemDetails = decode_json(response.content, ProblemDetails, "it is no problem")
+            said: ProblemDetails = decode_json(body, ProblemDetails, "it is no problem")
         except UsageError:
             pass
         else:
-            return _FAMILIES.get(problem.title, Unavailable)(problem.detail, hint=problem.hint)
+            return _FAMILIES.get(said.title, Unavailable)(said.detail, hint=said.hint)
     return Unavailable(
-        f"the server answered with status {response.status_code}", hint="is this the API's address and port?"
+        f"the server answered with status {status}", hint="is this the API's address and port?"
     )

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from p2pdist.cli.client import Client
 from p2pdist.cli.output import Format
-from p2pdist.cli.profile import find_target
+from p2pdist.cli.profile import Target, find_target
 
 
 @Parameter(name="*")
@@ -32,7 +32,11 @@ class Common:
 
     def client(self) -> Client:
         """Open the API. Raises UsageError when it is not known which."""
-        return Client(find_target(server=self.server, token_file=self.token_file, ca=self.ca))
+        return Client(self.target())
+
+    def target(self) -> Target:
+        """Return which server, as whom. Raises UsageError when it is not known."""
+        return find_target(server=self.server, token_file=self.token_file, ca=self.ca)
 
 
 DEFAULT = Common()

@@ -9,7 +9,7 @@ import msgspec
 from cyclopts import App, CycloptsError, Parameter
 
 import p2pdist
-from p2pdist.cli import content, fleet, overview, rollout
+from p2pdist.cli import content, fleet, overview, rollout, sessions
 from p2pdist.cli.output import errors
 from p2pdist.cli.words import plain
 from p2pdist.errors import P2PDistError, UsageError
@@ -37,6 +37,10 @@ for command in (
     rollout.explain,
     fleet.enrolment,
     fleet.revoke,
+    sessions.ping,
+    sessions.tunnel,
+    sessions.logs,
+    sessions.diagnose,
     overview.refusals,
     overview.audit,
 ):

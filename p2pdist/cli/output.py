@@ -88,7 +88,12 @@ def show_facts(answer: msgspec.Struct, output: Format, facts: Sequence[tuple[str
     """Print an answer as lines of a name and a value, or as JSON."""
     if output == "json":
         show_json(answer)
-        return
+    else:
+        print_facts(facts)
+
+
+def print_facts(facts: Sequence[tuple[str, str]]) -> None:
+    """Print lines of a name and a value."""
     made = Table(box=None, pad_edge=False, show_header=False)
     made.add_column(style="bold")
     made.add_column(overflow="fold")

@@ -16,6 +16,7 @@ from p2pdist.net.answering import RequestTable
 from p2pdist.net.endpoints import format_endpoint
 from p2pdist.net.established import Link
 from p2pdist.net.secure import SecureStream
+from p2pdist.net.streaming import StreamTable
 from p2pdist.net.tls import PROTOCOL, TlsIdentity, failure, server_context
 from p2pdist.trust.certificates import parse_certificate
 
@@ -68,6 +69,7 @@ async def serve_links(
     port: int,
     identity: Callable[[], TlsIdentity],
     requests: RequestTable,
+    streams: StreamTable | None = None,
     on_link: Callable[[Link], Awaitable[None]],
     revoked: Callable[[NodeId], bool],
     open_links: OpenLinks | None = None,
@@ -80,6 +82,7 @@ async def serve_links(
         port: The TCP port; 0 takes any free one.
         identity: Returns what we show; asked for each connection.
         requests: What may be asked of us, also by strangers where their handler says so.
+        streams: What byte streams members may open to us.
         on_link: Has a member's link for as long as it runs; the link is closed when it returns. When
             the link ends earlier, its iterator of frames ends. What it raises is logged; the reason of
             a :class:`~p2pdist.errors.P2PDistError` is told to the neighbour. Never called for
@@ -99,7 +102,7 @@ async def serve_links(
             hint="choose another address or port, or end what uses it",
         ) from error
     links = open_links if open_links is not None else OpenLinks()
-    acceptor = _Acceptor(identity, requests, on_link, revoked, links)
+    acceptor = _Acceptor(identity, requests, streams or {}, on_link, revoked, links)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(links._watch)
         bound_host, bound_port = listeners[0].socket.getsockname()[:2]
@@ -114,12 +117,14 @@ class _Acceptor:
         self,
         identity: Callable[[], TlsIdentity],
         requests: RequestTable,
+        streams: StreamTable,
         on_link: Callable[[Link], Awaitable[None]],
         revoked: Callable[[NodeId], bool],
         links: OpenLinks,
     ) -> None:
         self._identity = identity
         self._requests = requests
+        self._streams = streams
         self._on_link = on_link
         self._revoked = revoked
         self._links = links
@@ -188,6 +193,7 @@ class _Acceptor:
             remote_host=remote_host,
             local_host=local_host,
             requests=self._requests,
+            streams=self._streams,
             member=remote is not None,
             refusal=refusal,
             sever=stream.sever,

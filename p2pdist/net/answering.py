@@ -1,4 +1,4 @@
-"""The side of a link that answers: requests that arrive, and what answers them."""
+"""Answering on a link: requests of the other side that arrive, and what answers them."""
 
 from __future__ import annotations
 
@@ -127,15 +127,20 @@ class Answerer:
         """Answer at once, without waiting for the rest of the body: the asker stops sending it."""
         self._say(stream, error)
 
+    def turn_away(self, stream: int, path: str, error: P2PDistError) -> None:
+        """Refuse a stream, and give it up later if the other side does not."""
+        self._arriving[stream] = _Arriving(path, None, trio.current_time())
+        self.refuse(stream, error)
+
     def handle(self, event: StreamEvent, nursery: trio.Nursery) -> None:
         """Take in what happened on a stream that the other side opened. Handlers run in *nursery*."""
         match event:
             case RequestStarted(stream=stream, path=path):
                 refusal = self.refusal_of(path)
-                handler = self._table[path] if refusal is None else None
-                self._arriving[stream] = _Arriving(path, handler, trio.current_time())
                 if refusal is not None:
-                    self.refuse(stream, refusal)
+                    self.turn_away(stream, path, refusal)
+                else:
+                    self._arriving[stream] = _Arriving(path, self._table[path], trio.current_time())
             case BodyReceived(stream=stream, data=data):
                 self._take(stream, data)
             case BodyEnded(stream=stream):

@@ -1,4 +1,4 @@
-"""The side of a link that asks: requests under way, and their answers."""
+"""Asking on a link: requests of this side that are under way, and their answers."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def again(error: P2PDistError) -> P2PDistError:
     return type(error)(error.what, hint=error.hint)
 
 
-def problem_of(error: P2PDistError) -> Problem:
-    """Turn an error into what travels to the asker."""
+def problem_of(error: P2PDistError, *, chars_max: int = limits.TEXT_CHARS_MAX) -> Problem:
+    """Turn an error into what travels to the other side, with texts of at most *chars_max*."""
     family = next((name for name, kind in _FAMILIES.items() if isinstance(error, kind)), "unavailable")
     return Problem(
         family=family,  # type: ignore[arg-type]  # the keys above are the literal's values
-        what=error.what[: limits.TEXT_CHARS_MAX],
-        hint=error.hint[: limits.TEXT_CHARS_MAX],
+        what=error.what[:chars_max],
+        hint=error.hint[:chars_max],
     )
 
 
@@ -81,16 +81,21 @@ class Asker:
         session: The link's session.
         wake: Called when the session has something to send.
         peer: How to name the other side in errors.
+        ended: Why the link has ended, if it has.
     """
 
-    def __init__(self, session: Session, wake: Callable[[], None], peer: str) -> None:
+    __slots__ = ("_ended", "_peer", "_questions", "_session", "_slots", "_wake", "asked")
+
+    def __init__(
+        self, session: Session, wake: Callable[[], None], peer: str, ended: P2PDistError | None
+    ) -> None:
         self._session = session
         self._wake = wake
         self._peer = peer
         self._questions: dict[int, _Question] = {}
         self.asked = 0
-        self._slots = trio.Semaphore(limits.LINK_STREAMS_MAX - 1)  # the control stream is one
-        self._ended: P2PDistError | None = None
+        self._slots = trio.Semaphore(limits.LINK_QUESTIONS_MAX)
+        self._ended = ended
 
     async def request(self, path: str, body: Any, answer_type: type[T], *, timeout_s: float) -> T:
         """Ask, and return the validated answer. See :meth:`~p2pdist.net.established.Link.request`."""

@@ -7,8 +7,8 @@ wakes it. The end comes once, for one reason: closed here, closed by the other s
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Final, Protocol
 
 import trio
@@ -63,9 +63,8 @@ class Carrier:
     """
 
     __slots__ = (
-        "_awaited",
-        "_dialler",
         "_done",
+        "_ended",
         "_farewell",
         "_outgoing",
         "_owner",
@@ -99,11 +98,11 @@ class Carrier:
         self._stream = stream
         self._session = session
         self._owner = owner
-        self._dialler = dialler
         self._peer = peer
         self._sever = sever
         self._outgoing = Pulse()
         self._done = Pulse()
+        self._ended = Pulse()
         self._running = 2  # the reader and the writer
         self._farewell = ""
         self._said = False  # the goodbye
@@ -112,7 +111,6 @@ class Carrier:
             now=trio.current_time(),
         )
         self._waiting = 0  # how many wait for something of the other side
-        self._awaited = Pulse()
         self._pinged_at: float | None = None
         self.end: P2PDistError | None = None
         self.loud = self.silent = False
@@ -137,7 +135,13 @@ class Carrier:
         self.loud = loud
         self._farewell = farewell
         self._owner.ended()
+        self._ended.fire()
         self._outgoing.fire()
+
+    async def wait_ended(self) -> None:
+        """Wait until the link has ended, however."""
+        while self.end is None:
+            await self._ended.wait()
 
     def abort(self, error: P2PDistError) -> None:
         """End the link because of *error*, at once, with nothing more sent."""
@@ -159,18 +163,26 @@ class Carrier:
         self._session.forgive()
         self._listen(now)
 
-    @contextmanager
-    def awaiting(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def awaiting(self) -> AsyncIterator[None]:
         """For as long as the block runs, somebody waits for something that only the other side can send."""
         self._waiting += 1
         self._silence.awaited(trio.current_time())
-        self._awaited.fire()
+        failed: Exception | None = None
         try:
-            yield
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._listen_closely)
+                try:
+                    yield
+                except Exception as error:  # noqa: BLE001  # carried past the nursery, which would wrap it
+                    failed = error
+                nursery.cancel_scope.cancel()
         finally:
             self._waiting -= 1
             if not self._waiting:
                 self._silence.not_awaited()
+        if failed is not None:
+            raise failed
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[trio.Nursery]:
@@ -180,8 +192,6 @@ class Carrier:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._read, nursery)
                 nursery.start_soon(self._write)
-                if self._dialler:  # who accepts waits for nobody
-                    nursery.start_soon(self._listen_closely)
                 try:
                     yield nursery
                 except Exception as error:  # noqa: BLE001  # carried past the nursery, which would wrap it
@@ -234,13 +244,10 @@ class Carrier:
             self._over()
 
     async def _listen_closely(self) -> None:
-        """Look at the silence whenever it says so, for as long as somebody waits."""
+        """Look at the silence whenever it says so; for as long as the link lives, or until cancelled."""
         while self.end is None:
-            if not self._waiting:
-                await self._awaited.wait()
             await trio.sleep_until(self._silence.next_look())
-            if self._waiting:
-                self._listen(trio.current_time())
+            self._listen(trio.current_time())
 
     def _listen(self, now: float) -> None:
         if self.end is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
@@ -11,7 +10,6 @@ import trio
 from p2pdist import limits
 from p2pdist.net.framing import PREFIX_BYTES, FrameSplitter
 from p2pdist.net.http2 import Session
-from p2pdist.wire.frames import AnyFrame
 
 PATH: Final = "/control"
 
@@ -98,21 +96,3 @@ class ControlStream:
     def drop_unread(self) -> None:
         """Forget the frames that nobody has read."""
         self._unread = None
-
-
-class FrameIterator:
-    """Iterates over what *take* returns until it returns None; leaving it early needs no clean-up."""
-
-    __slots__ = ("_take",)
-
-    def __init__(self, take: Callable[[], Awaitable[AnyFrame | None]]) -> None:
-        self._take = take
-
-    def __aiter__(self) -> FrameIterator:
-        return self
-
-    async def __anext__(self) -> AnyFrame:
-        frame = await self._take()
-        if frame is None:
-            raise StopAsyncIteration
-        return frame

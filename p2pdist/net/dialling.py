@@ -15,6 +15,7 @@ from p2pdist.net.answering import RequestTable
 from p2pdist.net.endpoints import format_endpoint
 from p2pdist.net.established import Link
 from p2pdist.net.secure import SecureStream
+from p2pdist.net.streaming import StreamTable
 from p2pdist.net.tls import PROTOCOL, TlsIdentity, client_context, failure, stranger_context
 from p2pdist.trust.certificates import NodeCertificate, parse_certificate
 
@@ -27,6 +28,7 @@ async def open_link(
     identity: TlsIdentity,
     expect: NodeId | None,
     requests: RequestTable | None = None,
+    streams: StreamTable | None = None,
     local_host: str | None = None,
 ) -> AsyncIterator[Link]:
     """Dial a neighbour; the block has the link, and leaving the block or cancelling it closes it.
@@ -39,7 +41,8 @@ async def open_link(
         port: A TCP port.
         identity: What we show, and whom we believe.
         expect: The node that has to answer; None takes any member of the fleet.
-        requests: What the neighbour may ask of us. (Only diallers ask at present.)
+        requests: What the neighbour may ask of us.
+        streams: What byte streams it may open to us.
         local_host: The address to dial from; None leaves it to the system.
 
     Raises:
@@ -53,6 +56,7 @@ async def open_link(
         client_context(identity),
         expect=expect,
         requests=requests or {},
+        streams=streams or {},
         member=True,
         local_host=local_host,
     ) as link:
@@ -70,7 +74,7 @@ async def open_stranger_link(
     """
     context = stranger_context(ca_pem)
     async with _open(
-        host, port, context, expect=expect, requests={}, member=False, local_host=local_host
+        host, port, context, expect=expect, requests={}, streams={}, member=False, local_host=local_host
     ) as link:
         yield link
 
@@ -83,6 +87,7 @@ async def _open(
     *,
     expect: NodeId | None,
     requests: RequestTable,
+    streams: StreamTable,
     member: bool,
     local_host: str | None,
 ) -> AsyncIterator[Link]:
@@ -99,6 +104,7 @@ async def _open(
             remote_host=remote_address,
             local_host=local_address,
             requests=requests,
+            streams=streams,
             member=member,
             sever=stream.sever,
         )

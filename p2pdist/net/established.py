@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import trio
 
 from p2pdist import limits
-from p2pdist.errors import P2PDistError, PeerError, Unavailable, UsageError
-from p2pdist.net.answering import Answerer, RequestTable
-from p2pdist.net.asking import Asker, again
+from p2pdist.errors import P2PDistError, Unavailable
+from p2pdist.net.answering import RequestTable
+from p2pdist.net.asking import again
+from p2pdist.net.bytestream import ByteStream, closing
 from p2pdist.net.carrier import Carrier
-from p2pdist.net.control import PATH, ControlStream, FrameIterator
+from p2pdist.net.control import PATH, ControlStream
 from p2pdist.net.events import (
     AnswerStarted,
     BodyEnded,
@@ -34,10 +35,11 @@ from p2pdist.net.events import (
     StreamEvent,
     StreamReset,
 )
-from p2pdist.net.framing import pack_frame, unpack_frame
+from p2pdist.net.exchanges import Exchanges
+from p2pdist.net.frameflow import FrameFlow, FrameIterator
 from p2pdist.net.http2 import Session
 from p2pdist.net.opening import Opening
-from p2pdist.net.pulse import Pulse
+from p2pdist.net.streaming import StreamTable
 from p2pdist.trust.certificates import NodeCertificate
 from p2pdist.wire.frames import AnyFrame
 
@@ -49,7 +51,8 @@ class LinkStatistics:
     """What a link has done so far, and what waits on it now.
 
     Bytes are those of HTTP/2, before encryption. ``requests`` are those with an answer in either
-    direction. ``round_trip_s`` is from the last keepalive; None before the first.
+    direction, ``streams`` the byte streams that are open now. ``round_trip_s`` is from the last
+    keepalive; None before the first.
     """
 
     frames_sent: int
@@ -60,11 +63,12 @@ class LinkStatistics:
     frames_unread: int
     requests: int
     requests_under_way: int
+    streams: int
     round_trip_s: float | None
 
 
 class Link:
-    """A connection with one neighbour, on which both sides say what they want and one side asks.
+    """A connection with one neighbour, on which both sides say and ask what they want.
 
     Made by :func:`~p2pdist.net.link.open_link` and :func:`~p2pdist.net.link.serve_links`.
 
@@ -75,6 +79,7 @@ class Link:
         remote_host: Its address as this side sees it.
         local_host: Our address on this connection.
         requests: What this side answers.
+        streams: What byte streams it serves.
         member: Whether frames flow: both sides have shown a certificate.
         refusal: Why this side refuses everything, if it does.
         sever: Cuts the connection at once, without waiting.
@@ -86,15 +91,11 @@ class Link:
     """
 
     __slots__ = (
-        "_answerer",
-        "_asker",
         "_carrier",
         "_control",
-        "_frames_received",
-        "_frames_sent",
-        "_inbox",
+        "_exchanges",
+        "_frames",
         "_opening",
-        "_room",
         "_session",
         "local_host",
         "remote",
@@ -110,6 +111,7 @@ class Link:
         remote_host: str,
         local_host: str,
         requests: RequestTable,
+        streams: StreamTable,
         member: bool,
         refusal: P2PDistError | None = None,
         sever: Callable[[], object],
@@ -120,14 +122,17 @@ class Link:
         self._session = Session(dialler=dialler)
         self._carrier = Carrier(stream, self._session, self, dialler=dialler, peer=self.peer, sever=sever)
         self._control = ControlStream(self._session)
-        self._asker = Asker(self._session, self._carrier.wake, self.peer) if dialler else None
-        self._answerer = Answerer(
-            self, self._session, self._carrier.wake, requests, stranger=not member, refusal=refusal
+        self._frames = FrameFlow(self._control, self._carrier, self.peer)
+        self._exchanges = Exchanges(
+            self,
+            self._session,
+            self._carrier.wake,
+            requests=requests,
+            streams=streams,
+            stranger=not member,
+            refusal=refusal,
         )
-        self._opening = Opening(self._session, self._control, self._answerer, member=member)
-        self._inbox = Pulse()
-        self._room = Pulse()
-        self._frames_sent = self._frames_received = 0
+        self._opening = Opening(self._session, self._control, self._exchanges.answerer, member=member)
         if dialler and member:
             self._control.open(self._session.open(PATH))
 
@@ -142,12 +147,12 @@ class Link:
     @property
     def refused(self) -> bool:
         """Whether this side answers nothing that the neighbour asks."""
-        return self._answerer.refusal is not None
+        return self._exchanges.answerer.refusal is not None
 
     @property
     def busy(self) -> bool:
         """Whether a request of the neighbour is being worked on."""
-        return self._answerer.running > 0
+        return self._exchanges.answerer.running > 0
 
     @property
     def end_reason(self) -> str:
@@ -170,11 +175,7 @@ class Link:
             Unavailable: the link has ended, before or while waiting.
             UsageError: the frame is too large, or this link carries no frames.
         """
-        packed = pack_frame(frame)
-        await trio.lowlevel.checkpoint()
-        while not self._may_queue(len(packed)):
-            await self._room.wait()
-        self._queue(packed)
+        await self._frames.send(frame)
 
     def send_nowait(self, frame: AnyFrame) -> None:
         """Queue a frame without waiting.
@@ -183,10 +184,7 @@ class Link:
             Unavailable: the queue is full, or the link has ended.
             UsageError: the frame is too large, or this link carries no frames.
         """
-        packed = pack_frame(frame)
-        if not self._may_queue(len(packed)):
-            raise Unavailable(f"{self.peer} does not read fast enough", hint="send less, or drop the link")
-        self._queue(packed)
+        self._frames.send_nowait(frame)
 
     def frames(self) -> AsyncIterator[AnyFrame]:
         """Iterate over the neighbour's frames. One task at a time; leaving early needs no clean-up.
@@ -198,14 +196,14 @@ class Link:
             PeerError: the neighbour broke the protocol.
             Unavailable: the neighbour closed the link for a reason that it gave.
         """
-        return FrameIterator(self._next_frame)
+        return FrameIterator(self._frames.next)
 
-    # Requests ------------------------------------------------------------------------------------
+    # Requests and byte streams -------------------------------------------------------------------
 
     async def request(
         self, path: str, body: Any, answer_type: type[T], *, timeout_s: float = limits.REQUEST_TIMEOUT_S
     ) -> T:
-        """Ask the neighbour, and return its validated answer. Only the dialler asks.
+        """Ask the neighbour, and return its validated answer.
 
         Args:
             path: What is asked, such as ``/bundle``.
@@ -221,15 +219,37 @@ class Link:
 
         Cancellation tells the neighbour that the answer is not needed any more.
         """
-        if self._asker is None:
-            raise UsageError("only the side that dialled asks on a link", hint="send a frame instead")
-        with self._carrier.awaiting():
-            return await self._asker.request(path, body, answer_type, timeout_s=timeout_s)
+        async with self._carrier.awaiting():
+            return await self._exchanges.request(path, body, answer_type, timeout_s=timeout_s)
 
-    def awaiting(self) -> AbstractContextManager[None]:
+    @asynccontextmanager
+    async def open_stream(
+        self, path: str, opening: Any, *, timeout_s: float = limits.REQUEST_TIMEOUT_S
+    ) -> AsyncIterator[ByteStream]:
+        """Open a byte stream to the neighbour; the block has it, and leaving the block closes it.
+
+        The neighbour has accepted it when the block begins. What the block raises breaks the stream
+        off, with one of our own errors as the reason that the neighbour is told; it comes out as it is.
+
+        Args:
+            path: What serves it there, such as ``/session``.
+            opening: What it is for; at most :data:`~p2pdist.limits.LINK_OPENING_BYTES_MAX` packed.
+            timeout_s: Seconds for the neighbour to accept it.
+
+        Raises:
+            Unavailable: it was not accepted in time, too many streams are open, or the link ended.
+            PeerError: the neighbour's answer makes no sense.
+            P2PDistError: why the neighbour refuses it, in the family that it names.
+        """
+        async with self._carrier.awaiting():
+            stream = await self._exchanges.open_stream(path, opening, timeout_s=timeout_s)
+        async with closing(stream):
+            yield stream
+
+    def awaiting(self) -> AbstractAsyncContextManager[None]:
         """Wait for something of the neighbour in the block: if it falls silent, it is gone in seconds.
 
-        For the side that dialled. A request does it by itself.
+        A request does it by itself, and a byte stream until it is accepted.
         """
         return self._carrier.awaiting()
 
@@ -243,8 +263,7 @@ class Link:
 
     async def wait_ended(self) -> None:
         """Wait until the link has ended, however."""
-        while self._carrier.end is None:
-            await self._inbox.wait()
+        await self._carrier.wait_ended()
 
     async def aclose(self, reason: str = "") -> None:
         """Say goodbye and end the link; return when it is closed. Can be repeated.
@@ -263,16 +282,16 @@ class Link:
 
     def statistics(self) -> LinkStatistics:
         """Return a snapshot of the link's counters."""
-        asked, asking = (self._asker.asked, self._asker.under_way) if self._asker is not None else (0, 0)
         return LinkStatistics(
-            frames_sent=self._frames_sent,
-            frames_received=self._frames_received,
+            frames_sent=self._frames.sent,
+            frames_received=self._frames.received,
             bytes_sent=self._carrier.bytes_sent,
             bytes_received=self._carrier.bytes_received,
             frames_waiting=self._control.frames_waiting,
             frames_unread=self._control.frames_unread,
-            requests=asked + self._answerer.answered,
-            requests_under_way=asking + self._answerer.under_way,
+            requests=self._exchanges.requests,
+            requests_under_way=self._exchanges.requests_under_way,
+            streams=self._exchanges.streams_open,
             round_trip_s=self._carrier.round_trip_s,
         )
 
@@ -303,7 +322,7 @@ class Link:
         elif self._expired():
             self.abort("its certificate has expired")
         else:
-            self._answerer.expire(now)
+            self._exchanges.answerer.expire(now)
             self._carrier.keep_alive(now)
 
     async def _keep_watch(self) -> None:
@@ -324,10 +343,8 @@ class Link:
                 pass  # the carrier's own
             case _ if event.stream == self._control.stream:
                 self._handle_control(event)
-            case _ if self._asker is not None:
-                self._asker.handle(event)
             case _:
-                self._answerer.handle(event, nursery)
+                self._exchanges.handle(event, nursery)
 
     def output(self) -> bytes:
         """See :class:`~p2pdist.net.carrier.Owner`."""
@@ -335,17 +352,15 @@ class Link:
 
     def sent(self) -> None:
         """See :class:`~p2pdist.net.carrier.Owner`."""
-        self._answerer.sent()
-        self._room.fire()
+        self._exchanges.sent()
+        self._frames.left()
 
     def ended(self) -> None:
         """See :class:`~p2pdist.net.carrier.Owner`."""
-        if self._asker is not None and self._carrier.end is not None:
-            self._asker.end(self._carrier.end)
-        self._answerer.end()
+        if self._carrier.end is not None:
+            self._exchanges.end(self._carrier.end)
         self._opening.decide(False)
-        self._inbox.fire()
-        self._room.fire()
+        self._frames.end()
 
     # The control stream ----------------------------------------------------------------------------
 
@@ -356,43 +371,11 @@ class Link:
             case BodyReceived(data=data) if not self._opening.accepted:
                 self._opening.explained(data)
             case BodyReceived(data=data):
-                self._control.feed(data)
-                self._inbox.fire()
+                self._frames.arrived(data)
             case BodyEnded() | StreamReset():
                 refusal = self._opening.refusal()
                 ended = refusal or Unavailable(f"{self.peer} closed the control stream")
                 self._carrier.finish(ended, loud=refusal is not None)
-
-    async def _next_frame(self) -> AnyFrame | None:
-        await trio.lowlevel.checkpoint()
-        while (packed := self._control.take()) is None:
-            if self._carrier.end is not None:
-                if self._carrier.loud:
-                    raise again(self._carrier.end)
-                return None
-            await self._inbox.wait()
-        self._carrier.wake()
-        try:
-            frame = unpack_frame(packed)
-        except PeerError as error:
-            named = PeerError(f"{self.peer} sent what is no frame: {error.what}", hint=error.hint)
-            self._control.drop_unread()
-            self._carrier.finish(named, loud=True, farewell=error.what)
-            raise named from error
-        self._frames_received += 1
-        return frame
-
-    def _may_queue(self, count: int) -> bool:
-        if self._carrier.end is not None:
-            raise again(self._carrier.end)
-        if not self._control.stream:
-            raise UsageError(f"the link with {self.peer} carries no frames", hint="enrol first")
-        return self._control.has_room(count)
-
-    def _queue(self, packed: bytes) -> None:
-        self._control.queue(packed)
-        self._frames_sent += 1
-        self._carrier.wake()
 
     def _expired(self) -> bool:
         if self.remote is None:

@@ -13,15 +13,19 @@ class SessionReady:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestStarted:
-    """The dialler opened a stream. ``path`` is empty where the request makes no sense."""
+    """The other side opened a stream. ``path`` is empty where the request makes no sense.
+
+    ``opening`` says what a byte stream is for; it is empty for a request.
+    """
 
     stream: int
     path: str
+    opening: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerStarted:
-    """The acceptor begins to answer a stream that we opened."""
+    """The other side begins to answer a stream that we opened."""
 
     stream: int
     status: int
@@ -51,6 +55,14 @@ class StreamReset:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StreamBroken:
+    """The other side breaks the stream off, and says why. Its end follows."""
+
+    stream: int
+    problem: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionEnded:
     """The other side says goodbye (GOAWAY). Nothing follows. ``reason`` is what we did wrong, if anything."""
 
@@ -63,5 +75,7 @@ class PingAnswered:
     """The other side has answered a :meth:`Session.ping`."""
 
 
-StreamEvent: TypeAlias = RequestStarted | AnswerStarted | BodyReceived | BodyEnded | StreamReset
+StreamEvent: TypeAlias = (
+    RequestStarted | AnswerStarted | BodyReceived | BodyEnded | StreamBroken | StreamReset
+)
 SessionEvent: TypeAlias = StreamEvent | SessionReady | PingAnswered | SessionEnded

@@ -1,7 +1,9 @@
 """One HTTP/2 connection (RFC 9113) between two nodes, over ``h2``. No I/O and no clock.
 
-The dialler opens streams, the acceptor answers them. Bytes from the other side go into
-:meth:`Session.receive`, which returns what happened; bytes for the other side come out of
+Either side opens streams, and the other answers them: the dialler's have odd numbers, the acceptor's
+even ones. (The RFC leaves the acceptor's to server push. What both sides agree on by ALPN is not ``h2``
+but a protocol of ours, which extends HTTP/2 in this; see ``docs/decisions/0022``.) Bytes from the other
+side go into :meth:`Session.receive`, which returns what happened; bytes for the other side come out of
 :meth:`Session.output`, for as long as the other side's windows and our appetite allow.
 
 Invariants:
@@ -18,6 +20,7 @@ Invariants:
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from typing import Final
 
 import h2.config
@@ -29,6 +32,7 @@ from hyperframe.frame import GoAwayFrame
 
 from p2pdist import limits
 from p2pdist.errors import PeerError, Unavailable
+from p2pdist.net import headers
 from p2pdist.net.events import (
     AnswerStarted,
     BodyEnded,
@@ -38,6 +42,7 @@ from p2pdist.net.events import (
     SessionEnded,
     SessionEvent,
     SessionReady,
+    StreamBroken,
     StreamReset,
 )
 from p2pdist.net.h2settings import PeerSettings, own_settings
@@ -48,7 +53,6 @@ CHUNK_BYTES: Final = 16 * limits.KIB - 9
 _OUTBOX_BYTES_MAX: Final = 128 * limits.KIB  # answers to control traffic that the other side does not read
 _CREDIT_BYTES: Final = 64 * limits.KIB  # window space is given back in portions of this size
 _WINDOW_INITIAL: Final = 65_535  # of every connection (RFC 9113, 6.9.2)
-_PATH_CHARS_MAX: Final = 128
 _FRAME_HEAD_BYTES: Final = 9  # length (3), type, flags, stream (4)
 _SETTINGS_FRAME: Final = 4
 _REASON_BYTES_MAX: Final = 200
@@ -90,7 +94,7 @@ class Session:
     """One side of a connection.
 
     Args:
-        dialler: Whether this side opened the connection, and so opens the streams.
+        dialler: Whether this side opened the connection.
 
     Attributes:
         urgent: The stream whose bytes are sent before those of the others, which take turns.
@@ -100,6 +104,7 @@ class Session:
         "_closed",
         "_content",
         "_counted",
+        "_dialler",
         "_greeting",
         "_h2",
         "_outbox",
@@ -113,6 +118,7 @@ class Session:
 
     def __init__(self, *, dialler: bool) -> None:
         self.urgent = 0
+        self._dialler = dialler
         self._h2 = _Connection(h2.config.H2Configuration(client_side=dialler, header_encoding=None))
         self._h2.local_settings = own_settings(dialler=dialler)
         self._h2.remote_settings = PeerSettings(dialler=not dialler)
@@ -131,27 +137,32 @@ class Session:
 
     # Towards the other side --------------------------------------------------------------------
 
-    def open(self, path: str) -> int:
-        """Open a stream (dialler only) and return its number.
+    def open(self, path: str, opening: bytes = b"") -> int:
+        """Open a stream and return its number.
+
+        Args:
+            path: What is asked for.
+            opening: What stands beside it in the header, for a byte stream.
 
         Raises:
             Unavailable: the other side allows no more streams now, or the session is over.
         """
         try:
             stream: int = self._h2.get_next_available_stream_id()
-            self._h2.send_headers(
-                stream,
-                [(":method", "POST"), (":scheme", "https"), (":authority", "p2pdist"), (":path", path)],
-            )
+            self._h2.send_headers(stream, headers.asking(path, opening))
         except h2.exceptions.H2Error as error:
             raise Unavailable(f"no stream for {path} can be opened ({error})") from None
         self._owed[stream] = 0
         return stream
 
+    def opened_here(self, stream: int) -> bool:
+        """Whether this side opened *stream*, or would have."""
+        return stream % 2 == int(self._dialler)
+
     def answer(self, stream: int, status: int) -> None:
-        """Begin the answer on *stream* (acceptor only). Nothing happens if the stream is gone."""
+        """Begin the answer on a stream of the other side. Nothing happens if the stream is gone."""
         try:
-            self._h2.send_headers(stream, [(":status", str(status))])
+            self._h2.send_headers(stream, headers.answering(status))
         except h2.exceptions.H2Error:
             self._outgoing.pop(stream, None)
 
@@ -181,6 +192,13 @@ class Session:
             self._h2.reset_stream(stream, h2.errors.ErrorCodes.CANCEL)
         except h2.exceptions.H2Error:
             return
+
+    def break_off(self, stream: int, problem: bytes) -> None:
+        """Give a stream up and say why. Like :meth:`reset`, but our half must be open, and begun."""
+        self._forget(stream)
+        with suppress(h2.exceptions.H2Error):
+            self._h2.send_headers(stream, headers.breaking(problem), end_stream=True)
+        self.reset(stream)
 
     def consumed(self, stream: int, count: int) -> None:
         """Say that *count* received bytes of *stream* are out of the way, so that more may come."""
@@ -274,9 +292,12 @@ class Session:
                 self._take_data(event, events)
             case h2.events.RequestReceived():
                 self._owed[event.stream_id] = 0
-                events.append(RequestStarted(stream=event.stream_id, path=_path_of(event.headers)))
+                path, opening = headers.path_of(event.headers), headers.opening_of(event.headers)
+                events.append(RequestStarted(stream=event.stream_id, path=path, opening=opening))
             case h2.events.ResponseReceived():
-                events.append(AnswerStarted(stream=event.stream_id, status=_status_of(event.headers)))
+                events.append(AnswerStarted(stream=event.stream_id, status=headers.status_of(event.headers)))
+            case h2.events.TrailersReceived() if problem := headers.problem_of(event.headers):
+                events.append(StreamBroken(stream=event.stream_id, problem=problem))
             case h2.events.StreamEnded():
                 self._owed.pop(event.stream_id, None)
                 self._resets = max(0, self._resets - 1)
@@ -342,7 +363,7 @@ class Session:
             self._content += len(data)
             try:
                 self._h2.send_data(stream, data, end_stream=outgoing.ended and not outgoing.bytes)
-            except h2.exceptions.H2Error:
+            except (h2.exceptions.H2Error, KeyError):  # KeyError: an end alone, of a stream that h2 forgot
                 self._outgoing.pop(stream, None)  # the stream is over: nobody waits for this any more
             return True
         return False
@@ -357,17 +378,3 @@ class Session:
     def _forget(self, stream: int) -> None:
         self._outgoing.pop(stream, None)
         self._owed.pop(stream, None)
-
-
-def _path_of(headers: list[tuple[bytes, bytes]]) -> str:
-    fields = dict(headers)
-    path = fields.get(b":path", b"")
-    if fields.get(b":method") != b"POST" or len(path) > _PATH_CHARS_MAX or not path.isascii():
-        return ""
-    text = path.decode()
-    return text if text.isprintable() else ""
-
-
-def _status_of(headers: list[tuple[bytes, bytes]]) -> int:
-    status = dict(headers).get(b":status", b"")
-    return int(status) if status.isdigit() and len(status) == 3 else 0

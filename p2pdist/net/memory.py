@@ -14,6 +14,7 @@ import trio.testing
 
 from p2pdist.net.answering import RequestTable
 from p2pdist.net.established import Link
+from p2pdist.net.streaming import StreamTable
 from p2pdist.trust.certificates import NodeCertificate
 
 _MemoryStream = trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream]
@@ -25,15 +26,21 @@ async def open_memory_links(
     dialler: NodeCertificate,
     acceptor: NodeCertificate,
     requests: RequestTable | None = None,
+    streams: StreamTable | None = None,
+    dialler_requests: RequestTable | None = None,
+    dialler_streams: StreamTable | None = None,
     dialler_host: str = "192.0.2.1",
     acceptor_host: str = "192.0.2.2",
 ) -> AsyncIterator[tuple[Link, Link]]:
     """Open a link between two nodes of a test; both ends close with the block.
 
     Args:
-        dialler: Who dials, and so may ask.
+        dialler: Who dials.
         acceptor: Who accepts.
         requests: What the acceptor answers.
+        streams: What byte streams it serves.
+        dialler_requests: What the dialler answers.
+        dialler_streams: What byte streams it serves.
         dialler_host: The dialler's address.
         acceptor_host: The acceptor's address.
 
@@ -47,7 +54,8 @@ async def open_memory_links(
         remote=acceptor,
         remote_host=acceptor_host,
         local_host=dialler_host,
-        requests={},
+        requests=dialler_requests or {},
+        streams=dialler_streams or {},
         member=True,
         sever=lambda: _sever(left),
     )
@@ -58,6 +66,7 @@ async def open_memory_links(
         remote_host=dialler_host,
         local_host=acceptor_host,
         requests=requests or {},
+        streams=streams or {},
         member=True,
         sever=lambda: _sever(right),
     )

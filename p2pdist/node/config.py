@@ -9,9 +9,11 @@ import msgspec
 from msgspec import Meta
 
 from p2pdist.core.rates import RatesTable
+from p2pdist.core.services import ServicePolicy
 from p2pdist.swarm.tuning import REQUESTS
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
+TcpPort = Annotated[int, Meta(ge=1, le=65535)]
 Requests = Annotated[int, Meta(ge=4, le=2_000)]
 Host = Annotated[str, Meta(min_length=1, max_length=255)]
 
@@ -58,6 +60,22 @@ class NodeRatesTable(RatesTable, frozen=True, kw_only=True, forbid_unknown_field
     """``[rates]``: this node's own limits. Those of its group apply as well; the lowest count."""
 
 
+class SessionsTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[sessions]``: what operators may do on this device; see
+    :class:`~p2pdist.core.services.ServicePolicy`.
+
+    ``tunnel_ports`` are TCP ports of the device itself.
+    """
+
+    tunnel_ports: Annotated[list[TcpPort], Meta(max_length=256)] = msgspec.field(default_factory=list)
+    logs: bool = True
+    diagnosis: bool = True
+
+    def policy(self) -> ServicePolicy:
+        """Return what the table says."""
+        return ServicePolicy(tunnel_ports=tuple(self.tunnel_ports), logs=self.logs, diagnosis=self.diagnosis)
+
+
 class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The agent's configuration file. Everything has a default."""
 
@@ -66,6 +84,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     swarm: SwarmTable = SwarmTable()
     install: InstallTable = InstallTable()
     rates: NodeRatesTable = NodeRatesTable()
+    sessions: SessionsTable = SessionsTable()
     log: LogTable = LogTable()
 
 

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from p2pdist.core.deployment_model import RefusalKind
+from p2pdist.net.link import Link, OfferedStream
 from p2pdist.swarm.session import SwarmEvent
 from p2pdist.trust.catalog import Catalog
 from p2pdist.wire.frames import Announce, AnyFrame, ContentRefused
 from p2pdist.wire.messages import DesiredState
+from p2pdist.wire.paths import PathOpening
 
 
 class Hooks(Protocol):
@@ -32,6 +34,9 @@ class Hooks(Protocol):
 
     async def passing_frame(self, frame: AnyFrame) -> None:
         """A frame for somebody whom this node carries."""
+
+    async def session_path(self, link: Link, opening: PathOpening, offered: OfferedStream) -> None:
+        """A path of a session with this node, or with somebody whom it carries. Returns when it is over."""
 
     def announced(self, announce: Announce) -> None:
         """This is what the node takes part in now."""

@@ -15,18 +15,21 @@ import trio
 
 from p2pdist.core.rates import lowest_at
 from p2pdist.core.scope import are_alternatives, covers, grant_valid, points_for, preferred_points
+from p2pdist.core.services import ServicePolicy
 from p2pdist.core.upstream import Upstream
 from p2pdist.errors import P2PDistError, TrustError, Unavailable
 from p2pdist.ids import GroupPath, NodeId
 from p2pdist.logs import get_logger
-from p2pdist.net.link import Link
+from p2pdist.net.link import Link, StreamHandler
 from p2pdist.node.content import Content
+from p2pdist.node.diagnosis import diagnose
 from p2pdist.node.enrol import renew_while_expired
 from p2pdist.node.home import Home, load_desired, save_desired
 from p2pdist.node.hooks import Hooks
 from p2pdist.node.mail import Mail
 from p2pdist.node.memory import keep_small
 from p2pdist.node.metadata import Metadata
+from p2pdist.node.reception import Reception
 from p2pdist.node.reports import Announcer, ContentReporter, Heart, Renewer
 from p2pdist.node.uplink import Uplink, upstreams_at
 from p2pdist.node.vigil import watch_over
@@ -51,8 +54,10 @@ from p2pdist.wire.messages import (
     RateLimits,
     Received,
     Revoked,
+    SessionInvite,
 )
-from p2pdist.wire.requests import Bundle, BundleRequest, Torrent, TorrentRequest
+from p2pdist.wire.paths import SESSION_PATH, PathOpening
+from p2pdist.wire.requests import Bundle, Torrent
 
 _log = get_logger()
 
@@ -63,7 +68,8 @@ class MemberSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What a program's configuration says about the runtime.
 
     ``link_host`` is the address to dial from; ``swarm_host`` and ``swarm_port`` where the swarm listens;
-    ``rates`` the node's own limits, beside those of its group and its grant.
+    ``rates`` the node's own limits, beside those of its group and its grant; ``policy`` what operators may
+    do.
     """
 
     role: Role
@@ -73,6 +79,7 @@ class MemberSettings(msgspec.Struct, frozen=True, kw_only=True):
     swarm_port: int
     swarm_requests: int = REQUESTS
     rates: RateLimits = RateLimits()
+    policy: ServicePolicy = ServicePolicy()
 
 
 class Member:
@@ -88,6 +95,9 @@ class Member:
         self._revoked = ""
         self._revocation = trio.Event()
         self._spread = spread = int.from_bytes(home.node.encode()[:4], "big") % 997 / 997
+        self.reception = Reception(
+            identity=home.tls_identity, policy=settings.policy, diagnose=lambda: diagnose(self)
+        )
         self.uplink = Uplink(
             identity=home.tls_identity,
             spread=spread,
@@ -96,17 +106,18 @@ class Member:
             on_frame=self._frame,
             on_down=lambda: None,
             while_up=lambda link: watch_over(link, self.content),
+            streams={SESSION_PATH: StreamHandler(PathOpening, hooks.session_path)},
         )
         self.metadata = Metadata(
             Verifier(home.trust, home.enrolment.root),
-            self._ask_bundle,
+            lambda request: self.uplink.request("/bundle", request, Bundle),
             lambda refusal: hooks.refuse(refusal.kind, refusal.subject, refusal.reason),
         )
         self.content = Content(
             home,
             swarm,
             role=settings.role,
-            ask=self._ask_torrent,
+            ask=lambda request: self.uplink.request("/torrent", request, Torrent),
             judge=self._judge,
             alternative=lambda node: are_alternatives(self._point_grant(self.node), self._point_grant(node)),
             on_change=self.announce_soon,
@@ -177,6 +188,7 @@ class Member:
             nursery.start_soon(self._announcer.run)
             nursery.start_soon(self._heart.run)
             nursery.start_soon(self._renewer.run)
+            nursery.start_soon(self.reception.run)
             nursery.start_soon(self._apply_rates)
             nursery.start_soon(self._reporter.run)
             nursery.start_soon(keep_small)
@@ -254,6 +266,8 @@ class Member:
                 await self._hooks.received(ids)
             case Certificate(certificate=pem):
                 await self._take_certificate(pem)
+            case SessionInvite():
+                self.reception.expect(message)
             case Revoked(reason=reason):
                 self._revoked = reason
                 self._revocation.set()
@@ -332,12 +346,6 @@ class Member:
         async for event in self.swarm.events():
             self.announce_soon()
             await self._hooks.content_event(event)
-
-    async def _ask_bundle(self, request: BundleRequest) -> Bundle:
-        return await self.uplink.request("/bundle", request, Bundle)
-
-    async def _ask_torrent(self, request: TorrentRequest) -> Torrent:
-        return await self.uplink.request("/torrent", request, Torrent)
 
     def _judge(self, candidate: Candidate) -> str | None:
         """Refuse a distribution point that no valid grant names, whatever the tracker says."""

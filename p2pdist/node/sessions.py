@@ -69,10 +69,13 @@ class Sessions:
         """Take in who will come."""
         self._invitations.add(invite, int(time.time()))
 
-    async def carry(self, session: str, stream: trio.abc.Stream, kind: PathKind) -> None:
+    async def carry(self, session: str, accept: Callable[[], trio.abc.Stream], kind: PathKind) -> None:
         """Use a path for the session that it names, until the path or the session ends.
 
-        The stream belongs to the session from now on.
+        Args:
+            session: Which one.
+            accept: Returns the path, which belongs to the session from then on. Called once somebody is
+                expected. kind: What kind of path it is.
 
         Raises:
             TrustError: nobody was invited to such a session.
@@ -82,7 +85,7 @@ class Sessions:
         visit = self._visits.get(session) or self._begin(session)
         await visit.ready.wait()
         assert visit.stream is not None
-        await visit.stream.attach(stream, kind).wait()
+        await visit.stream.attach(accept(), kind).wait()
 
     def _begin(self, session: str) -> _Visit:
         if len(self._visits) >= limits.SESSIONS_MAX:

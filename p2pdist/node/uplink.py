@@ -18,7 +18,7 @@ from p2pdist.errors import P2PDistError, Unavailable
 from p2pdist.ids import NodeId
 from p2pdist.logs import get_logger
 from p2pdist.net.endpoints import parse_endpoint
-from p2pdist.net.link import Link, open_link
+from p2pdist.net.link import Link, StreamTable, open_link
 from p2pdist.net.tls import TlsIdentity
 from p2pdist.wire.frames import AnyFrame
 
@@ -38,6 +38,7 @@ class Uplink:
             :class:`~p2pdist.errors.P2PDistError`, and the program otherwise.
         on_down: Called when a link has ended.
         while_up: Runs beside each link, and is cancelled when it ends.
+        streams: What the neighbour may open to us.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Uplink:
         on_frame: Callable[[AnyFrame], Awaitable[None]],
         on_down: Callable[[], None],
         while_up: Callable[[Link], Awaitable[None]],
+        streams: StreamTable | None = None,
     ) -> None:
         self._identity = identity
         self._chooser = UpstreamChooser(spread=spread)
@@ -58,6 +60,7 @@ class Uplink:
         self._on_frame = on_frame
         self._on_down = on_down
         self._while_up = while_up
+        self._streams = streams
         self._link: Link | None = None
         self._upstream: Upstream | None = None
         self._changed = trio.Event()
@@ -109,6 +112,7 @@ class Uplink:
                 identity=self._identity(),
                 expect=upstream.node,
                 local_host=self._local_host,
+                streams=self._streams,
             ) as link:
                 await self._serve(upstream, link)
         except P2PDistError as error:

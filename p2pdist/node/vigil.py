@@ -35,6 +35,6 @@ async def watch_over(link: Link, content: Fetching) -> None:
         before = content.unfinished()
         await trio.sleep(_LOOK_EVERY_S)
         if stands_still(before, content.unfinished()):
-            with link.awaiting():
+            async with link.awaiting():
                 while stands_still(before, content.unfinished()):
                     await trio.sleep(_LOOK_EVERY_S)

@@ -20,7 +20,8 @@ from p2pdist.core.tracker import Tracker
 from p2pdist.errors import P2PDistError, TrustError, Unavailable
 from p2pdist.ids import GroupPath, InfoHash, NodeId
 from p2pdist.logs import get_logger
-from p2pdist.net.link import Link, RequestHandler, serve_links
+from p2pdist.net.link import Link, OfferedStream, RequestHandler, serve_links
+from p2pdist.net.splicing import splice
 from p2pdist.node.member import Member
 from p2pdist.trust.catalog import SeedGrant
 from p2pdist.wire.frames import (
@@ -34,6 +35,7 @@ from p2pdist.wire.frames import (
     Routed,
     Sources,
 )
+from p2pdist.wire.paths import SESSION_PATH, PathOpening
 from p2pdist.wire.requests import (
     Bundle,
     BundleRequest,
@@ -119,6 +121,20 @@ class Members:
         """Send a frame to every device; one that does not read fast enough loses its link."""
         for link in list(self._links.values()):
             _send(link, frame)
+
+    async def session_path(self, opening: PathOpening, offered: OfferedStream) -> None:
+        """Pass a path of a session on to the device that it is for. What flows on it is sealed from end to
+        end.
+
+        Raises:
+            Unavailable: the device is not attached here.
+            TrustError: it does not expect the session.
+        """
+        link = self._links.get(NodeId(opening.to))
+        if link is None:
+            raise Unavailable("the device is not attached to its distribution point", hint="try again")
+        async with link.open_stream(SESSION_PATH, opening) as onward:
+            await splice(offered.accept(), onward)
 
     def refused(self, frame: ContentRefused) -> None:
         """Tell the devices that want an artifact that a source served bad bytes for it."""

@@ -11,6 +11,7 @@ import trio
 from p2pdist.agent.agent import Agent, open_agent
 from p2pdist.ids import InfoHash
 from p2pdist.logs import get_logger
+from p2pdist.net.link import Link, OfferedStream
 from p2pdist.node.config import SeedConfig
 from p2pdist.node.home import Home
 from p2pdist.node.program import notify_ready
@@ -20,6 +21,7 @@ from p2pdist.swarm.session import ArtifactFinished, StorageFailed, SwarmEvent
 from p2pdist.trust.catalog import Catalog
 from p2pdist.wire.frames import Announce, AnyFrame, ContentRefused
 from p2pdist.wire.messages import DesiredState
+from p2pdist.wire.paths import PathOpening
 
 _log = get_logger()
 
@@ -59,6 +61,13 @@ class Seed(Agent):
     async def passing_frame(self, frame: AnyFrame) -> None:
         """Pass on what is for the devices that this point carries."""
         await self.members.passing(frame)
+
+    async def session_path(self, link: Link, opening: PathOpening, offered: OfferedStream) -> None:
+        """A path of a session, with this point itself or with a device that it carries."""
+        if opening.to == self.member.node:
+            await super().session_path(link, opening, offered)
+        else:
+            await self.members.session_path(opening, offered)
 
     def announced(self, announce: Announce) -> None:
         """The devices of this point hear at once what it has to offer."""

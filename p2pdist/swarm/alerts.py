@@ -16,6 +16,11 @@ from p2pdist.swarm.model import ContentAltered, PieceRefused, StorageFailed, Str
 
 _ALTERED: Final = "altered"
 
+BATCH_S: Final = 0.1
+LAST_BATCH_S: Final = 0.02
+"""How long alerts gather before they are read together: a wake-up per block would cost too much. Shorter
+where somebody waits for the last of them."""
+
 STRANGER_QUIET_S: Final = 60.0
 STRANGERS_MAX: Final = 1_000
 
@@ -94,6 +99,11 @@ class AlertDesk:
     def drop(self, carried: Carried) -> None:
         """Stop to read them."""
         self._carried.pop(carried.handle, None)
+
+    def batch_s(self) -> float:
+        """Return how long alerts may gather now, in seconds."""
+        hurried = any(carried.is_nearly_complete() for carried in self._carried.values())
+        return LAST_BATCH_S if hurried else BATCH_S
 
     def read(self, alerts: list[lt.alert], *, now: float) -> None:
         """Handle a batch of alerts. *now* is a monotonic time in seconds."""

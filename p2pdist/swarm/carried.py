@@ -30,6 +30,8 @@ PATIENCE_S = 1.0
 IDLE_S = 30.0
 """How long connections of a complete artifact stay open after the last byte."""
 
+_LAST_PIECES = 8
+
 ALLOCATION_SLACK_BYTES = limits.MIB
 """Free space wanted beyond the missing bytes before a full disk is tried again."""
 
@@ -121,6 +123,10 @@ class Carried:
             return bool(self.sources) and not self.resting
         status = self.status
         return status is None or bool(status.download_payload_rate or status.upload_payload_rate)
+
+    def is_nearly_complete(self) -> bool:
+        """Tell whether the last pieces are coming, or are being written."""
+        return not self.complete and self.have >= self.pieces - _LAST_PIECES
 
     def is_alone(self) -> bool:
         """Tell whether there are sources and none is connected."""

@@ -51,9 +51,6 @@ __all__ = [
     "open_swarm",
 ]
 
-ALERT_BATCH_S: Final = 0.025
-"""How long alerts gather before they are read together: a wake-up per block would cost too much."""
-
 POLL_S: Final = 1.0
 """How often rates are asked for while something moves."""
 
@@ -299,7 +296,7 @@ class Swarm:
                 self._listening.set()
             if self._desk.content_moved:
                 self._stir()
-            await trio.sleep(ALERT_BATCH_S)
+            await trio.sleep(self._desk.batch_s())
 
     async def _poll(self) -> None:
         """Ask for rates while something moves, and once more afterwards; look after what is stuck or idle."""

@@ -11,7 +11,9 @@ messages (:mod:`~p2pdist.wire.messages`)
 requests (:mod:`~p2pdist.wire.requests`)
     A question with one answer, on a stream of its own: enrolment, metadata bundles, torrents.
 
-All of them are frozen ``msgspec`` structures, packed by ``msgpack`` and validated completely by
+All of these are frozen ``msgspec`` structures, packed by ``msgpack`` and validated completely by
 :mod:`~p2pdist.wire.codec` on arrival: types, sizes, ranges. A decoder either returns a valid value
-or raises :class:`~p2pdist.errors.PeerError`; nothing else escapes it.
+or raises :class:`~p2pdist.errors.PeerError`; nothing else escapes it. STUN
+(:mod:`~p2pdist.wire.stun`) crosses the network beside links, in datagrams of its own format; what a
+device learns with it (:mod:`~p2pdist.wire.nat`) is made to travel in messages.
 """

@@ -6,15 +6,25 @@ its last byte. On a path every frame is a four-byte big-endian length and that m
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 from msgspec import Meta
 
 from p2pdist import limits
-from p2pdist.wire.frames import Text
+from p2pdist.wire.frames import NodeIdText, SessionIdText, Text
+
+SESSION_PATH: Final = "/session"
+"""Where a stream of a link that is a path of a session, or a part of one, is served."""
 
 Offset = Annotated[int, Meta(ge=0, le=2**60)]
+
+
+class PathOpening(msgspec.Struct, frozen=True, kw_only=True):
+    """What a stream of a link is opened with: whose path it is to be. Gateways on the way pass it on."""
+
+    to: NodeIdText
+    session: SessionIdText
 
 
 class OnPath(msgspec.Struct, frozen=True, kw_only=True, tag_field="frame"):

@@ -25,6 +25,7 @@ from fleet_logs import LogBook
 from fleet_programs import DEVICES, POINTS, Program, ServerOptions, ServerProgram
 from fleet_signing import Publication
 
+from p2pdist.cli.profile import Target
 from p2pdist.ids import GroupPath, InfoHash, NodeId, TargetPath
 from p2pdist.node.config import AgentConfig, SeedConfig
 from p2pdist.server.initialise import add_api_token
@@ -32,6 +33,7 @@ from p2pdist.server.serverhome import ServerHome
 from p2pdist.store.fleetstore import FleetStore
 from p2pdist.trust.keys import SealedKeyFile
 from p2pdist.wire import api
+from p2pdist.wire.api import ApiRole
 
 _READY_S = 60.0
 _STOP_S = 20.0
@@ -162,6 +164,7 @@ class ServerProcess(ProcessProgram):
         self._host = host
         self._port = port
         self._api_port = free_port(host)
+        self._store_url = store_url
         self._config = config
         (home.root / "passphrase").touch(mode=0o600)
         (home.root / "passphrase").write_bytes(_PASSPHRASE)
@@ -169,6 +172,17 @@ class ServerProcess(ProcessProgram):
         store = FleetStore.open(store_url)
         self._token = add_api_token(store, "test", "admin", datetime.now(UTC))
         store.close()
+
+    def target(self, role: ApiRole = "admin") -> Target:
+        """Return what a command line needs to know, with a token of its own."""
+        store = FleetStore.open(self._store_url)
+        token = add_api_token(store, f"test-{secrets.token_hex(4)}", role, datetime.now(UTC))
+        store.close()
+        return Target(
+            server=f"https://{self._host}:{self._api_port}",
+            token=token,
+            ca_pem=self._home.authority.certificate_pem.decode(),
+        )
 
     async def start(self) -> None:
         """Write the configuration, and start."""

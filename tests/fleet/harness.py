@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -43,6 +43,7 @@ from p2pdist.node.config import (
     NodeTable,
     PointTable,
     SeedConfig,
+    SessionsTable,
     SwarmTable,
 )
 from p2pdist.node.enrol import enrol
@@ -149,6 +150,7 @@ class Fleet:
         self.points: list[Node] = []
         self.devices: list[Node] = []
         self.addresses = addresses
+        self.tunnel_ports: list[int] = []
         self._form = form
         self._hosts = iter(range(2, 250))
         host = addresses.host(1)
@@ -331,6 +333,7 @@ class Fleet:
             link=LinkTable(local_host=host),
             swarm=SwarmTable(host=host, port=0),
             install=InstallTable(root=root),
+            sessions=SessionsTable(tunnel_ports=self.tunnel_ports),
         )
 
     async def _enrolled(
@@ -352,6 +355,7 @@ async def open_fleet(
     devices: int = 3,
     form: Callable[[trio.Nursery], Form] = Tasks,
     options: ServerOptions | None = None,
+    tunnel_ports: Sequence[int] = (),
 ) -> AsyncIterator[Fleet]:
     """Found a fleet, start everything, and end it with the block.
 
@@ -360,6 +364,7 @@ async def open_fleet(
     with AddressRange() as addresses:
         async with trio.open_nursery() as nursery:
             fleet = Fleet(directory, form(nursery), addresses, log, options or ServerOptions())
+            fleet.tunnel_ports = list(tunnel_ports)
             try:
                 await fleet.server.start()
                 for group in (GROUP, POINTS):

@@ -68,6 +68,7 @@ ONLY_IN: dict[str, tuple[frozenset[str], str]] = {
     "tuf": (frozenset({"trust", "sign", "server"}), "metadata is verified in one place by the stock client"),
     "securesystemslib": (frozenset({"trust", "sign", "server"}), "signing is the business of trust"),
     "aiortc": (frozenset({"net"}), "it costs 25 MB and an asyncio island: one adapter, imported when needed"),
+    "aioice": (frozenset({"net"}), "what it lets strangers do is taken out in one adapter"),
     "asyncio": (frozenset({"net"}), "one island, behind one adapter"),
     "rich": (frozenset({"cli", "sign"}), "services write logs; only programs with a person before them draw"),
     "cyclopts": (frozenset({"cli", "sign", "server", "seed", "agent", "node"}), "command lines are programs"),
@@ -85,7 +86,8 @@ ENDPOINT_FORBIDDEN = {
     "anycorn": "the HTTP API is the server's",
     "httpx": "the HTTP API's client is the operator's",
     "aiortc": "25 MB, imported only when a session needs it",
-    "av": "25 MB, imported only when a session needs it",
+    "aioice": "imported only when a session needs it",
+    "av": "18 MB that no data channel needs",
     "matplotlib": "the benchmark's",
     "rich": "4 MB for coloured text that a service does not print",
 }

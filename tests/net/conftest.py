@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,7 +15,15 @@ import trio.testing
 from p2pdist.ids import GroupPath, NodeId, parse_fleet
 from p2pdist.net.events import BodyReceived, SessionEvent
 from p2pdist.net.http2 import Session
-from p2pdist.net.link import Link, OpenLinks, RequestHandler, RequestTable, open_link, serve_links
+from p2pdist.net.link import (
+    Link,
+    OpenLinks,
+    RequestHandler,
+    RequestTable,
+    StreamTable,
+    open_link,
+    serve_links,
+)
 from p2pdist.net.tls import TlsIdentity
 from p2pdist.trust.certificates import FleetAuthority, NodeCertificate, parse_certificate
 from p2pdist.trust.keys import IdentityKey
@@ -110,6 +118,7 @@ def serving(fleet: Fleet) -> Callable[..., AbstractAsyncContextManager[Server]]:
         *,
         on_link: Callable[[Link], Awaitable[None]] = read_all,
         requests: RequestTable = REQUESTS,
+        streams: StreamTable | None = None,
         identity: TlsIdentity | Callable[[], TlsIdentity] | None = None,
         revoked: Callable[[NodeId], bool] = lambda node: False,
         host: str = "127.0.0.1",
@@ -124,6 +133,7 @@ def serving(fleet: Fleet) -> Callable[..., AbstractAsyncContextManager[Server]]:
                 port=port,
                 identity=shown if callable(shown) else lambda: shown,
                 requests=requests,
+                streams=streams,
                 on_link=on_link,
                 revoked=revoked,
                 open_links=links,
@@ -149,10 +159,22 @@ def linked(serving: Any, fleet: Fleet) -> Callable[..., AbstractAsyncContextMana
     """Serve links and dial one, for as long as the block runs. Takes what ``serving`` takes."""
 
     @asynccontextmanager
-    async def link(**arguments: Any) -> Any:
+    async def link(
+        *,
+        dialler_requests: RequestTable | None = None,
+        dialler_streams: StreamTable | None = None,
+        **arguments: Any,
+    ) -> Any:
         async with (
             serving(**arguments) as server,
-            open_link(server.host, server.port, identity=fleet.identity(), expect=server.node) as dialled,
+            open_link(
+                server.host,
+                server.port,
+                identity=fleet.identity(),
+                expect=server.node,
+                requests=dialler_requests,
+                streams=dialler_streams,
+            ) as dialled,
         ):
             yield dialled, server
 
@@ -166,6 +188,7 @@ class RawPeer:
         self.stream = stream
         self.session = Session(dialler=dialler)
         self.events: list[SessionEvent] = []
+        self.opened: list[int] = []
         self._sending = trio.Lock()
 
     async def flush(self) -> None:
@@ -205,31 +228,74 @@ class RawPeer:
 
 
 @pytest.fixture
+def both_ways(
+    serving: Any, fleet: Fleet
+) -> Callable[..., AbstractAsyncContextManager[tuple[Link, Link, Server]]]:
+    """A link over real sockets whose two sides answer and serve the same.
+
+    Yields the side that asks, the side that answers, and the server.
+    """
+
+    @asynccontextmanager
+    async def link(
+        *, acceptor_asks: bool, requests: RequestTable = REQUESTS, streams: StreamTable | None = None
+    ) -> Any:
+        async with (
+            serving(requests=requests, streams=streams) as server,
+            open_link(
+                server.host,
+                server.port,
+                identity=fleet.identity(),
+                expect=server.node,
+                requests=requests,
+                streams=streams,
+            ) as dialled,
+        ):
+            [accepted] = server.links
+            yield (accepted, dialled, server) if acceptor_asks else (dialled, accepted, server)
+
+    return link
+
+
+@asynccontextmanager
+async def open_against(
+    remote: NodeCertificate,
+    *,
+    dialler: bool,
+    requests: RequestTable = REQUESTS,
+    streams: StreamTable | None = None,
+) -> AsyncIterator[tuple[Link, RawPeer]]:
+    """Open a link whose other end is a :class:`RawPeer`, over memory; not established yet."""
+    ours, theirs = trio.testing.memory_stream_pair()
+
+    def sever() -> None:
+        ours.send_stream.close()
+        ours.receive_stream.close()
+
+    link = Link(
+        ours,
+        dialler=dialler,
+        remote=remote,
+        remote_host="192.0.2.7",
+        local_host="192.0.2.1",
+        requests=requests,
+        streams=streams or {},
+        member=True,
+        sever=sever,
+    )
+    async with link.running():
+        yield link, RawPeer(theirs, dialler=not dialler)
+        await theirs.aclose()
+
+
+@pytest.fixture
 def against(
     device_certificate: NodeCertificate, server_certificate: NodeCertificate
 ) -> Callable[..., AbstractAsyncContextManager[tuple[Link, RawPeer]]]:
-    """A link whose other end is a :class:`RawPeer`, over memory; not established yet."""
+    """A link whose other end is a :class:`RawPeer`; takes what :func:`open_against` takes."""
 
-    @asynccontextmanager
-    async def open_against(*, dialler: bool, requests: RequestTable = REQUESTS) -> Any:
-        ours, theirs = trio.testing.memory_stream_pair()
+    def opened(*, dialler: bool, **arguments: Any) -> AbstractAsyncContextManager[tuple[Link, RawPeer]]:
+        remote = server_certificate if dialler else device_certificate
+        return open_against(remote, dialler=dialler, **arguments)
 
-        def sever() -> None:
-            ours.send_stream.close()
-            ours.receive_stream.close()
-
-        link = Link(
-            ours,
-            dialler=dialler,
-            remote=server_certificate if dialler else device_certificate,
-            remote_host="192.0.2.7",
-            local_host="192.0.2.1",
-            requests=requests,
-            member=True,
-            sever=sever,
-        )
-        async with link.running():
-            yield link, RawPeer(theirs, dialler=not dialler)
-            await theirs.aclose()
-
-    return open_against
+    return opened

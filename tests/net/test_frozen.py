@@ -17,12 +17,13 @@ import trio
 
 from p2pdist import limits
 from p2pdist.errors import Unavailable
-from p2pdist.net.events import RequestStarted
+from p2pdist.net.events import AnswerStarted, RequestStarted
 from p2pdist.net.link import open_link
 from p2pdist.net.tls import TlsIdentity
 from p2pdist.wire.requests import Torrent, TorrentRequest
 
 ASKED = TorrentRequest(info_hash="0" * 64)
+both_sides = pytest.mark.parametrize("dialler", [False, True])
 GIVEN_UP_S = limits.LINK_AWAITED_S + 2 * limits.LINK_ANSWER_S
 
 SERVER = """
@@ -93,14 +94,25 @@ async def neighbour(identity: TlsIdentity) -> AsyncIterator[Neighbour]:
             await process.wait()
 
 
-async def test_a_request_to_a_neighbour_that_shows_no_sign_of_life_fails_within_seconds(
-    against: Any, autojump_clock: Any
-) -> None:
-    async with against(dialler=True) as (link, raw):
+async def stand(link: Any, raw: Any, *, dialler: bool) -> None:
+    """Bring the link up from the raw peer's side."""
+    if dialler:
         started = await raw.hear_until(RequestStarted)
         raw.session.answer(started.stream, 200)
         await raw.flush()
-        await link.wait_established()
+    else:
+        raw.session.open("/control")
+        await raw.flush()
+        await raw.hear_until(AnswerStarted)
+    await link.wait_established()
+
+
+@both_sides
+async def test_a_request_to_a_neighbour_that_shows_no_sign_of_life_fails_within_seconds(
+    dialler: bool, against: Any, autojump_clock: Any
+) -> None:
+    async with against(dialler=dialler) as (link, raw):
+        await stand(link, raw, dialler=dialler)
         before = trio.current_time()
         with pytest.raises(Unavailable, match="nothing was heard"):
             await link.request("/torrent", ASKED, Torrent)
@@ -108,14 +120,12 @@ async def test_a_request_to_a_neighbour_that_shows_no_sign_of_life_fails_within_
         assert link.fell_silent
 
 
+@both_sides
 async def test_a_neighbour_that_only_takes_its_time_is_not_given_up(
-    against: Any, autojump_clock: Any
+    dialler: bool, against: Any, autojump_clock: Any
 ) -> None:
-    async with against(dialler=True) as (link, raw), trio.open_nursery() as nursery:
-        started = await raw.hear_until(RequestStarted)
-        raw.session.answer(started.stream, 200)
-        await raw.flush()
-        await link.wait_established()
+    async with against(dialler=dialler) as (link, raw), trio.open_nursery() as nursery:
+        await stand(link, raw, dialler=dialler)
         nursery.start_soon(raw.hear_all)  # which answers pings
         with pytest.raises(Unavailable, match="did not answer /torrent within"):
             await link.request("/torrent", ASKED, Torrent)
@@ -124,14 +134,14 @@ async def test_a_neighbour_that_only_takes_its_time_is_not_given_up(
         nursery.cancel_scope.cancel()
 
 
-async def test_nobody_is_given_up_early_while_nothing_is_awaited(against: Any, autojump_clock: Any) -> None:
-    async with against(dialler=True) as (link, raw):
-        started = await raw.hear_until(RequestStarted)
-        raw.session.answer(started.stream, 200)
-        await raw.flush()
-        await link.wait_established()
+@both_sides
+async def test_nobody_is_given_up_early_while_nothing_is_awaited(
+    dialler: bool, against: Any, autojump_clock: Any
+) -> None:
+    async with against(dialler=dialler) as (link, raw):
+        await stand(link, raw, dialler=dialler)
         before = trio.current_time()
-        with link.awaiting():
+        async with link.awaiting():
             await trio.sleep(limits.LINK_AWAITED_S + limits.LINK_ANSWER_S)
         await link.wait_ended()
         assert trio.current_time() - before >= limits.LINK_DEAD_AFTER_S

@@ -79,6 +79,9 @@ class Knocks:
         await trio.testing.wait_all_tasks_blocked()
 
 
+both_sides = pytest.mark.parametrize("dialler", [False, True])
+
+
 # Before there is a link ------------------------------------------------------------------------------
 
 
@@ -346,6 +349,11 @@ async def accept_control(link: Link, raw: Any) -> int:
     return int(started.stream)
 
 
+async def stand(link: Link, raw: Any, *, dialler: bool) -> int:
+    """Bring the link up from the raw peer's side, and return its control stream."""
+    return await (accept_control if dialler else open_control)(link, raw)
+
+
 @pytest.mark.parametrize(
     "sent",
     [
@@ -374,6 +382,15 @@ async def test_what_is_no_frame_is_raised_and_told(sent: bytes, dialler: bool, a
             await link.send(MetadataVersions(versions={}))
         goodbye = await raw.hear_until(SessionEnded)
         assert "frame" in goodbye.reason or "msgpack" in goodbye.reason or "valid" in goodbye.reason
+
+
+async def test_an_acceptor_that_opens_a_control_stream_is_at_fault(against: Any) -> None:
+    async with against(dialler=True) as (link, raw):
+        await accept_control(link, raw)
+        raw.session.open("/control")
+        await raw.flush()
+        with pytest.raises(PeerError, match="control stream"):
+            await anext(link.frames())
 
 
 async def test_a_second_control_stream_is_a_fault(against: Any) -> None:
@@ -490,8 +507,9 @@ async def answer_to(raw: Any, stream: int) -> Any:
     return status, raw.body(stream)
 
 
-async def test_a_body_that_is_too_large_is_refused_before_it_is_complete(against: Any) -> None:
-    async with against(dialler=False) as (_link, raw):
+@both_sides
+async def test_a_body_that_is_too_large_is_refused_before_it_is_complete(dialler: bool, against: Any) -> None:
+    async with against(dialler=dialler) as (_link, raw):
         stream = raw.session.open("/torrent")
         raw.session.send(stream, bytes(limits.REQUEST_BYTES_MAX + 1))
         async with trio.open_nursery() as nursery:
@@ -507,8 +525,11 @@ async def test_a_body_that_is_too_large_is_refused_before_it_is_complete(against
         assert (await answer_to(raw, again))[0] == 200
 
 
-async def test_bodies_of_many_requests_together_are_bounded(against: Any, autojump_clock: Any) -> None:
-    async with against(dialler=False) as (_link, raw):
+@both_sides
+async def test_bodies_of_many_requests_together_are_bounded(
+    dialler: bool, against: Any, autojump_clock: Any
+) -> None:
+    async with against(dialler=dialler) as (_link, raw):
         streams = [raw.session.open("/torrent") for _ in range(8)]
         for stream in streams:
             raw.session.send(stream, bytes(limits.REQUEST_BYTES_MAX))
@@ -520,8 +541,9 @@ async def test_bodies_of_many_requests_together_are_bounded(against: Any, autoju
         assert len(refused) == 8 - limits.LINK_BODIES_BYTES_MAX // limits.REQUEST_BYTES_MAX
 
 
-async def test_a_body_that_never_ends_is_given_up(against: Any, autojump_clock: Any) -> None:
-    async with against(dialler=False) as (link, raw):
+@both_sides
+async def test_a_body_that_never_ends_is_given_up(dialler: bool, against: Any, autojump_clock: Any) -> None:
+    async with against(dialler=dialler) as (link, raw):
         stream = raw.session.open("/torrent")
         raw.session.send(stream, b"some")
         await raw.flush()
@@ -533,7 +555,8 @@ async def test_a_body_that_never_ends_is_given_up(against: Any, autojump_clock: 
         assert link.statistics().requests_under_way == 0
 
 
-async def test_only_so_many_requests_of_one_link_are_worked_on_at_once(against: Any) -> None:
+@both_sides
+async def test_only_so_many_requests_of_one_link_are_worked_on_at_once(dialler: bool, against: Any) -> None:
     running = 0
     release = trio.Event()
 
@@ -544,7 +567,7 @@ async def test_only_so_many_requests_of_one_link_are_worked_on_at_once(against: 
         return Torrent(torrent=b"x")
 
     table = {"/torrent": RequestHandler(TorrentRequest, wait)}
-    async with against(dialler=False, requests=table) as (_link, raw):
+    async with against(dialler=dialler, requests=table) as (_link, raw):
         streams = [raw.session.open("/torrent") for _ in range(3 * limits.LINK_REQUESTS_RUNNING_MAX)]
         for stream in streams:
             raw.session.send(stream, codec.encode(ASKED), end=True)
@@ -556,12 +579,15 @@ async def test_only_so_many_requests_of_one_link_are_worked_on_at_once(against: 
             assert (await answer_to(raw, stream))[0] == 200
 
 
-async def test_an_asker_that_does_not_read_its_answer_loses_it(against: Any, autojump_clock: Any) -> None:
+@both_sides
+async def test_an_asker_that_does_not_read_its_answer_loses_it(
+    dialler: bool, against: Any, autojump_clock: Any
+) -> None:
     async def large(link: Link, request: TorrentRequest) -> Torrent:
         return Torrent(torrent=bytes(3 * limits.MIB))
 
     table = {"/torrent": RequestHandler(TorrentRequest, large)}
-    async with against(dialler=False, requests=table) as (link, raw):
+    async with against(dialler=dialler, requests=table) as (link, raw):
         stream = raw.session.open("/torrent")
         raw.session.send(stream, codec.encode(ASKED), end=True)
         await raw.flush()
@@ -573,9 +599,10 @@ async def test_an_asker_that_does_not_read_its_answer_loses_it(against: Any, aut
         assert link.statistics().requests_under_way == 0
 
 
-async def test_opening_requests_only_to_give_them_up_ends_the_link(against: Any) -> None:
-    async with against(dialler=False) as (link, raw):
-        await open_control(link, raw)
+@both_sides
+async def test_opening_requests_only_to_give_them_up_ends_the_link(dialler: bool, against: Any) -> None:
+    async with against(dialler=dialler) as (link, raw):
+        await stand(link, raw, dialler=dialler)
 
         async def churn() -> None:
             with contextlib.suppress(trio.BrokenResourceError, Unavailable):
@@ -635,10 +662,13 @@ async def next_question(raw: Any) -> int:
             return int(started.stream)
 
 
-async def test_a_question_without_an_answer_is_given_up(against: Any, autojump_clock: Any) -> None:
+@both_sides
+async def test_a_question_without_an_answer_is_given_up(
+    dialler: bool, against: Any, autojump_clock: Any
+) -> None:
     caught: list[Any] = []
-    async with against(dialler=True) as (link, raw):
-        await accept_control(link, raw)
+    async with against(dialler=dialler) as (link, raw):
+        await stand(link, raw, dialler=dialler)
         async with trio.open_nursery() as nursery:
             started = trio.current_time()
             nursery.start_soon(lambda: ask(link, caught, timeout_s=7))
@@ -651,13 +681,14 @@ async def test_a_question_without_an_answer_is_given_up(against: Any, autojump_c
 
 
 @pytest.mark.parametrize(("chunk_bytes", "fine"), [(200 * limits.KIB, True), (4 * limits.KIB, False)])
+@both_sides
 async def test_a_long_answer_may_take_its_time_but_not_forever(
-    chunk_bytes: int, fine: bool, against: Any, autojump_clock: Any
+    chunk_bytes: int, fine: bool, dialler: bool, against: Any, autojump_clock: Any
 ) -> None:
     caught: list[Any] = []
     answer = codec.encode(Torrent(torrent=bytes(4 * limits.MIB)), bytes_max=5 * limits.MIB)
-    async with against(dialler=True) as (link, raw):
-        await accept_control(link, raw)
+    async with against(dialler=dialler) as (link, raw):
+        await stand(link, raw, dialler=dialler)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask, link, caught)
             stream = await next_question(raw)
@@ -673,6 +704,8 @@ async def test_a_long_answer_may_take_its_time_but_not_forever(
                 await trio.sleep(10)
                 if caught:
                     break
+            while not caught:  # a thread decodes it, which the clock that jumps does not wait for
+                await trio.sleep(1)
             nursery.cancel_scope.cancel()
     assert isinstance(caught[0], Torrent if fine else Unavailable)
 
@@ -688,12 +721,13 @@ async def test_a_long_answer_may_take_its_time_but_not_forever(
         (403, codec.encode(Problem(family="trust", what="no")), TrustError),
     ],
 )
+@both_sides
 async def test_whatever_comes_back_is_an_answer_or_one_of_our_errors(
-    status: int, body: bytes, kind: type[Exception], against: Any
+    status: int, body: bytes, kind: type[Exception], dialler: bool, against: Any
 ) -> None:
     caught: list[Any] = []
-    async with against(dialler=True) as (link, raw):
-        await accept_control(link, raw)
+    async with against(dialler=dialler) as (link, raw):
+        await stand(link, raw, dialler=dialler)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask, link, caught)
             stream = await next_question(raw)
@@ -703,10 +737,11 @@ async def test_whatever_comes_back_is_an_answer_or_one_of_our_errors(
     assert isinstance(caught[0], kind)
 
 
-async def test_an_answer_that_is_too_large_is_cut_off_while_it_arrives(against: Any) -> None:
+@both_sides
+async def test_an_answer_that_is_too_large_is_cut_off_while_it_arrives(dialler: bool, against: Any) -> None:
     caught: list[Any] = []
-    async with against(dialler=True) as (link, raw):
-        await accept_control(link, raw)
+    async with against(dialler=dialler) as (link, raw):
+        await stand(link, raw, dialler=dialler)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask, link, caught)
             stream = await next_question(raw)
@@ -721,10 +756,11 @@ async def test_an_answer_that_is_too_large_is_cut_off_while_it_arrives(against: 
     assert "more than is allowed" in str(caught[0])
 
 
-async def test_a_neighbour_that_gives_a_question_up_makes_it_unavailable(against: Any) -> None:
+@both_sides
+async def test_a_neighbour_that_gives_a_question_up_makes_it_unavailable(dialler: bool, against: Any) -> None:
     caught: list[Any] = []
-    async with against(dialler=True) as (link, raw):
-        await accept_control(link, raw)
+    async with against(dialler=dialler) as (link, raw):
+        await stand(link, raw, dialler=dialler)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask, link, caught)
             raw.session.reset(await next_question(raw))

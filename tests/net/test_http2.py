@@ -24,6 +24,7 @@ from p2pdist.net.events import (
     SessionEnded,
     SessionEvent,
     SessionReady,
+    StreamBroken,
     StreamReset,
 )
 from p2pdist.net.http2 import CHUNK_BYTES, Session
@@ -59,11 +60,24 @@ def body_of(events: list[SessionEvent], stream: int) -> bytes:
 
 def raw_dialler() -> h2.connection.H2Connection:
     """Return a plain HTTP/2 client, which can misbehave."""
-    client = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
-    client.initiate_connection()
-    return client
+    return raw_peer(dialler=True)
 
 
+def raw_peer(*, dialler: bool) -> h2.connection.H2Connection:
+    """Return one plain end of HTTP/2, which can misbehave."""
+    peer = h2.connection.H2Connection(h2.config.H2Configuration(client_side=dialler))
+    peer.initiate_connection()
+    return peer
+
+
+def greeted(peer: h2.connection.H2Connection, *, dialler: bool) -> Session:
+    """Return the session of the other end, which has heard that *peer* speaks HTTP/2."""
+    session = Session(dialler=not dialler)
+    session.receive(peer.data_to_send())
+    return session
+
+
+FIRST = {True: 1, False: 2}  # stream of a dialler, of an acceptor
 HEADERS = [(":method", "POST"), (":scheme", "https"), (":authority", "p2pdist"), (":path", "/x")]
 
 
@@ -77,15 +91,20 @@ def test_both_sides_learn_that_the_other_speaks_http2() -> None:
     assert heard_back == [SessionReady()]
 
 
-def test_a_request_and_its_answer_arrive_whole() -> None:
+@pytest.mark.parametrize("acceptor_asks", [False, True])
+def test_a_request_and_its_answer_arrive_whole(acceptor_asks: bool) -> None:
     pair = Pair()
-    stream = pair.dialler.open("/bundle")
-    pair.dialler.send(stream, b"question", end=True)
+    asker, answerer = (pair.acceptor, pair.dialler) if acceptor_asks else (pair.dialler, pair.acceptor)
+    stream = asker.open("/bundle")
+    asker.send(stream, b"question", end=True)
 
-    _, asked = pair.settle()
-    pair.acceptor.answer(stream, 200)
-    pair.acceptor.send(stream, b"answer", end=True)
-    answered, _ = pair.settle()
+    asked = [event for heard in pair.settle() for event in heard]
+    answerer.answer(stream, 200)
+    answerer.send(stream, b"answer", end=True)
+    answered = [event for heard in pair.settle() for event in heard]
+
+    assert asker.opened_here(stream)
+    assert not answerer.opened_here(stream)
 
     assert asked == [
         RequestStarted(stream=stream, path="/bundle"),
@@ -97,6 +116,49 @@ def test_a_request_and_its_answer_arrive_whole() -> None:
         BodyReceived(stream=stream, data=b"answer"),
         BodyEnded(stream=stream),
     ]
+
+
+def test_both_sides_open_streams_at_the_same_moment() -> None:
+    dialler, acceptor = Session(dialler=True), Session(dialler=False)
+    theirs, ours = acceptor.open("/first"), dialler.open("/control")
+
+    heard = acceptor.receive(dialler.output())
+    heard_back = dialler.receive(acceptor.output())
+
+    assert heard == [SessionReady(), RequestStarted(stream=ours, path="/control")]
+    assert heard_back == [SessionReady(), RequestStarted(stream=theirs, path="/first")]
+
+
+def test_what_a_stream_is_for_stands_in_its_header() -> None:
+    pair = Pair()
+    opening = bytes(range(256)) * (limits.LINK_OPENING_BYTES_MAX // 256)
+    stream = pair.acceptor.open("/session", opening)
+
+    assert pair.settle()[0] == [RequestStarted(stream=stream, path="/session", opening=opening)]
+
+
+@pytest.mark.parametrize("by_opener", [True, False])
+def test_a_stream_that_is_broken_off_says_why_and_drops_what_waits(by_opener: bool) -> None:
+    pair = Pair()
+    stream = pair.dialler.open("/session", b"x")
+    pair.settle()
+    pair.acceptor.answer(stream, 200)
+    pair.settle()
+    side, other = (pair.dialler, pair.acceptor) if by_opener else (pair.acceptor, pair.dialler)
+    side.send(stream, bytes(3 * limits.MIB))
+    pair.settle()
+
+    side.break_off(stream, b"you stand outside the scope")
+    heard = [event for each in pair.settle() for event in each]
+
+    assert heard == [
+        StreamBroken(stream=stream, problem=b"you stand outside the scope"),
+        BodyEnded(stream=stream),
+        StreamReset(stream=stream, code=h2.errors.ErrorCodes.CANCEL),
+    ]
+    assert not side.unfinished(stream)
+    other.break_off(stream, b"too late; nothing happens")
+    assert pair.settle() == ([], [])
 
 
 def test_a_sender_stops_at_the_window_and_goes_on_when_the_reader_has_consumed() -> None:
@@ -249,101 +311,148 @@ def test_a_ping_is_answered() -> None:
     assert heard_back == [PingAnswered()]
 
 
-def test_more_streams_than_the_other_side_allows_are_not_opened() -> None:
+@pytest.mark.parametrize("dialler", [True, False])
+def test_more_streams_than_the_other_side_allows_are_not_opened(dialler: bool) -> None:
     pair = Pair()
+    side, other = (pair.dialler, pair.acceptor) if dialler else (pair.acceptor, pair.dialler)
     for _ in range(limits.LINK_STREAMS_MAX):
-        pair.dialler.open("/x")
+        side.open("/x")
 
     with pytest.raises(Unavailable, match="/x"):
-        pair.dialler.open("/x")
+        side.open("/x")
+    other.open("/x")  # which counts its own
 
 
-def test_a_peer_that_opens_more_streams_than_allowed_is_at_fault() -> None:
-    client, acceptor = raw_dialler(), Session(dialler=False)
+@pytest.mark.parametrize("dialler", [True, False])
+def test_a_peer_that_opens_more_streams_than_allowed_is_at_fault(dialler: bool) -> None:
+    peer = raw_peer(dialler=dialler)
+    session = greeted(peer, dialler=dialler)
     for number in range(limits.LINK_STREAMS_MAX + 1):
-        client.send_headers(1 + 2 * number, HEADERS)
+        peer.send_headers(FIRST[dialler] + 2 * number, HEADERS)
 
     with pytest.raises(PeerError):
-        acceptor.receive(client.data_to_send())
-    assert acceptor.output()  # it is told
+        session.receive(peer.data_to_send())
+    assert session.output()  # it is told
 
 
-def test_a_peer_that_ignores_the_window_is_at_fault() -> None:
-    client, acceptor = raw_dialler(), Session(dialler=False)
-    client.send_headers(1, HEADERS)
-    acceptor.receive(client.data_to_send())
+@pytest.mark.parametrize("dialler", [True, False])
+def test_a_peer_that_opens_a_stream_in_our_name_is_at_fault(dialler: bool) -> None:
+    peer = raw_peer(dialler=dialler)
+    session = greeted(peer, dialler=dialler)
+    block = peer.encoder.encode(HEADERS)
+    frame = hyperframe.frame.HeadersFrame(FIRST[not dialler], data=block, flags=["END_HEADERS"])
+
+    with pytest.raises(PeerError):
+        session.receive(frame.serialize())
+
+
+@pytest.mark.parametrize("acceptor_asks", [False, True])
+def test_a_second_answer_is_a_fault(acceptor_asks: bool) -> None:
+    pair = Pair()
+    asker, answerer = (pair.acceptor, pair.dialler) if acceptor_asks else (pair.dialler, pair.acceptor)
+    stream = asker.open("/x")
+    pair.settle()
+    answerer.answer(stream, 200)
+    asker.receive(answerer.output())
+    block = answerer._h2.encoder.encode([(":status", "200")])
+    again = hyperframe.frame.HeadersFrame(stream, data=block, flags=["END_HEADERS"])
+
+    with pytest.raises(PeerError):
+        asker.receive(again.serialize())
+
+
+@pytest.mark.parametrize("dialler", [True, False])
+def test_a_peer_that_ignores_the_window_is_at_fault(dialler: bool) -> None:
+    peer = raw_peer(dialler=dialler)
+    session = greeted(peer, dialler=dialler)
+    peer.send_headers(FIRST[dialler], HEADERS)
+    session.receive(peer.data_to_send())
 
     def flood() -> None:
         for _ in range(2 * limits.LINK_WINDOW_BYTES // 16_384):
-            frame = hyperframe.frame.DataFrame(1, data=bytes(16_384))
-            acceptor.receive(frame.serialize())
-            acceptor.output()
+            frame = hyperframe.frame.DataFrame(FIRST[dialler], data=bytes(16_384))
+            session.receive(frame.serialize())
+            session.output()
 
     with pytest.raises(PeerError):
         flood()
 
 
-def ping_flood() -> Iterator[bytes]:
+def ping_flood(peer: h2.connection.H2Connection, first: int) -> Iterator[bytes]:
     while True:
         yield hyperframe.frame.PingFrame(0, opaque_data=b"12345678").serialize() * 100
 
 
-def settings_flood() -> Iterator[bytes]:
+def settings_flood(peer: h2.connection.H2Connection, first: int) -> Iterator[bytes]:
     while True:
         yield hyperframe.frame.SettingsFrame(0).serialize() * 100
 
 
-def empty_data_flood() -> Iterator[bytes]:
-    client = raw_dialler()
-    client.data_to_send()
-    client.send_headers(1, HEADERS)
-    yield client.data_to_send()
+def empty_data_flood(peer: h2.connection.H2Connection, first: int) -> Iterator[bytes]:
+    peer.send_headers(first, HEADERS)
+    yield peer.data_to_send()
     while True:
-        yield hyperframe.frame.DataFrame(1).serialize() * 100
+        yield hyperframe.frame.DataFrame(first).serialize() * 100
 
 
-def reset_flood() -> Iterator[bytes]:
-    client = raw_dialler()
-    client.data_to_send()
-    number = 1
+def reset_flood(peer: h2.connection.H2Connection, first: int) -> Iterator[bytes]:
+    number = first
     while True:
-        client.send_headers(number, HEADERS)
-        client.reset_stream(number)
+        peer.send_headers(number, HEADERS)
+        peer.reset_stream(number)
         number += 2
-        yield client.data_to_send()
+        yield peer.data_to_send()
 
 
-def unknown_flood() -> Iterator[bytes]:
+def broken_stream_flood(peer: h2.connection.H2Connection, first: int) -> Iterator[bytes]:
+    number = first
+    while True:
+        peer.send_headers(number, HEADERS)
+        peer.send_headers(number, [("problem", "eA==")], end_stream=True)
+        peer.reset_stream(number)
+        number += 2
+        yield peer.data_to_send()
+
+
+def unknown_flood(peer: h2.connection.H2Connection, first: int) -> Iterator[bytes]:
     while True:
         yield b"\x00\x00\x04\xee\x00\x00\x00\x00\x00abcd" * 100
 
 
-def continuation_flood() -> Iterator[bytes]:
-    client = raw_dialler()
-    client.data_to_send()
-    yield hyperframe.frame.HeadersFrame(1, data=client.encoder.encode(HEADERS)).serialize()
+def continuation_flood(peer: h2.connection.H2Connection, first: int) -> Iterator[bytes]:
+    yield hyperframe.frame.HeadersFrame(first, data=peer.encoder.encode(HEADERS)).serialize()
     while True:
         yield hyperframe.frame.ContinuationFrame(
-            1, data=client.encoder.encode([("a", "b" * 999)])
+            first, data=peer.encoder.encode([("a", "b" * 999)])
         ).serialize()
 
 
 @pytest.mark.parametrize(
-    "flood", [ping_flood, settings_flood, empty_data_flood, reset_flood, unknown_flood, continuation_flood]
+    "flood",
+    [
+        ping_flood,
+        settings_flood,
+        empty_data_flood,
+        reset_flood,
+        broken_stream_flood,
+        unknown_flood,
+        continuation_flood,
+    ],
 )
+@pytest.mark.parametrize("dialler", [True, False])
 @pytest.mark.parametrize("reads", [True, False])
-def test_a_flood_of_control_traffic_is_cut_off_early(flood, reads: bool) -> None:  # type: ignore[no-untyped-def]
-    acceptor = Session(dialler=False)
-    acceptor.receive(raw_dialler().data_to_send())
+def test_a_flood_of_control_traffic_is_cut_off_early(flood, dialler: bool, reads: bool) -> None:  # type: ignore[no-untyped-def]
+    peer = raw_peer(dialler=dialler)
+    session = greeted(peer, dialler=dialler)
     taken = 0
 
     def drown() -> None:
         nonlocal taken
-        for data in flood():
-            acceptor.receive(data)
+        for data in flood(peer, FIRST[dialler]):
+            session.receive(data)
             taken += len(data)
             if reads:
-                acceptor.output()
+                session.output()
 
     with pytest.raises(PeerError):
         drown()
@@ -367,6 +476,18 @@ def test_a_year_of_keepalives_is_no_flood() -> None:
         pair.settle()
         pair.dialler.forgive()
         pair.acceptor.forgive()
+
+
+def test_streams_broken_off_now_and_then_are_no_flood() -> None:
+    pair = Pair()
+    for _ in range(3 * limits.LINK_RESETS_MAX):
+        stream = pair.acceptor.open("/session", b"x")
+        pair.settle()
+        pair.dialler.answer(stream, 200)
+        pair.dialler.send(stream, bytes(1_000))
+        pair.settle()
+        pair.acceptor.break_off(stream, b"why")
+        pair.settle()
 
 
 def test_requests_given_up_now_and_then_are_no_flood() -> None:
@@ -482,18 +603,22 @@ def test_random_frames_are_a_peers_fault_or_harmless(frames: list[bytes], dialle
     session.output()
 
 
-@given(st.data())
+@given(st.data(), st.booleans())
 @settings(max_examples=100, deadline=None)
-def test_a_mutated_conversation_is_a_peers_fault_or_harmless(data: st.DataObject) -> None:
-    client, acceptor = raw_dialler(), Session(dialler=False)
-    for number in (1, 3, 5):
-        client.send_headers(number, HEADERS)
-        client.send_data(number, b"question", end_stream=number != 5)
-    client.ping(b"12345678")
-    client.reset_stream(5)
-    conversation = bytearray(client.data_to_send())
+def test_a_mutated_conversation_is_a_peers_fault_or_harmless(data: st.DataObject, dialler: bool) -> None:
+    peer = raw_peer(dialler=dialler)
+    session = Session(dialler=not dialler)
+    first = FIRST[dialler]
+    for number in (first, first + 2, first + 4):
+        peer.send_headers(number, HEADERS)
+        peer.send_data(number, b"question", end_stream=number == first)
+    peer.ping(b"12345678")
+    peer.send_headers(first + 2, [("problem", "d2h5")], end_stream=True)
+    peer.reset_stream(first + 4)
+    conversation = bytearray(peer.data_to_send())
     for _ in range(data.draw(st.integers(1, 6))):
-        conversation[data.draw(st.integers(24, len(conversation) - 1))] = data.draw(st.integers(0, 255))
+        place = data.draw(st.integers(24 if dialler else 0, len(conversation) - 1))
+        conversation[place] = data.draw(st.integers(0, 255))
     with contextlib.suppress(PeerError):
-        acceptor.receive(bytes(conversation))
-    acceptor.output()
+        session.receive(bytes(conversation))
+    session.output()

@@ -81,8 +81,9 @@ async def test_a_frame_of_the_largest_size_passes(linked: Any) -> None:
             assert await anext(frames) == frame
 
 
-async def test_requests_are_answered_many_at_once(linked: Any) -> None:
-    async with linked() as (link, _):
+@pytest.mark.parametrize("acceptor_asks", [False, True])
+async def test_requests_are_answered_many_at_once(both_ways: Any, acceptor_asks: bool) -> None:
+    async with both_ways(acceptor_asks=acceptor_asks) as (link, _, _):
 
         async def ask(number: int) -> None:
             info_hash = f"{number:064x}"
@@ -96,37 +97,48 @@ async def test_requests_are_answered_many_at_once(linked: Any) -> None:
         assert link.statistics().requests_under_way == 0
 
 
-async def test_an_answer_may_be_as_large_as_a_bundle(linked: Any) -> None:
+@pytest.mark.parametrize("acceptor_asks", [False, True])
+async def test_an_answer_may_be_as_large_as_a_bundle(both_ways: Any, acceptor_asks: bool) -> None:
     files = {f"{number}.root.json": bytes([number]) * (7 * limits.MIB) for number in range(1, 5)}
 
     async def bundle(link: Link, request: BundleRequest) -> Bundle:
         return Bundle(files=files)
 
-    async with linked(requests={"/bundle": RequestHandler(BundleRequest, bundle)}) as (link, _):
+    async with both_ways(
+        acceptor_asks=acceptor_asks, requests={"/bundle": RequestHandler(BundleRequest, bundle)}
+    ) as (link, _, _):
         answer = await link.request("/bundle", BundleRequest(have={}), Bundle)
 
     assert answer.files == files
 
 
 @pytest.mark.parametrize("kind", [UsageError, PeerError, TrustError, Unavailable])
+@pytest.mark.parametrize("acceptor_asks", [False, True])
 async def test_what_the_other_side_cannot_do_is_raised_here_in_the_same_family(
-    kind: type[P2PDistError], linked: Any
+    kind: type[P2PDistError], both_ways: Any, acceptor_asks: bool
 ) -> None:
     async def fail(link: Link, request: TorrentRequest) -> Torrent:
         raise kind("the token was used before", hint="ask for another")
 
-    async with linked(requests={"/torrent": RequestHandler(TorrentRequest, fail)}) as (link, _):
+    async with both_ways(
+        acceptor_asks=acceptor_asks, requests={"/torrent": RequestHandler(TorrentRequest, fail)}
+    ) as (link, _, _):
         with pytest.raises(kind, match="the token was used before; ask for another"):
             await link.request("/torrent", ASKED, Torrent)
 
 
-async def test_a_defect_in_a_handler_costs_one_answer_and_nothing_else(linked: Any) -> None:
+@pytest.mark.parametrize("acceptor_asks", [False, True])
+async def test_a_defect_in_a_handler_costs_one_answer_and_nothing_else(
+    both_ways: Any, acceptor_asks: bool
+) -> None:
     async def fail(link: Link, request: TorrentRequest) -> Torrent:
         if request == ASKED:
             raise ZeroDivisionError("secret details")
         return Torrent(torrent=b"fine")
 
-    async with linked(requests={"/torrent": RequestHandler(TorrentRequest, fail)}) as (link, _):
+    async with both_ways(
+        acceptor_asks=acceptor_asks, requests={"/torrent": RequestHandler(TorrentRequest, fail)}
+    ) as (link, _, _):
         with pytest.raises(Unavailable) as caught:
             await link.request("/torrent", ASKED, Torrent)
         assert "secret" not in str(caught.value)
@@ -134,39 +146,60 @@ async def test_a_defect_in_a_handler_costs_one_answer_and_nothing_else(linked: A
         assert answer.torrent == b"fine"
 
 
-async def test_an_unknown_path_is_refused(linked: Any) -> None:
-    async with linked() as (link, _):
+@pytest.mark.parametrize("acceptor_asks", [False, True])
+async def test_an_unknown_path_is_refused(both_ways: Any, acceptor_asks: bool) -> None:
+    async with both_ways(acceptor_asks=acceptor_asks) as (link, _, _):
         with pytest.raises(UsageError, match="/nothing"):
             await link.request("/nothing", ASKED, Torrent)
 
 
-async def test_a_body_of_the_wrong_kind_is_refused_and_the_link_lives(linked: Any) -> None:
-    async with linked() as (link, _):
+@pytest.mark.parametrize("acceptor_asks", [False, True])
+async def test_a_body_of_the_wrong_kind_is_refused_and_the_link_lives(
+    both_ways: Any, acceptor_asks: bool
+) -> None:
+    async with both_ways(acceptor_asks=acceptor_asks) as (link, _, _):
         with pytest.raises(PeerError, match="TorrentRequest"):
             await link.request("/torrent", BundleRequest(have={}), Torrent)
         await link.request("/torrent", ASKED, Torrent)
 
 
-async def test_an_answer_of_the_wrong_kind_names_the_neighbour(linked: Any) -> None:
-    async with linked() as (link, server):
-        with pytest.raises(PeerError, match=server.node):
+@pytest.mark.parametrize("acceptor_asks", [False, True])
+async def test_an_answer_of_the_wrong_kind_names_the_neighbour(both_ways: Any, acceptor_asks: bool) -> None:
+    async with both_ways(acceptor_asks=acceptor_asks) as (link, _, _):
+        with pytest.raises(PeerError, match=link.peer):
             await link.request("/torrent", ASKED, Bundle)
 
 
-async def test_an_answer_that_is_too_large_is_not_sent(linked: Any) -> None:
+@pytest.mark.parametrize("acceptor_asks", [False, True])
+async def test_an_answer_that_is_too_large_is_not_sent(both_ways: Any, acceptor_asks: bool) -> None:
     async def too_much(link: Link, request: TorrentRequest) -> Torrent:
         return Torrent(torrent=bytes(limits.TORRENT_BYTES_MAX + 2 * limits.KIB))
 
-    async with linked(requests={"/torrent": RequestHandler(TorrentRequest, too_much)}) as (link, _):
+    async with both_ways(
+        acceptor_asks=acceptor_asks, requests={"/torrent": RequestHandler(TorrentRequest, too_much)}
+    ) as (link, _, _):
         with pytest.raises(Unavailable, match="too large"):
             await link.request("/torrent", ASKED, Torrent)
 
 
-async def test_the_acceptor_cannot_ask(linked: Any) -> None:
+async def test_both_sides_ask_at_the_same_time(both_ways: Any) -> None:
+    async with both_ways(acceptor_asks=True) as (acceptor, dialler, _), trio.open_nursery() as nursery:
+
+        async def ask(link: Link, number: int) -> None:
+            info_hash = f"{number:064x}"
+            answer = await link.request("/torrent", TorrentRequest(info_hash=info_hash), Torrent)
+            assert answer.torrent == info_hash.encode()
+
+        for number in range(100):
+            nursery.start_soon(ask, acceptor, number)
+            nursery.start_soon(ask, dialler, 1_000 + number)
+
+
+async def test_the_acceptor_is_answered_what_the_dialler_answers(linked: Any) -> None:
     caught = []
 
     async def ask(link: Link) -> None:
-        with pytest.raises(UsageError, match="dialled"):
+        with pytest.raises(UsageError, match="/torrent"):
             await link.request("/torrent", ASKED, Torrent)
         caught.append(link)
 
@@ -175,7 +208,21 @@ async def test_the_acceptor_cannot_ask(linked: Any) -> None:
     assert caught
 
 
-async def test_a_cancelled_request_cancels_its_handler(linked: Any) -> None:
+async def test_a_handler_may_ask_back(both_ways: Any) -> None:
+    async def ask_back(link: Link, request: TorrentRequest) -> Torrent:
+        depth = int(request.info_hash, 16)
+        if depth == 0:
+            return Torrent(torrent=b"bottom")
+        return await link.request("/torrent", TorrentRequest(info_hash=f"{depth - 1:064x}"), Torrent)
+
+    table = {"/torrent": RequestHandler(TorrentRequest, ask_back)}
+    async with both_ways(acceptor_asks=False, requests=table) as (link, _, _):
+        answer = await link.request("/torrent", TorrentRequest(info_hash=f"{5:064x}"), Torrent)
+        assert answer.torrent == b"bottom"
+
+
+@pytest.mark.parametrize("acceptor_asks", [False, True])
+async def test_a_cancelled_request_cancels_its_handler(both_ways: Any, acceptor_asks: bool) -> None:
     started, cancelled = trio.Event(), trio.Event()
 
     async def wait(link: Link, request: TorrentRequest) -> Torrent:
@@ -186,7 +233,9 @@ async def test_a_cancelled_request_cancels_its_handler(linked: Any) -> None:
             cancelled.set()
         raise AssertionError
 
-    async with linked(requests={"/torrent": RequestHandler(TorrentRequest, wait)}) as (link, _):
+    async with both_ways(
+        acceptor_asks=acceptor_asks, requests={"/torrent": RequestHandler(TorrentRequest, wait)}
+    ) as (link, _, _):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(link.request, "/torrent", ASKED, Torrent)
             await started.wait()
@@ -196,7 +245,10 @@ async def test_a_cancelled_request_cancels_its_handler(linked: Any) -> None:
         await link.send(versions(1))
 
 
-async def test_the_end_of_a_link_cancels_handlers_and_fails_requests(linked: Any) -> None:
+@pytest.mark.parametrize("acceptor_asks", [False, True])
+async def test_the_end_of_a_link_cancels_handlers_and_fails_requests(
+    both_ways: Any, acceptor_asks: bool
+) -> None:
     started, cancelled = trio.Event(), trio.Event()
 
     async def wait(link: Link, request: TorrentRequest) -> Torrent:
@@ -207,7 +259,9 @@ async def test_the_end_of_a_link_cancels_handlers_and_fails_requests(linked: Any
             cancelled.set()
         raise AssertionError
 
-    async with linked(requests={"/torrent": RequestHandler(TorrentRequest, wait)}) as (link, server):
+    async with both_ways(
+        acceptor_asks=acceptor_asks, requests={"/torrent": RequestHandler(TorrentRequest, wait)}
+    ) as (link, other, _):
 
         async def ask() -> None:
             with pytest.raises(Unavailable):
@@ -216,8 +270,7 @@ async def test_the_end_of_a_link_cancels_handlers_and_fails_requests(linked: Any
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask)
             await started.wait()
-            for each in server.links:
-                await each.aclose()
+            await other.aclose()
         await cancelled.wait()
         with pytest.raises(Unavailable):
             await link.request("/torrent", ASKED, Torrent)

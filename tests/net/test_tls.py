@@ -203,6 +203,7 @@ async def test_a_stranger_that_opens_the_control_stream_is_refused(serving: Any,
             remote_host="test",
             local_host="test",
             requests={},
+            streams={},
             member=True,
             sever=tcp.socket.close,
         )

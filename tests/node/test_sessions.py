@@ -60,7 +60,7 @@ class Device:
 
     async def carry(self, session: str, stream: trio.abc.Stream) -> None:
         try:
-            await self.sessions.carry(session, stream, "relayed")
+            await self.sessions.carry(session, lambda: stream, "relayed")
         except (TrustError, Unavailable) as error:
             self.failures.append(error)
             await trio.aclose_forcefully(stream)
@@ -211,7 +211,7 @@ async def test_a_path_of_a_session_to_which_nobody_was_invited_is_refused(life_s
     async with running(device):
         _, theirs = memory_stream_pair()
         with pytest.raises(TrustError, match="nobody was invited"):
-            await device.sessions.carry(session, theirs, "relayed")
+            await device.sessions.carry(session, lambda: theirs, "relayed")
 
 
 async def test_somebody_else_than_the_one_who_was_invited_gets_nowhere() -> None:
@@ -242,7 +242,7 @@ async def test_there_are_only_so_many_sessions_at_once() -> None:
         await trio.testing.wait_all_tasks_blocked()
         _, theirs = memory_stream_pair()
         with pytest.raises(Unavailable, match="sessions already"):
-            await device.sessions.carry(device.invite(1_000), theirs, "relayed")
+            await device.sessions.carry(device.invite(1_000), lambda: theirs, "relayed")
 
 
 async def test_a_session_that_ends_makes_room() -> None:

@@ -13,7 +13,7 @@ import pytest
 from swarm_fleet import SWARM
 
 from p2pdist.ids import InfoHash, NodeId
-from p2pdist.swarm.alerts import AlertDesk
+from p2pdist.swarm.alerts import BATCH_S, LAST_BATCH_S, AlertDesk
 from p2pdist.swarm.carried import PATIENCE_S, STUCK_S, Carried
 from p2pdist.swarm.ledger import NodeBook
 from p2pdist.swarm.model import Artifact, Source, SwarmEvent
@@ -138,6 +138,18 @@ def test_bytes_that_come_and_sources_that_are_away_are_not_stuck(carried: Carrie
         assert not carried.is_stuck(float(second))
     seen(carried, come=59, peers=0)
     assert not carried.is_stuck(1_000.0)
+
+
+@pytest.mark.parametrize(("have", "complete", "hurried"), [(0, False, True), (4, True, False)])
+def test_alerts_gather_for_a_shorter_time_where_the_last_pieces_are_awaited(
+    carried: Carried, have: int, complete: bool, hurried: bool
+) -> None:
+    desk = AlertDesk(
+        book=NodeBook(), emit=lambda event: None, flushed=lambda carried: None, failed=lambda carried: None
+    )
+    desk.carry(carried)
+    carried.have, carried.complete = have, complete
+    assert desk.batch_s() == (LAST_BATCH_S if hurried else BATCH_S)
 
 
 class Gone:

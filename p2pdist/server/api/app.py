@@ -11,14 +11,18 @@ from typing import Any
 import msgspec
 import trio
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from p2pdist import limits
 from p2pdist.errors import P2PDistError, PeerError, TrustError, Unavailable, UsageError
 from p2pdist.logs import get_logger
+from p2pdist.server.api import sessions
 from p2pdist.server.api.context import Api
 from p2pdist.server.api.openapi import describe
 from p2pdist.server.api.routes import PREFIX, ROUTES
@@ -39,6 +43,7 @@ _STATUS: tuple[tuple[type[P2PDistError], int, str], ...] = (
 )
 _DRAIN_BYTES = 16 * limits.MIB
 _DRAIN_S = 5.0
+_REASON_CHARS = 30  # of a closed WebSocket: RFC 6455 allows 123 bytes
 _HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
 
@@ -59,7 +64,8 @@ def make_app(api: Api) -> Starlette:
     for path, same in by_path.items():
         methods = [route.method for route in same]
         routes.append(StarletteRoute(PREFIX + path, _endpoint(api, same), methods=[str(m) for m in methods]))
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _http_problem})
+    paths = WebSocketRoute(f"{PREFIX}/sessions/{{session}}/path", _path_endpoint(api))
+    app = Starlette(routes=[*routes, paths], exception_handlers={HTTPException: _http_problem})
     app.router.redirect_slashes = False  # a path that is nearly right is told so, as any other
     return app
 
@@ -89,7 +95,7 @@ async def _serve(api: Api, route: Route, request: Request) -> Response:
     """Answer one request. The one boundary at which a handler's own defects stop."""
     now = int(time.time())
     try:
-        actor = await _authenticate(api, route, request, now)
+        actor = await _authenticate(api, route.role, request.headers, now)
         call: Call[Any] = Call(
             actor=actor,
             now=now,
@@ -100,15 +106,38 @@ async def _serve(api: Api, route: Route, request: Request) -> Response:
         )
         response = _answer(await route.handler(api, call))
     except P2PDistError as error:
-        response = _problem(error, route)
+        response = _problem(error, route.path)
     except ClientDisconnect:
         return Response(status_code=400)  # nobody is there to read it
     except Exception as error:  # noqa: BLE001 - one request's handler; the server goes on
         _log.error("api.failed", path=route.path, method=route.method, exc_info=error)
-        response = _problem(Unavailable("the request failed", hint="see the server's log"), route, status=500)
+        response = _problem(
+            Unavailable("the request failed", hint="see the server's log"), route.path, status=500
+        )
     if (route.body is not None or route.streams) and not await _drained(request):
         response.headers["connection"] = "close"  # what was not read must not be taken for a request
     return response
+
+
+def _path_endpoint(api: Api) -> Callable[[WebSocket], Awaitable[None]]:
+    """A path of a session: whoever announced it, and nobody else, reaches the device through it."""
+
+    async def endpoint(socket: WebSocket) -> None:
+        try:
+            actor = await _authenticate(api, "operator", socket.headers, int(time.time()))
+            async with api.sessions.path(socket.path_params["session"], actor) as stream:
+                await socket.accept()
+                await sessions.relay(socket, stream)
+                await socket.close()
+        except P2PDistError as error:
+            if socket.application_state is WebSocketState.CONNECTING:
+                await socket.send_denial_response(_problem(error, socket.url.path))
+            else:
+                await socket.close(code=1011, reason=error.what[:_REASON_CHARS])
+        except (WebSocketDisconnect, RuntimeError):
+            pass  # whoever opened it is gone: Starlette says so with either
+
+    return endpoint
 
 
 async def _drained(request: Request) -> bool:
@@ -141,10 +170,10 @@ def _answer(answer: Any) -> Response:
     return response
 
 
-async def _authenticate(api: Api, route: Route, request: Request, now: int) -> str:
-    if route.role is None:
+async def _authenticate(api: Api, role: ApiRole | None, headers: Headers, now: int) -> str:
+    if role is None:
         return ""
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise _Denied("a token is needed", status=401, hint="p2pdist login stores one for this server")
     record = await api.store.read(tokens.find_api_token, token.strip(), now)
@@ -154,9 +183,9 @@ async def _authenticate(api: Api, route: Route, request: Request, now: int) -> s
             status=401,
             hint="make a new one at the server: p2pdist-server token",
         )
-    if _RANKS[record.role] < _RANKS[route.role]:
+    if _RANKS[record.role] < _RANKS[role]:
         raise _Denied(
-            f"the token of {record.name} has the role {record.role}, and this needs {route.role}",
+            f"the token of {record.name} has the role {record.role}, and this needs {role}",
             status=403,
             hint="use a token with that role",
         )
@@ -193,7 +222,7 @@ def _query(route: Route, request: Request) -> dict[str, str]:
     return dict(request.query_params)
 
 
-def _problem(error: P2PDistError, route: Route, *, status: int | None = None) -> Response:
+def _problem(error: P2PDistError, path: str, *, status: int | None = None) -> Response:
     family = "denied"
     if status is None and isinstance(error, _Denied):
         status = error.status
@@ -203,7 +232,7 @@ def _problem(error: P2PDistError, route: Route, *, status: int | None = None) ->
             break
     status = status or 500
     if status >= 500:
-        _log.warning("api.unavailable", path=route.path, reason=str(error))
+        _log.warning("api.unavailable", path=path, reason=str(error))
     return _problem_document(status, family, error.what, error.hint)
 
 

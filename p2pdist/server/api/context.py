@@ -13,6 +13,7 @@ from p2pdist.errors import UsageError
 from p2pdist.ids import GroupPath, InfoHash, NodeId, TargetPath
 from p2pdist.server.api.table import Call
 from p2pdist.server.service import Service
+from p2pdist.server.sessions import SessionDesk
 from p2pdist.store import incidents
 from p2pdist.store.fleetstore import FleetStore
 from p2pdist.store.records import DeviceDeploymentRecord, DeviceRecord
@@ -30,6 +31,7 @@ class Api:
         service: The running server.
         store: Its store.
         uploads: Content on its way in.
+        sessions: Operators' sessions with devices.
         addresses: Where devices dial the server.
         started: When it started, Unix seconds.
     """
@@ -38,6 +40,7 @@ class Api:
         self.service = service
         self.store: FleetStore = service.store
         self.uploads = service.uploads
+        self.sessions = SessionDesk(service.plane.tell, service.plane.link_to)
         self.addresses = tuple(addresses)
         self.started = started
 

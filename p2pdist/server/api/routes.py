@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from p2pdist import limits
-from p2pdist.server.api import content, explain, fleet, overview, rollout
+from p2pdist.server.api import content, explain, fleet, overview, rollout, sessions
 from p2pdist.server.api.table import Route
 from p2pdist.wire import api as wire
 
@@ -51,6 +51,8 @@ ROUTES: tuple[Route, ...] = (
           handler=fleet.move_device, answer=wire.DeviceInfo, body=wire.MoveDevice, role="operator"),
     Route(method="POST", path="/devices/{id}/revoke", summary="Take a device out of the fleet for good",
           handler=fleet.revoke_device, answer=wire.DeviceInfo, body=wire.RevokeDevice, role="admin"),
+    Route(method="POST", path="/devices/{id}/sessions", summary="Announce a session to a device",
+          handler=sessions.add_session, answer=wire.SessionInfo, body=wire.NewSession, role="operator"),
     Route(method="GET", path="/points", summary="Every distribution point with a grant",
           handler=fleet.list_points, answer=wire.PointList),
     Route(method="GET", path="/channels", summary="Every channel", handler=content.list_channels,

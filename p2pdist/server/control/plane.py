@@ -40,7 +40,15 @@ from p2pdist.wire.frames import (
     Presence,
     Routed,
 )
-from p2pdist.wire.messages import Certificate, FromDevice, Heartbeat, RateLimits, RenewalRequest, Revoked
+from p2pdist.wire.messages import (
+    Certificate,
+    FromDevice,
+    FromServer,
+    Heartbeat,
+    RateLimits,
+    RenewalRequest,
+    Revoked,
+)
 from p2pdist.wire.requests import (
     Bundle,
     BundleRequest,
@@ -200,6 +208,15 @@ class ControlPlane:
         """Return every device that can be reached now, and the point that carries it (None: direct)."""
         return {node: self._carrier.get(node) for node in self.directory.nodes()}
 
+    async def tell(self, node: NodeId, message: FromServer) -> bool:
+        """Tell a node something; False when there is no way to it now."""
+        device = self.directory.get(node)
+        return device is not None and await self._desk.send(device, message)
+
+    def link_to(self, node: NodeId) -> Link | None:
+        """Return the link to a node, or to the point that carries it."""
+        return self._links.get(node) or self._links.get(self._carrier.get(node, node))
+
     # Running -----------------------------------------------------------------------------------------
 
     async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
@@ -331,8 +348,7 @@ class ControlPlane:
         await self._desk.take(device, message)
 
     def _route(self, envelope: Envelope) -> bool:
-        node = NodeId(envelope.recipient)
-        link = self._links.get(node) or self._links.get(self._carrier.get(node, node))
+        link = self.link_to(NodeId(envelope.recipient))
         return link is not None and send_frame(link, Routed(envelope=envelope))
 
     def _origin_of(self, node: NodeId) -> tuple[Receiver, str]:
@@ -350,8 +366,6 @@ class ControlPlane:
                 await self._tell(device.node, known=revision)
             case RenewalRequest():
                 await self._renew(device, message)
-            case _:
-                return
 
     async def _renew(self, device: Device, message: RenewalRequest) -> None:
         present = self.directory.get(device.node)

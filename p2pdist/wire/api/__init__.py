@@ -56,6 +56,7 @@ from p2pdist.wire.api.releases import (
     ReleaseInfo,
     ReleaseList,
 )
+from p2pdist.wire.api.sessions import NewSession, SessionInfo
 from p2pdist.wire.api.views import (
     AuditInfo,
     AuditList,
@@ -101,6 +102,7 @@ __all__ = [
     "NewDeployment",
     "NewGroup",
     "NewPublication",
+    "NewSession",
     "NewToken",
     "PointInfo",
     "PointList",
@@ -113,6 +115,7 @@ __all__ = [
     "RemoveGroup",
     "Request",
     "RevokeDevice",
+    "SessionInfo",
     "Status",
     "TargetText",
     "Text",

@@ -1,0 +1,207 @@
+"""Commands: reaching into a device. The session's bytes are for the device and this command line alone."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from typing import Annotated, Any
+
+import msgspec
+import trio
+from cyclopts import Parameter
+
+from p2pdist.cli.common import DEFAULT, Common
+from p2pdist.cli.output import errors, print_facts, say, show_json
+from p2pdist.cli.visit import Visitor
+from p2pdist.cli.words import plain
+from p2pdist.errors import P2PDistError, Unavailable, UsageError
+from p2pdist.net.splicing import splice
+from p2pdist.wire.services import Diagnosis, Echo, Logs, Tunnel
+
+Device = Annotated[str, Parameter(name="DEVICE")]
+
+_PING_BYTES = 56
+_DIAGNOSIS_BYTES_MAX = 1 << 20
+_GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
+
+
+class PingAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """How long bytes take to a device and back. Times are milliseconds."""
+
+    device: str
+    node: str
+    path: str
+    opened_ms: float
+    round_trips_ms: list[float]
+
+
+def ping(device: Device, /, *, count: int = 5, common: Common = DEFAULT) -> None:
+    """Measure the path to a device: bytes that it sends back.
+
+    Parameters
+    ----------
+    device
+        Its name, its id, or the beginning of its id.
+    count
+        How many times.
+    """
+    if not 1 <= count <= 10_000:
+        raise UsageError(f"--count {count} makes no sense", hint="use 1 to 10000")
+    answer = trio.run(_ping, common, device, count)
+    if common.output == "json":
+        show_json(answer)
+
+
+async def _ping(common: Common, device: str, count: int) -> PingAnswer:
+    begun = trio.current_time()
+    async with Visitor(common.target()).visit(device, Echo(), "ping") as (info, stream, echo):
+        opened_ms = (trio.current_time() - begun) * 1e3
+        if common.output == "table":
+            say(f"{info.name} ({info.node}), {stream.path}, opened in {opened_ms:.0f} ms")
+        took = []
+        for number in range(count):
+            at = trio.current_time()
+            await echo.send_all(number.to_bytes(_PING_BYTES, "big"))
+            came = 0
+            while came < _PING_BYTES:
+                data = await echo.receive_some(_PING_BYTES - came)
+                if not data:
+                    raise Unavailable(f"{info.name} has ended the session")
+                came += len(data)
+            took.append(round((trio.current_time() - at) * 1e3, 2))
+            if common.output == "table":
+                say(f"  {number + 1}: {took[-1]:.1f} ms, {stream.path}")
+            if number + 1 < count:
+                await trio.sleep(max(0.0, 1.0 - took[-1] / 1e3))
+        if common.output == "table":
+            say(f"median {statistics.median(took):.1f} ms, {min(took):.1f} to {max(took):.1f} ms")
+        return PingAnswer(
+            device=info.name,
+            node=info.node,
+            path=stream.path or "",
+            opened_ms=round(opened_ms, 1),
+            round_trips_ms=took,
+        )
+
+
+def tunnel(
+    to: Annotated[str, Parameter(name="DEVICE:PORT")], /, *, local: int = 0, common: Common = DEFAULT
+) -> None:
+    """Forward a port of this machine to a port of a device, until interrupted.
+
+    The device's own configuration says which ports may be reached ([sessions] tunnel_ports); its log and
+    the audit log keep each use. Connect to the printed address with what you would use on the spot: ssh, a
+    browser, RDP.
+
+    Parameters
+    ----------
+    to
+        The device (its name, its id, or the beginning of its id), a colon, and the port.
+    local
+        The port here, on the loopback interface; any free one by default.
+    """
+    device, colon, text = to.rpartition(":")
+    if not colon or not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65535:
+        raise UsageError(f"{to!r} is not DEVICE:PORT", hint="for example: p2pdist tunnel till-7:22")
+    trio.run(_tunnel, common, device, int(text), local)
+
+
+async def _tunnel(common: Common, device: str, port: int, local: int) -> None:
+    visitor = Visitor(common.target())
+    async with visitor.visit(device, Tunnel(port=port), f"tunnel to port {port}: check") as (info, _, _probe):
+        name = info.name  # what the device refuses is said now, not when somebody connects
+
+    async def forward(tcp: trio.SocketStream) -> None:
+        try:
+            async with (
+                tcp,
+                visitor.visit(device, Tunnel(port=port), f"tunnel to port {port}") as (_, _, remote),
+            ):
+                await splice(tcp, remote)
+        except (P2PDistError, *_GONE) as error:
+            errors().print(f"p2pdist: a connection has ended: {plain(str(error))}", markup=False)
+
+    try:
+        listeners = await trio.open_tcp_listeners(local, host="127.0.0.1")
+    except OSError as error:
+        raise UsageError(
+            f"port {local} is in use here ({error.strerror})", hint="choose another --local"
+        ) from None
+    bound = listeners[0].socket.getsockname()[1]
+    if common.output == "json":
+        sys.stdout.write(json.dumps({"host": "127.0.0.1", "port": bound, "device": name}) + "\n")
+        sys.stdout.flush()
+    else:
+        say(f"127.0.0.1:{bound} leads to port {port} of {name} until you press Ctrl-C")
+    await trio.serve_listeners(forward, listeners)
+
+
+def logs(
+    device: Device,
+    /,
+    *,
+    lines: Annotated[int, Parameter(name=["--lines", "-n"])] = 100,
+    follow: Annotated[bool, Parameter(name=["--follow", "-f"])] = False,
+    common: Common = DEFAULT,
+) -> None:
+    """Show the last lines of a device's own log.
+
+    Parameters
+    ----------
+    device
+        Its name, its id, or the beginning of its id.
+    lines
+        How many; a device keeps 1,000.
+    follow
+        Go on with the lines that come, until interrupted.
+    """
+    if not 0 <= lines <= 100_000:
+        raise UsageError(f"--lines {lines} makes no sense", hint="use 0 to 100000")
+    trio.run(_logs, common, device, Logs(lines=lines, follow=follow))
+
+
+async def _logs(common: Common, device: str, service: Logs) -> None:
+    async with Visitor(common.target()).visit(device, service, "logs") as (_, _, shown):
+        rest = b""
+        async for data in shown:
+            *whole, rest = (rest + bytes(data)).split(b"\n")
+            for line in whole:
+                sys.stdout.write(plain(line.decode(errors="replace")) + "\n")
+            sys.stdout.flush()
+
+
+def diagnose(device: Device, /, *, common: Common = DEFAULT) -> None:
+    """Ask a device what it thinks of itself: its links, its certificate, its content.
+
+    Parameters
+    ----------
+    device
+        Its name, its id, or the beginning of its id.
+    """
+    facts = trio.run(_diagnose, common, device)
+    if common.output == "json":
+        sys.stdout.write(json.dumps(facts, indent=2) + "\n")
+        return
+    print_facts([(key.replace("_", " "), _fact(value)) for key, value in facts.items()])
+
+
+async def _diagnose(common: Common, device: str) -> dict[str, Any]:
+    async with Visitor(common.target()).visit(device, Diagnosis(), "diagnosis") as (info, _, told):
+        data = bytearray()
+        async for part in told:
+            data += part
+            if len(data) > _DIAGNOSIS_BYTES_MAX:
+                raise Unavailable(f"{info.name} says more than {_DIAGNOSIS_BYTES_MAX} bytes")
+    try:
+        return msgspec.json.decode(bytes(data), type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise Unavailable(f"what {info.name} says is no diagnosis ({error})") from None
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{key}: {_fact(each)}" for key, each in value.items()) or "-"
+    if isinstance(value, list):
+        return "\n".join(_fact(each) for each in value) or "-"
+    return "-" if value is None else str(value)

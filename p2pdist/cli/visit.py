@@ -1,0 +1,208 @@
+"""A session with a device from the operator's side: announced, given a path, and kept supplied with paths."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Final
+from urllib.parse import urlsplit
+
+import trio
+from trio_websocket import (
+    ConnectionClosed,
+    ConnectionRejected,
+    HandshakeError,
+    WebSocketConnection,
+    wrap_client_stream,
+)
+
+from p2pdist import limits
+from p2pdist.cli.client import Client, problem, segment
+from p2pdist.cli.profile import Target
+from p2pdist.errors import P2PDistError, TrustError, Unavailable, sole_error
+from p2pdist.ids import FleetName, GroupPath, NodeId
+from p2pdist.net.conversations import Conversation, initiate
+from p2pdist.net.sessions import SessionStream, open_session
+from p2pdist.net.tls import TlsIdentity
+from p2pdist.trust.certificates import FleetAuthority
+from p2pdist.trust.keys import IdentityKey
+from p2pdist.wire import api as wire
+from p2pdist.wire.services import Service
+
+_AGAIN_FIRST_S: Final = 0.5
+_AGAIN_MAX_S: Final = 5.0
+_CONNECT_S: Final = 10.0
+_CLOSE_S: Final = 1.0
+_IDENTITY_LIFE_S: Final = 24 * 3600
+
+
+class WebSocketPath(trio.abc.Stream):
+    """A WebSocket as a path of a session: its binary messages are the bytes of a stream."""
+
+    def __init__(self, socket: WebSocketConnection) -> None:
+        self._socket = socket
+        self._unread = b""
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send *data* as one message."""
+        try:
+            await self._socket.send_message(bytes(data))
+        except ConnectionClosed as error:
+            raise trio.BrokenResourceError("the WebSocket was closed") from error
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """A WebSocket cannot tell."""
+        await trio.lowlevel.checkpoint()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Return the next bytes; empty once the WebSocket is closed."""
+        try:
+            message = self._unread or await self._socket.get_message()
+        except ConnectionClosed:
+            return b""
+        data = message.encode() if isinstance(message, str) else message
+        data, self._unread = data[:max_bytes], data[len(data[:max_bytes]) :]
+        return data
+
+    async def aclose(self) -> None:
+        """Close the WebSocket."""
+        await self._socket.aclose()
+
+
+class Visitor:
+    """Opens sessions with devices, through one admin server.
+
+    Every session has a key and an authority of its own: nothing else can be done with them.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+
+    @asynccontextmanager
+    async def visit(
+        self, device: str, service: Service, purpose: str
+    ) -> AsyncIterator[tuple[wire.SessionInfo, SessionStream, Conversation]]:
+        """Ask a device for a service; the block has it, and the session ends with the block.
+
+        Args:
+            device: Its name, its id, or the beginning of its id.
+            service: What is asked for.
+            purpose: For the audit log.
+
+        Raises:
+            UsageError: there is no such device.
+            Unavailable: it cannot be reached, or refuses.
+            TrustError: somebody else answers.
+        """
+        key = IdentityKey.generate()
+        own = FleetAuthority.create(FleetName("session"), datetime.now(UTC))
+        identity = TlsIdentity(
+            certificate_pem=own.issue(
+                key.public,
+                group=GroupPath("/"),
+                swarms=[],
+                life_s=_IDENTITY_LIFE_S,
+                now=datetime.now(UTC),
+            ),
+            key_pem=key.private_pem(),
+            ca_pem=self._target.ca_pem.encode(),
+        )
+        asked = wire.NewSession(authority=own.certificate_pem.decode(), initiator=key.node, purpose=purpose)
+        info = await trio.to_thread.run_sync(self._announce, device, asked)
+        try:
+            async with trio.open_nursery() as nursery:  # which outlives the session: it has last words
+                async with open_session() as stream:
+                    await nursery.start(self._keep_relayed, stream, info.session)
+                    async with initiate(
+                        stream,
+                        service,
+                        identity=identity,
+                        expect=NodeId(info.node),
+                        on_signal=lambda data: None,
+                    ) as conversation:
+                        yield info, stream, conversation
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise sole_error(group) from None
+
+    def _announce(self, device: str, asked: wire.NewSession) -> wire.SessionInfo:
+        with Client(self._target) as client:
+            return client.post(f"/devices/{segment(device)}/sessions", wire.SessionInfo, asked)
+
+    async def _keep_relayed(
+        self, stream: SessionStream, session: str, *, task_status: trio.TaskStatus[None]
+    ) -> None:
+        """Keep a relayed path open, until cancelled; the first has to work at once."""
+        begun, pause = False, _AGAIN_FIRST_S
+        while True:
+            try:
+                async with open_path(self._target, session) as path:
+                    over = stream.attach(path, "relayed")
+                    if not begun:
+                        task_status.started()
+                    begun, pause = True, _AGAIN_FIRST_S
+                    await over.wait()
+            except P2PDistError:
+                if not begun:
+                    raise
+            await trio.sleep(pause)
+            pause = min(2 * pause, _AGAIN_MAX_S)
+
+
+@asynccontextmanager
+async def open_path(target: Target, session: str) -> AsyncIterator[WebSocketPath]:
+    """Open a relayed path of a session, which the block has; it is closed with the block.
+
+    Raises:
+        UsageError: it is not the session of whoever has the token, or is over.
+        Unavailable: the server or the device cannot be reached.
+        TrustError: the device does not expect the session, or the server is another one.
+    """
+    parts = urlsplit(target.server)
+    host, port = parts.hostname or "", parts.port or 443
+    context = ssl.create_default_context(cadata=target.ca_pem)
+    try:
+        with trio.fail_after(_CONNECT_S):
+            tcp = await trio.open_tcp_stream(host, port)
+    except (OSError, trio.TooSlowError) as error:
+        raise _unreachable(target, error) from error
+    stream = trio.SSLStream(tcp, context, server_hostname=host, https_compatible=True)
+    try:
+        async with trio.open_nursery() as nursery:
+            with trio.fail_after(_CONNECT_S):
+                socket = await wrap_client_stream(
+                    nursery,
+                    stream,
+                    host,
+                    f"/api/v1/sessions/{session}/path",
+                    extra_headers=[(b"authorization", f"Bearer {target.token}".encode())],
+                    max_message_size=limits.MIB,
+                    receive_buffer_size=64 * limits.KIB,
+                )
+            yield WebSocketPath(socket)
+            with trio.move_on_after(_CLOSE_S):
+                await socket.aclose()
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        sole = sole_error(group)
+        if isinstance(sole, ConnectionRejected):
+            content_type = dict(sole.headers or ()).get(b"content-type", b"").decode("ascii", "replace")
+            raise problem(sole.status_code, content_type, sole.body or b"") from None
+        if isinstance(sole, HandshakeError | OSError | trio.TooSlowError | trio.BrokenResourceError):
+            raise _unreachable(target, sole) from sole
+        raise sole from None
+    finally:
+        await trio.aclose_forcefully(stream)  # trio-websocket leaves it open when it is turned away
+
+
+def _unreachable(target: Target, error: BaseException) -> P2PDistError:
+    cause = error.__cause__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return TrustError(
+            f"{target.server} does not show a certificate of this fleet ({cause.verify_message})",
+            hint="check the address, and the certificate given to p2pdist login",
+        )
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return Unavailable(f"{target.server} cannot be reached ({text})", hint="check the network")

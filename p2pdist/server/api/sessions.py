@@ -1,0 +1,59 @@
+"""Sessions: announcing them, and their paths as WebSockets (RFC 6455)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from p2pdist import limits
+from p2pdist.ids import NodeId
+from p2pdist.server.api.table import Call
+from p2pdist.store import devices
+from p2pdist.wire import api as wire
+
+if TYPE_CHECKING:
+    from p2pdist.server.api.context import Api
+
+_READ_BYTES = 64 * limits.KIB
+_GONE = (trio.BrokenResourceError, trio.ClosedResourceError, WebSocketDisconnect)
+
+
+async def add_session(api: Api, call: Call[wire.NewSession]) -> wire.SessionInfo:
+    """Announce a session to a device, and write it down."""
+    record = await api.store.read(devices.resolve_device, call.path["id"])
+    invite = await api.sessions.announce(
+        record.node,
+        initiator=NodeId(call.body.initiator),
+        authority=call.body.authority.encode(),
+        actor=call.actor,
+    )
+    await api.note(call, "session.announce", f"{record.node} {record.name}", call.body.purpose)
+    return wire.SessionInfo(
+        session=invite.session, node=record.node, name=record.name, expires=invite.expires
+    )
+
+
+async def relay(socket: WebSocket, stream: trio.abc.Stream) -> None:
+    """Pass on what comes from either side to the other, until one of them ends."""
+    async with trio.open_nursery() as nursery:
+
+        async def upwards() -> None:
+            try:
+                while data := await stream.receive_some(_READ_BYTES):
+                    await socket.send_bytes(bytes(data))
+            except _GONE:
+                pass
+            nursery.cancel_scope.cancel()
+
+        async def downwards() -> None:
+            try:
+                while True:
+                    await stream.send_all(await socket.receive_bytes())
+            except (*_GONE, KeyError):  # KeyError: text, which no path carries
+                pass
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(upwards)
+        nursery.start_soon(downwards)

@@ -1,0 +1,32 @@
+"""Sessions of operators with devices."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from p2pdist import limits
+from p2pdist.wire.api.base import Answer, Request
+from p2pdist.wire.frames import NodeIdText
+
+
+class NewSession(Request, frozen=True, kw_only=True):
+    """Announce a session to a device.
+
+    ``authority`` is the certificate (PEM) of an authority that was made for this session; in the session's
+    TLS the initiator shows a certificate of it that names ``initiator``. ``purpose`` is for the audit log.
+    """
+
+    authority: Annotated[str, Meta(max_length=limits.ENROL_BYTES_MAX)]
+    initiator: NodeIdText
+    purpose: Annotated[str, Meta(min_length=1, max_length=255)]
+
+
+class SessionInfo(Answer, frozen=True, kw_only=True):
+    """The device expects the session until ``expires``; a path to it is at ``/sessions/{session}/path``."""
+
+    session: str
+    node: str
+    name: str
+    expires: int

@@ -1,0 +1,126 @@
+"""An operator's sessions with devices, through the real programs."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from fleet_logs import LogBook
+from fleet_processes import Processes, ServerProcess
+from harness import Fleet, open_fleet
+
+from p2pdist.cli.visit import Visitor, open_path
+from p2pdist.errors import Unavailable, UsageError
+from p2pdist.wire.services import Diagnosis, Echo, Tunnel
+
+pytestmark = pytest.mark.slow  # whole fleets as processes
+
+
+def visitor(fleet: Fleet) -> Visitor:
+    assert isinstance(fleet.server, ServerProcess)
+    return Visitor(fleet.server.target("operator"))
+
+
+@asynccontextmanager
+async def shouting_server() -> AsyncIterator[int]:
+    async def serve(stream: trio.SocketStream) -> None:
+        async with stream:
+            async for data in stream:
+                await stream.send_all(data.upper())
+
+    async with trio.open_nursery() as nursery:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, serve, listeners)
+        yield listeners[0].socket.getsockname()[1]
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("points", [0, 1], ids=["attached to the server", "behind a point"])
+async def test_an_operator_reaches_a_port_of_a_device(tmp_path: Path, log_book: LogBook, points: int) -> None:
+    async with (
+        shouting_server() as port,
+        open_fleet(
+            tmp_path, log_book, points=points, devices=1, form=Processes(log_book), tunnel_ports=[port]
+        ) as fleet,
+    ):
+        async with visitor(fleet).visit("device0", Tunnel(port=port), "a test") as (info, stream, tunnel):
+            await tunnel.send_all(b"hello")
+            await tunnel.send_eof()
+            assert b"".join([bytes(data) async for data in tunnel]) == b"HELLO"
+            assert (info.node, stream.path) == (fleet.devices[0].node, "relayed")
+        await fleet.until_logged("session.ended", who=fleet.devices[0])
+
+
+async def test_a_port_that_the_device_does_not_allow_is_refused(tmp_path: Path, log_book: LogBook) -> None:
+    async with open_fleet(tmp_path, log_book, devices=1, form=Processes(log_book)) as fleet:
+        with pytest.raises(Unavailable, match="port 22 is not allowed"):
+            async with visitor(fleet).visit("device0", Tunnel(port=22), "a test"):
+                pass
+
+
+async def test_a_session_outlives_the_death_of_the_point_that_carries_it(
+    tmp_path: Path, log_book: LogBook
+) -> None:
+    data = random.Random(3).randbytes(3_000_000)
+    came = bytearray()
+    async with open_fleet(tmp_path, log_book, points=2, devices=1, form=Processes(log_book)) as fleet:
+        (device,) = fleet.devices
+        carrying = next(
+            point
+            for point in fleet.points
+            if log_book.find("member.attached", who=point.name, node=device.node)
+        )
+        async with (
+            visitor(fleet).visit("device0", Echo(), "a test") as (_, _, echo),
+            trio.open_nursery() as all,
+        ):
+            all.start_soon(echo.send_all, data)
+            while len(came) < len(data):
+                came += await echo.receive_some()
+                if carrying.program.running and len(came) > 500_000:
+                    await carrying.program.kill()
+    assert came == data
+
+
+async def test_a_device_that_is_offline_is_told_so_at_once(tmp_path: Path, log_book: LogBook) -> None:
+    async with open_fleet(tmp_path, log_book, devices=1, form=Processes(log_book)) as fleet:
+        await fleet.devices[0].program.stop()
+        await fleet.until_logged("member.detached", node=fleet.devices[0].node)
+
+        async def refused() -> bool:
+            try:
+                async with visitor(fleet).visit("device0", Echo(), "a test"):
+                    return False
+            except Unavailable as error:
+                return "offline" in str(error)
+
+        await fleet.until(refused, "the server says that the device is offline")
+
+
+async def test_nobody_but_who_announced_a_session_gets_a_path_to_it(
+    tmp_path: Path, log_book: LogBook
+) -> None:
+    async with open_fleet(tmp_path, log_book, devices=1, form=Processes(log_book)) as fleet:
+        assert isinstance(fleet.server, ServerProcess)
+        async with visitor(fleet).visit("device0", Echo(), "a test") as (info, _, _):
+            for role, reason in (("operator", "there is no such session"), ("reader", "this needs operator")):
+                with pytest.raises(UsageError, match=reason):
+                    async with open_path(fleet.server.target(role), info.session):
+                        pass
+
+
+async def test_a_device_diagnoses_itself_and_a_reader_may_not_ask_for_it(
+    tmp_path: Path, log_book: LogBook
+) -> None:
+    async with open_fleet(tmp_path, log_book, devices=1, form=Processes(log_book)) as fleet:
+        assert isinstance(fleet.server, ServerProcess)
+        async with visitor(fleet).visit("device0", Diagnosis(), "a test") as (_, _, told):
+            said = b"".join([bytes(data) async for data in told])
+        assert fleet.devices[0].node.encode() in said
+        with pytest.raises(UsageError, match="this needs operator"):
+            async with Visitor(fleet.server.target("reader")).visit("device0", Diagnosis(), "a test"):
+                pass
