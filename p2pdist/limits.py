@@ -69,6 +69,22 @@ REQUEST_TIMEOUT_S = 30.0  # one request without an answer
 LINK_PATIENCE_S = 1.0  # a handshake that waits longer for the other side loses its place to others
 LINKS_PENDING_MAX = 1_024  # accepted, not yet through the handshake
 
+# Envelopes that wait on a gateway -----------------------------------------------------------------
+MAILBOX_ENVELOPES_MAX = 65_536  # four for each of 15,000 devices; what is remembered of them takes 30 MB
+MAILBOX_BYTES_MAX = 256 * MIB  # the same at 4 KiB each; the smallest disks of distribution points have 8 GB
+MAILBOX_PAIR_ENVELOPES_MAX = 512  # of one device in one direction: two days of heartbeats
+MAILBOX_PAIR_BYTES_MAX = 8 * MIB  # the same in bytes: sixteen of the largest
+MAILBOX_PAIR_SHARE = 8  # one device may use at most this part of what is free: ten floods leave 44 %
+MAILBOX_FLIGHT_ENVELOPES_MAX = 512  # sent over one link and not taken: 5,000 a second at 100 ms
+MAILBOX_FLIGHT_BYTES_MAX = 2 * MIB  # the same in bytes: half of what a link queues
+MAILBOX_UNSTORED_BYTES_MAX = 16 * MIB  # accepted and not on the disk yet; beyond it links wait
+MAILBOX_COMMIT_S = 0.05  # until accepted envelopes are written: who is taken before needs no disk
+MAILBOX_COMMIT_ENVELOPES = 2_048  # written in one transaction: 100 ms on a slow disk
+MAILBOX_LOOK_S = 5.0  # how often what was refused, stuck or has expired is looked at
+GATEWAYS_IN_A_ROW_MAX = 8  # between a device and the admin server; three are a deep network
+NODES_BELOW_MAX = 100_000  # that a node knows the way to: the largest fleet that we know of
+ATTACHED_MAX = 8_192  # nodes in one frame: 350 KB
+
 # Swarm -------------------------------------------------------------------------------------------
 PEERS_PER_TORRENT_MAX = 64  # a site of 8 to 50 devices forms a full mesh; larger ones a random one
 CANDIDATES_MAX = 512  # sources considered in one decision
