@@ -5,6 +5,9 @@ groups      the tree of administration groups, and what is deployed where
 sources     who fetches from whom
 tracker     who takes part in which artifact's swarm, and what each should hear about the others
 deployment  one device's way from a deployment to an installed release
+mailbox     which envelopes wait on a gateway, and who is next
+receipts    who answers for an envelope while it crosses a link
+routes      the way to every node below a gateway, and to the admin server above
 storage     what a distribution point keeps on its disk
 
 Time comes in as Unix seconds or as a monotonic time, named accordingly; nothing here reads a clock.

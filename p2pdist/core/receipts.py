@@ -21,6 +21,8 @@ from p2pdist.wire.frames import Taken
 class Receipts:
     """What has come over one link, and how much of it we answer for. Bounded by the sender's window."""
 
+    __slots__ = ("_arrived", "_count", "_refused", "_settled", "_told")
+
     def __init__(self) -> None:
         self._arrived = 0
         self._settled: dict[int, bool] = {}  # beyond the count; whether it was refused
@@ -65,6 +67,8 @@ class Dispatch:
         envelopes_max: How many may be under way at once.
         size_bytes_max: The same in bytes; one envelope may always be.
     """
+
+    __slots__ = ("_envelopes_max", "_size_bytes", "_size_bytes_max", "_taken", "_under_way")
 
     def __init__(
         self,

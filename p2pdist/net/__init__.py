@@ -13,6 +13,8 @@ opening, control,         what flows on a link: whether both sides want it, fram
   asking, answering       make, requests that we answer
 silence                   when to ask for a sign of life, and when to give the neighbour up
 carrier, established      the trio adapter: reading, writing, the end; and the link itself
+exchange, mailbox         envelopes over links, kept until somebody answers for them: in memory at the ends
+  maildisk, mailfile      of their way, on the disk of the gateways in between
 dialling, accepting       how links come to be
 memory                    two ends of a link without a network, for tests
 

@@ -13,11 +13,11 @@ receipts for them make room for more. One task, :meth:`Mailbox.run`, uses the di
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import trio
 
@@ -28,10 +28,11 @@ from p2pdist.core.receipts import Dispatch, Receipts
 from p2pdist.errors import Unavailable
 from p2pdist.ids import NodeId
 from p2pdist.logs import get_logger
+from p2pdist.net.exchange import Outlet
 from p2pdist.net.maildisk import MailDisk, Visit
 from p2pdist.net.mailfile import ROW_BYTES, open_mail_file
 from p2pdist.wire.envelope import Envelope
-from p2pdist.wire.frames import AnyFrame, Routed, Taken
+from p2pdist.wire.frames import Routed, Taken
 
 _log = get_logger()
 
@@ -39,13 +40,6 @@ _LOAD_LETTERS = 64  # read ahead for one recipient ...
 _LOAD_BYTES = limits.MIB  # ... in so many bytes, or one
 _STORE_AGAIN_S = 1.0
 _REFUSALS_A_LINE = 1_000  # of the log: the first, and each so many
-
-
-class Outlet(Protocol):
-    """What the mailbox needs of a link."""
-
-    def send_nowait(self, frame: AnyFrame) -> None:
-        """Queue a frame. Raises Unavailable when the queue is full, or the link has ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +68,7 @@ class Hop:
         self.outlet = outlet
         self.receipts = Receipts()
         self.dispatch = Dispatch()
-        self.ready: dict[NodeId, None] = {}  # who has something waiting, in turn
+        self.ready: OrderedDict[NodeId, None] = OrderedDict()  # who has something waiting, in turn
 
     async def receive(self, envelope: Envelope) -> None:
         """Take in an envelope that came over this link; waits while the disk is far behind.
@@ -165,6 +159,14 @@ class Mailbox:
             written=self._disk.written,
         )
 
+    def post(self, envelope: Envelope, *, sender: NodeId) -> None:
+        """Take in an envelope of this node itself, or one that has come without a link.
+
+        Raises:
+            Unavailable: there is no room. Nobody hears of it when the disk turns out to be full.
+        """
+        self._take_in(envelope, sender)
+
     async def run(self) -> None:
         """Use the disk, give receipts and look after what is late, until cancelled."""
         async with trio.open_nursery() as nursery:
@@ -185,27 +187,31 @@ class Mailbox:
             self._settle(hop, arrival)
             return
         try:
-            letter = self._core.accept(
-                NodeId(envelope.sender),
-                NodeId(envelope.recipient),
-                counter=envelope.counter,
-                expires=envelope.expires,
-                size=len(envelope.box) + ROW_BYTES,
-                via=hop.node,
-            )
+            letter = self._take_in(envelope, hop.node)
         except Unavailable as error:
             self._refuse(hop, arrival, str(error))
             return
-        if letter.stored:
+        if letter.stored or self._core.get(letter.number) is None:
             self._settle(hop, arrival)
-            return
-        known = letter.number in self._debts
-        self._debts.setdefault(letter.number, []).append((hop, arrival))
-        if not known:
+        else:
+            self._debts.setdefault(letter.number, []).append((hop, arrival))
+
+    def _take_in(self, envelope: Envelope, via: NodeId) -> Letter:
+        known = len(self._core)
+        letter = self._core.accept(
+            NodeId(envelope.sender),
+            NodeId(envelope.recipient),
+            counter=envelope.counter,
+            expires=envelope.expires,
+            size=len(envelope.box) + ROW_BYTES,
+            via=via,
+        )
+        if len(self._core) > known:
             self._accepted += 1
             self._envelopes[letter.number] = envelope
             self._disk.add(letter, envelope)
             self.look(letter.recipient)
+        return letter
 
     def _settle(self, hop: Hop, arrival: int, *, refused: bool = False) -> None:
         hop.receipts.settle(arrival, refused=refused)
@@ -228,7 +234,7 @@ class Mailbox:
             letter = self._core.peek(recipient)
             if letter is not None and not hop.dispatch.has_room(letter.size):
                 return
-            del hop.ready[recipient]
+            hop.ready.popitem(last=False)
             if letter is None or recipient in self._paused or self._way(recipient) != hop.node:
                 continue
             envelope = self._envelopes.get(letter.number)

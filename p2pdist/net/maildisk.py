@@ -114,8 +114,8 @@ class MailDisk:
         return await self._carry_out(self._collected())
 
     async def close(self) -> None:
-        """Remove what is gone, and close the file. What was not written has no receipt yet."""
-        visit = Visit(new=[], gone=self._gone, wanted=[])
+        """Write and remove what is left to do, and close the file."""
+        visit = Visit(new=list(self._new.values()), gone=self._gone, wanted=[])
         await trio.to_thread.run_sync(self._use_file, visit, limiter=self._thread)
         self._file.close()
 

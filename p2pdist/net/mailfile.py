@@ -16,7 +16,7 @@ import msgspec
 from p2pdist import limits
 from p2pdist.core.mailbox import Letter
 from p2pdist.errors import P2PDistError, Unavailable, UsageError
-from p2pdist.files import DiskFull
+from p2pdist.files import DiskFull, storage_error
 from p2pdist.ids import NodeId
 from p2pdist.logs import get_logger
 from p2pdist.wire.envelope import Envelope
@@ -203,10 +203,13 @@ def open_mail_file(path: Path) -> tuple[MailFile, list[Letter]]:
 
 
 def set_aside(path: Path) -> None:
-    """Move a damaged file out of the way, in the place of the one before."""
-    path.replace(aside(path))
-    for suffix in ("-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    """Move a damaged file out of the way, in the place of the one before. Raises Unavailable."""
+    try:
+        path.replace(aside(path))
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+    except OSError as error:
+        raise storage_error(f"{path} is damaged, and could not be moved", error) from error
 
 
 def aside(path: Path) -> Path:

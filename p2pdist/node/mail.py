@@ -76,6 +76,14 @@ class Mail:
             nonce=nacl.utils.random(24),
         )
 
+    async def stamp(self) -> int:
+        """Return a number for the next link; it is larger than all before, across restarts.
+
+        Raises:
+            Unavailable: the disk does not take the reservation.
+        """
+        return await self._counter.take()
+
     def open(self, envelope: Envelope, *, now: int) -> FromServer | None:
         """Open an envelope from the admin server; None if it was opened before.
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -176,7 +176,9 @@ class Fleet:
 
     # Making nodes ----------------------------------------------------------------------------------
 
-    async def add_point(self, *, scope: str = "/emea", start: bool = True) -> Node:
+    async def add_point(
+        self, *, scope: str = "/emea", duties: Sequence[str] = ("seed",), start: bool = True
+    ) -> Node:
         """Enrol a distribution point and sign its grant (the next publication carries it)."""
         name = f"point{len(self.points)}"
         host = self.next_host()
@@ -189,7 +191,7 @@ class Fleet:
             point=PointTable(host=host, port=free_port(host)),
         )
         node = await self._enrolled(name, host, config, self._form.point(name, config), POINTS)
-        self.signing.grant(node.node, [node.address], scope=scope)
+        self.signing.grant(node.node, [node.address], scope=scope, duties=list(duties))
         self.points.append(node)
         if start:
             await node.program.start()

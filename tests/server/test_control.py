@@ -41,7 +41,6 @@ from p2pdist.wire import codec
 from p2pdist.wire.frames import (
     Announce,
     AnyFrame,
-    Attached,
     ContentRefused,
     MetadataVersions,
     Presence,
@@ -318,7 +317,7 @@ async def test_what_a_revoked_device_says_through_a_point_does_not_end_the_point
         await fleet.operator.ask("POST", f"/devices/{stolen.node}/revoke", wire.DeviceInfo, body)
         async with point.attached() as link:
             frames = link.frames()
-            await link.send(Attached(nodes=[stolen.node]))
+            await point.carry(link, stolen)
             await stolen.send(link, stolen.heartbeat())
             await point.send(link, point.heartbeat())
             assert (await point.next_message(frames, DesiredState)).revoked == [stolen.node]
@@ -558,7 +557,7 @@ async def test_a_device_that_claims_to_be_a_point_is_taken_for_a_device(tmp_path
         async with liar.attached() as first, victim.attached() as second:
             await first.send(Announce(role="point", port=7000, artifacts=[presence]))
             await next_frame(first.frames(), Sources)
-            await first.send(Attached(nodes=[victim.node]))
+            await liar.carry(first, victim)
             await second.send(Announce(role="device", port=7001, artifacts=[presence]))
             sources = await next_frame(second.frames(), Sources)
             roles = {candidate.node: candidate.role for candidate in sources.candidates}
@@ -714,13 +713,13 @@ async def test_orders_that_were_missed_behind_a_point_come_when_it_attaches_agai
         fleet.publisher.add_release("1.0", DATA)
         await fleet.operator.publish(fleet.publisher)
         async with point.attached() as link:
-            await link.send(Attached(nodes=[device.node]))
+            await point.carry(link, device)
             await device.send(link, device.heartbeat())
             known = await routed_state(link.frames(), device)
         await until_equal(attached_to(fleet), {})
         order = await deploy(fleet)
         async with point.attached() as link:
-            await link.send(Attached(nodes=[device.node]))
+            await point.carry(link, device)
             told = await routed_state(link.frames(), device)
             assert [d.id for d in told.deployments] == [order.id] and told.revision > known.revision
 
@@ -762,7 +761,7 @@ async def test_a_message_from_behind_a_point_is_answered_through_it(tmp_path: Pa
         await fleet.operator.publish(fleet.publisher)
         async with point.attached() as link:
             frames = link.frames()
-            await link.send(Attached(nodes=[device.node]))
+            await point.carry(link, device)
             await device.send(link, device.heartbeat())
             with trio.fail_after(PATIENCE_S):
                 routed = await next_frame(frames, Routed)

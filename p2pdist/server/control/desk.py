@@ -24,8 +24,9 @@ _log = get_logger()
 
 Receiver = Literal["point", "device"]
 
-_Item = tuple[Device, FromDevice, bytes]
-"""A message, its sender, and the sender's replay window once the message was in it."""
+_Item = tuple[Device, FromDevice | None, bytes, Callable[[], None]]
+"""A message, its sender, the sender's replay window once the message was in it, and whom to tell when all of
+it is on the disk. Without a message: the telling alone, after everything that came before."""
 
 _INBOX_MESSAGES = 4_096  # a few seconds of a large fleet; beyond it, devices wait on their links
 _BATCH_MESSAGES = 512
@@ -108,9 +109,19 @@ class Desk:
         """Drop what is kept of a node that is no longer attached."""
         self._windows.pop(node, None)
 
-    async def take(self, sender: Device, message: FromDevice) -> None:
-        """Queue a message for the store; waits when the store is behind."""
-        await self._inbox.send((sender, message, self._window_of(sender).snapshot()))
+    def is_newest(self, sender: Device, counter: int) -> bool:
+        """Whether nothing newer than the envelope with this counter has come from *sender*."""
+        return counter >= self._window_of(sender).highest
+
+    async def take(self, sender: Device, message: FromDevice | None, stored: Callable[[], None]) -> None:
+        """Queue a message for the store; waits when the store is behind.
+
+        Args:
+            sender: Who sealed it.
+            message: The message; None when it came before, and is in the store or queued for it.
+            stored: Called once it is on the disk, or never will be.
+        """
+        await self._inbox.send((sender, message, self._window_of(sender).snapshot(), stored))
 
     async def send(self, recipient: Device, message: FromServer) -> bool:
         """Seal a message and send it on its way; False when that cannot be done now.
@@ -150,13 +161,18 @@ class Desk:
                     batch.append(self._incoming.receive_nowait())
                 except trio.WouldBlock:
                     break
-            refused = await self._commit(batch)
-            stored = [(item[0], item[1]) for place, item in enumerate(batch) if place not in refused]
+            messages = [
+                (device, message, window) for device, message, window, _ in batch if message is not None
+            ]
+            refused = await self._commit(messages) if messages else frozenset()
+            for *_, told in batch:
+                told()
+            stored = [(item[0], item[1]) for place, item in enumerate(messages) if place not in refused]
             await self._acknowledge(stored)
             for device, message in stored:
                 await taken(device, message)
 
-    async def _commit(self, batch: list[_Item]) -> frozenset[int]:
+    async def _commit(self, batch: Sequence[tuple[Device, FromDevice, bytes]]) -> frozenset[int]:
         """Store a batch, however long the disk stays full: nothing is acknowledged before.
 
         Returns:
