@@ -82,6 +82,7 @@ MAILBOX_COMMIT_S = 0.05  # until accepted envelopes are written: who is taken be
 MAILBOX_COMMIT_ENVELOPES = 2_048  # written in one transaction: 100 ms on a slow disk
 EXCHANGE_ENVELOPES_MAX = 16_384  # at the end of one link, before they are sent: each device of a gateway one
 EXCHANGE_BYTES_MAX = 16 * MIB  # the same in bytes: a desired state has 1 KiB
+EXCHANGE_OWN_SHARE = 16  # what is for the neighbour itself may only use this part: it may be a hostile device
 POST_ENVELOPES_MAX = 256  # of a node itself that nobody answers for yet; beyond it they are not sent
 MAILBOX_LOOK_S = 5.0  # how often what was refused, stuck or has expired is looked at
 GATEWAYS_IN_A_ROW_MAX = 8  # between a device and the admin server; three are a deep network

@@ -35,7 +35,7 @@ class Receipts:
         Raises:
             PeerError: the sender does not wait for receipts.
         """
-        if self._arrived - self._count >= limits.MAILBOX_FLIGHT_ENVELOPES_MAX:
+        if self._arrived - self._told >= limits.MAILBOX_FLIGHT_ENVELOPES_MAX:
             raise PeerError(
                 f"sends more than {limits.MAILBOX_FLIGHT_ENVELOPES_MAX} envelopes ahead of their receipts"
             )

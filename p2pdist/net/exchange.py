@@ -56,16 +56,20 @@ class Exchange:
 
     # Sending -----------------------------------------------------------------------------------------
 
-    def send(self, envelope: Envelope) -> None:
+    def send(self, envelope: Envelope, *, for_others: bool = False) -> None:
         """Send an envelope, or have it wait for room on the link; it is kept until it is taken.
+
+        Args:
+            envelope: The envelope.
+            for_others: Whether it is for nodes that the neighbour carries: many may wait then.
 
         Raises:
             Unavailable: too many wait already. It was not sent, and is not kept.
         """
-        size = len(envelope.box)
+        size, share = len(envelope.box), 1 if for_others else limits.EXCHANGE_OWN_SHARE
         if (
-            len(self._waiting) >= limits.EXCHANGE_ENVELOPES_MAX
-            or self._waiting_bytes + size > limits.EXCHANGE_BYTES_MAX
+            len(self._waiting) >= limits.EXCHANGE_ENVELOPES_MAX // share
+            or self._waiting_bytes + size > limits.EXCHANGE_BYTES_MAX // share
         ):
             raise Unavailable(
                 f"{len(self._waiting)} envelopes of {self._waiting_bytes} bytes wait for a neighbour already",

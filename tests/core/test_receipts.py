@@ -43,6 +43,12 @@ def test_a_sender_that_does_not_wait_for_receipts_is_at_fault() -> None:
         receipts.arrived()
     with pytest.raises(PeerError, match="ahead of their receipts"):
         receipts.arrived()
+    for number in range(1, 11):
+        receipts.settle(number, refused=True)
+    with pytest.raises(PeerError, match="ahead of their receipts"):
+        receipts.arrived()
+    receipts.told(receipt=Taken(count=10))
+    assert receipts.arrived() == limits.MAILBOX_FLIGHT_ENVELOPES_MAX + 1
 
 
 def test_no_more_is_under_way_than_the_window_allows_but_always_one() -> None:

@@ -57,7 +57,7 @@ def test_more_than_the_window_waits_and_leaves_as_receipts_come() -> None:
     most = limits.MAILBOX_FLIGHT_ENVELOPES_MAX
     exchange = Exchange(outlet := Outlet())
     for counter in range(1, most + 6):
-        exchange.send(envelope(counter))
+        exchange.send(envelope(counter), for_others=True)
     assert len(outlet.counters) == most
     exchange.taken(Taken(count=2))
     assert outlet.counters == list(range(1, most + 3))
@@ -78,10 +78,19 @@ def test_beyond_its_bounds_an_exchange_takes_nothing_more() -> None:
     exchange = Exchange(Outlet(room=0))
     large = limits.EXCHANGE_BYTES_MAX // limits.ENVELOPE_BYTES_MAX
     for counter in range(large):
-        exchange.send(envelope(counter + 1, limits.ENVELOPE_BYTES_MAX))
+        exchange.send(envelope(counter + 1, limits.ENVELOPE_BYTES_MAX), for_others=True)
     with pytest.raises(Unavailable, match="wait for a neighbour"):
-        exchange.send(envelope(99))
+        exchange.send(envelope(99), for_others=True)
     assert len(exchange.untaken()) == large
+
+
+def test_what_is_for_the_neighbour_itself_may_use_little_of_it() -> None:
+    exchange = Exchange(Outlet(room=0))
+    for counter in range(limits.EXCHANGE_ENVELOPES_MAX // limits.EXCHANGE_OWN_SHARE):
+        exchange.send(envelope(counter + 1))
+    with pytest.raises(Unavailable, match="wait for a neighbour"):
+        exchange.send(envelope(9_999))
+    exchange.send(envelope(9_999), for_others=True)
 
 
 def test_receipts_are_given_when_all_that_came_is_dealt_with_and_now_and_then_before() -> None:

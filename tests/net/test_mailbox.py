@@ -16,6 +16,7 @@ from p2pdist import limits
 from p2pdist.core.mailbox import Space
 from p2pdist.errors import PeerError, Unavailable
 from p2pdist.ids import NodeId
+from p2pdist.net import mailbox, mailfile
 from p2pdist.net.mailbox import Mailbox, open_mailbox
 from p2pdist.net.mailfile import MailFile, aside
 from p2pdist.wire.envelope import Envelope
@@ -94,11 +95,11 @@ async def opened(path: Path, space: Space | None = None) -> AsyncIterator[Post]:
     async with (
         open_mailbox(
             path / "mailbox.db", way=lambda node: post.through.get(node, node), space=space
-        ) as mailbox,
+        ) as opened_mailbox,
         trio.open_nursery() as nursery,
     ):
-        post.mailbox = mailbox
-        nursery.start_soon(mailbox.run)
+        post.mailbox = opened_mailbox
+        nursery.start_soon(opened_mailbox.run)
         yield post
         nursery.cancel_scope.cancel()
 
@@ -290,6 +291,7 @@ async def test_an_envelope_that_comes_twice_is_kept_once_and_both_links_have_the
             await server.has(1)
 
 
+@pytest.mark.slow
 async def test_what_has_expired_is_let_go_where_it_waits_and_on_arrival(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,6 +333,7 @@ async def test_a_full_disk_refuses_what_is_new_and_loses_nothing_that_has_a_rece
         write(self, new, gone)  # type: ignore[arg-type]
 
     monkeypatch.setattr(MailFile, "_write", limited)
+    monkeypatch.setattr(mailbox, "_STORE_AGAIN_S", 0.01)
     async with opened(tmp_path) as post:
         with post.mailbox.hop(A, device) as below:
             await below.receive(envelope(1))
@@ -343,8 +346,6 @@ async def test_a_full_disk_refuses_what_is_new_and_loses_nothing_that_has_a_rece
             refused = {number for receipt in device.receipts for number in receipt.refused}
             assert refused and refused <= set(range(2, 40))
             full = False
-            with trio.fail_after(PATIENCE_S):
-                await trio.sleep(1.1)  # after a failure it holds still for a moment
             await below.receive(envelope(40))
             await device.receipt(40)
         kept = sorted(set(range(1, 41)) - refused)
@@ -383,6 +384,8 @@ async def test_a_damaged_file_is_set_aside_and_the_mailbox_begins_anew(tmp_path:
 async def test_a_file_that_is_damaged_while_it_is_used_costs_what_was_on_it_and_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(mailbox, "_STORE_AGAIN_S", 0.01)
+    load = MailFile.load
     device, server = Neighbour(), Neighbour()
     async with opened(tmp_path) as post:
         with post.mailbox.hop(A, device) as below:
@@ -390,7 +393,7 @@ async def test_a_file_that_is_damaged_while_it_is_used_costs_what_was_on_it_and_
             await device.receipt(1)
 
             def corrupt(self: MailFile, numbers: object) -> None:
-                monkeypatch.undo()
+                monkeypatch.setattr(MailFile, "load", load)
                 raise self._damaged("a page")
 
             monkeypatch.setattr(MailFile, "load", corrupt)
@@ -407,7 +410,8 @@ async def test_a_file_that_is_damaged_while_it_is_used_costs_what_was_on_it_and_
             await server.has(2)
 
 
-async def test_two_programs_do_not_use_one_mailbox(tmp_path: Path) -> None:
+async def test_two_programs_do_not_use_one_mailbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mailfile, "_BUSY_S", 0.01)
     async with opened(tmp_path):
         with pytest.raises(Unavailable, match="in use"):
             await trio.to_thread.run_sync(MailFile, tmp_path / "mailbox.db")

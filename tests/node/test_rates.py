@@ -55,7 +55,10 @@ async def limits_of(directory: Path, own: RateLimits, monkeypatch: pytest.Monkey
         role="device", name="pc", link_host=None, swarm_host="127.0.0.1", swarm_port=0, rates=own
     )
     with trio.fail_after(20):
-        async with open_member(home, settings, NoHooks(), OwnPost()) as member, trio.open_nursery() as nursery:
+        async with (
+            open_member(home, settings, NoHooks(), OwnPost()) as member,
+            trio.open_nursery() as nursery,
+        ):
             monkeypatch.setattr(Swarm, "set_rates", set_rates)
             nursery.start_soon(member.run)
             await rung.wait()

@@ -57,7 +57,7 @@ class Reach:
         if exchange is None:
             return False
         try:
-            exchange.send(envelope)
+            exchange.send(envelope, for_others=neighbour != envelope.recipient)
         except Unavailable as error:
             _log.warning("envelope.not_sent", node=envelope.recipient, by=neighbour, reason=str(error))
             return False
