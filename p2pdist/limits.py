@@ -86,7 +86,8 @@ EXCHANGE_OWN_SHARE = 16  # what is for the neighbour itself may only use this pa
 POST_ENVELOPES_MAX = 256  # of a node itself that nobody answers for yet; beyond it they are not sent
 MAILBOX_LOOK_S = 5.0  # how often what was refused, stuck or has expired is looked at
 GATEWAYS_IN_A_ROW_MAX = 8  # between a device and the admin server; three are a deep network
-NODES_BELOW_MAX = 100_000  # that a node knows the way to: the largest fleet that we know of
+NODES_CARRIED_MAX = 20_000  # by one gateway: as many as these machines give a process file descriptors
+NODES_BELOW_MAX = 250_000  # that a node knows the way to: the largest fleet twice, while all of it moves
 ATTACHED_MAX = 8_192  # nodes in one frame: 350 KB
 
 # Swarm -------------------------------------------------------------------------------------------

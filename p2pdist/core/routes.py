@@ -97,13 +97,11 @@ class Routes:
 
         Raises:
             TrustError: it stands above this gateway: a loop.
-            Unavailable: more nodes are below than can be remembered.
         """
         if node in (path := (self._node, *self._above)):
             loop = _arrows([node, *path[: path.index(node) + 1]])
             raise TrustError(f"a loop of gateways: {loop}", hint="it looks for another way")
-        if not self._claim(self._node, node, stamp):
-            raise self._crowded()
+        self._claim(self._node, node, stamp)
 
     def detached(self, node: NodeId) -> None:
         """The link with a node is gone, and so is everything below it that has no newer way."""
@@ -131,7 +129,10 @@ class Routes:
             if node not in above
         ]
         if not all(kept):
-            raise self._crowded()
+            raise Unavailable(
+                f"{carrier} carries too many nodes, or more than {self._nodes_max} are below this gateway",
+                hint="let some use another one",
+            )
 
     def carrier(self, node: NodeId) -> NodeId | None:
         """Return the gateway that has the node's link, by the newest claim."""
@@ -182,8 +183,12 @@ class Routes:
         if known == stamp:
             return True
         if known is None:
-            if self._count >= self._nodes_max:
-                return False
+            crowded = (
+                self._count >= self._nodes_max
+                or len(self._claims.get(carrier, ())) >= limits.NODES_CARRIED_MAX
+            )
+            if crowded and carrier != self._node:
+                return False  # a direct neighbour has a link, and links are counted elsewhere
             self._count += 1
         before = self._place(node)
         self._claims.setdefault(carrier, {})[node] = stamp
@@ -237,11 +242,6 @@ class Routes:
                 return []
             path.append(carrier)
         return path
-
-    def _crowded(self) -> Unavailable:
-        return Unavailable(
-            f"more than {self._nodes_max} nodes are below this gateway", hint="let some use another one"
-        )
 
 
 def _frames(news: dict[tuple[NodeId, NodeId], int | None]) -> Iterator[Attached]:

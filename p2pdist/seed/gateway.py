@@ -16,7 +16,7 @@ from p2pdist.wire.frames import Attached, Way
 
 _log = get_logger()
 
-_GATHER_S = 0.05  # news of a site that comes back at once goes upwards in few frames
+_GATHER_S = 0.05  # after news, until the next: a site that comes back at once is told of in few frames
 
 
 class Gateway:
@@ -78,10 +78,10 @@ class Gateway:
         while True:
             while not self._due:
                 await self._news.wait()
-            await trio.sleep(_GATHER_S)
             self._due = False
             async with self._telling:
                 await self._tell_news(self._above)
+            await trio.sleep(_GATHER_S)
 
     async def _tell_news(self, link: Link | None) -> None:
         if link is None:

@@ -54,6 +54,7 @@ from p2pdist.wire.requests import (
 
 _log = get_logger()
 
+_STAMP_UNKNOWN = 1  # until the node says it: it is here if nobody else says to carry it
 _OWN_HOST = "0.0.0.0"  # each device is told the address at which it reaches this point
 
 
@@ -110,6 +111,12 @@ class Members:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._post.mailbox.run)
             nursery.start_soon(self._gateway.run)
+
+    async def grants_changed(self) -> None:
+        """End the links of neighbours that are gateways now and were not, or the other way round."""
+        for node, link in list(self._links.items()):
+            if self._gateway.is_gateway(node) != self._may_carry(node):
+                await link.aclose("the grants have changed")
 
     async def linked(self) -> None:
         """A new uplink stands: tell it whom this point carries."""
@@ -201,6 +208,7 @@ class Members:
         _log.info("member.attached", node=remote.node, host=link.remote_host, group=remote.group)
         try:
             _send(link, MetadataVersions(versions=dict(self._known_versions())))
+            self._gateway.arrived(remote.node, _STAMP_UNKNOWN)
             if carries_others:
                 self._gateway.welcome(remote.node)
             with self._post.mailbox.hop(remote.node, link) as hop:
@@ -226,7 +234,7 @@ class Members:
             raise TrustError("this distribution point has no valid seed grant", hint="sign one for it")
         assert link.remote is not None
         theirs = self._gateway_grant(node)
-        if theirs is not None and self._gateway_grant(self._member.node) is not None:
+        if self._may_carry(node):
             self._gateway.check_gateway(node)
         place = theirs.scope if theirs is not None else link.remote.group
         if not covers(grant.scope, place):
@@ -234,7 +242,11 @@ class Members:
                 f"{node} stands in {place}, outside the scope {grant.scope}",
                 hint="it has other distribution points, or the admin server",
             )
-        return theirs is not None and self._gateway_grant(self._member.node) is not None
+        return self._may_carry(node)
+
+    def _may_carry(self, node: NodeId) -> bool:
+        """Whether a neighbour below is a gateway, and this point may carry gateways."""
+        return self._gateway_grant(node) is not None and self._gateway_grant(self._member.node) is not None
 
     def _gateway_grant(self, node: NodeId) -> SeedGrant | None:
         catalog = self._member.metadata.catalog

@@ -47,6 +47,7 @@ class Seed(Agent):
         """Bring the stock to what the scope needs now."""
         await super().state_changed(desired, catalog)
         await self.members.cut_revoked()
+        await self.members.grants_changed()
         self.stock.look()
 
     async def content_event(self, event: SwarmEvent) -> None:

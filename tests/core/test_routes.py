@@ -161,12 +161,14 @@ def test_a_chain_of_gateways_has_an_end() -> None:
 def test_a_table_of_nodes_has_an_end_and_what_is_known_stays() -> None:
     routes = Routes(SERVER, top=True, nodes_max=2)
     routes.attached(G, 1)
-    with pytest.raises(Unavailable, match="more than 2 nodes"):
+    with pytest.raises(Unavailable, match="more than 2 are below"):
         routes.heard(G, Attached(carrier=G, nodes={D: 5, E: 6}))
     assert routes.next_hop(D) == G
     assert routes.next_hop(E) is None
     routes.heard(G, Attached(carrier=G, nodes={D: 7}, gone=[E]))
     assert routes.carrier(D) == G
+    routes.attached(H, 1)
+    assert routes.next_hop(H) == H, "whoever has a link is not left out"
 
 
 def test_a_gateway_that_lies_about_nodes_above_it_makes_no_loop() -> None:

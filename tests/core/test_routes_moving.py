@@ -53,6 +53,8 @@ class Network:
         self.links.append(link)
         self.above[node] = link
         self.below[upper][node] = link
+        if node in self.routes or node in DEVICES[:3]:
+            self.arrive(link, 1)
         self.stamps += 1
         link.up.append(Arrived(stamp=self.stamps))
         if node in self.routes:
@@ -80,19 +82,26 @@ class Network:
             return  # a newer link has taken over
         match frame:
             case Arrived(stamp=stamp):
-                try:
-                    routes.attached(link.lower, stamp)
-                except P2PDistError:
-                    del self.below[link.upper][link.lower]
-                    link.down.append(END)
+                self.arrive(link, stamp)
             case Attached():
                 routes.heard(link.lower, frame)
             case _:
                 del self.below[link.upper][link.lower]
                 routes.detached(link.lower)
-        upper = self.above.get(link.upper)
-        if upper is not None:
-            upper.up += routes.poll()
+        self.tell_above(link.upper)
+
+    def arrive(self, link: Link, stamp: int) -> None:
+        try:
+            self.routes[link.upper].attached(link.lower, stamp)
+        except P2PDistError:
+            del self.below[link.upper][link.lower]
+            self.routes[link.upper].detached(link.lower)
+            link.down.append(END)
+        self.tell_above(link.upper)
+
+    def tell_above(self, node: NodeId) -> None:
+        if node in self.above:
+            self.above[node].up += self.routes[node].poll()
 
     def deliver_down(self, link: Link) -> None:
         if not link.down:

@@ -85,7 +85,11 @@ async def test_devices_behind_two_gateways_in_a_row_install_and_report(
         attached = fleet.server.service.plane.attached()  # type: ignore[attr-defined]  # it is a task here
         assert attached == {upper.node: None, lower.node: upper.node, device.node: lower.node}
         assert log_book.find("link.up", who=device.name)[-1]["upstream"] == lower.node
-        assert (await fleet.received(release))["point", "origin"] >= len(release.content)
+
+        async def over_the_wan() -> bool:
+            return (await fleet.received(release))["point", "origin"] >= len(release.content)
+
+        await fleet.until(over_the_wan, "the points say that the origin sent it")
 
 
 async def test_when_the_upper_of_two_gateways_is_gone_the_lower_one_finds_another_way(

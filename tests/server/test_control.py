@@ -321,7 +321,7 @@ async def test_what_a_revoked_device_says_through_a_point_does_not_end_the_point
             await point.carry(link, stolen)
             await stolen.send(link, stolen.heartbeat())
             await point.send(link, point.heartbeat())
-            assert (await point.next_message(frames, DesiredState)).revoked == [stolen.node]
+            assert (await routed_state(frames, point)).revoked == [stolen.node]
         assert stolen.node not in fleet.service.plane.attached()
 
 

@@ -180,8 +180,7 @@ class ControlPlane:
             return
         if device.revoked is not None:
             self._revoked.add(node)
-            if self.directory.get(node) is not None:
-                await self._desk.send(device, Revoked(reason=device.revoked))
+            await self._desk.send(device, Revoked(reason=device.revoked))
             self._detach(node)
             link = self._links.get(node)
             if link is not None:
@@ -307,9 +306,10 @@ class ControlPlane:
 
     async def _attached(self, neighbour: NodeId, frame: Attached) -> None:
         """A distribution point says whom it carries; only one with a grant is believed."""
-        if self.directory.role(neighbour, _now()) != "point":
-            _log.warning("attached.refused", node=neighbour, reason="it has no valid seed grant")
-            return
+        for node in {neighbour, NodeId(frame.carrier)}:
+            if self.directory.role(node, _now()) != "point":
+                _log.warning("attached.refused", node=node, reason="it has no valid seed grant")
+                return
         self._reach.heard(neighbour, frame)
         await self._follow_moves()
 
@@ -323,6 +323,8 @@ class ControlPlane:
                     device = await self._learn(node)
                 except TrustError as error:
                     _log.warning("attached.refused", node=node, reason=str(error))
+                    if node in self._revoked:
+                        await self.device_changed(node)  # it was on its way when it was revoked
                     continue
                 if self._reach.neighbour(node) is not None:
                     self.directory.learn(device)
