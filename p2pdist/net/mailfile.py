@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -99,7 +100,11 @@ class MailFile:
             (letter.number, letter.via, e.sender, e.recipient, e.counter, e.expires, e.box)
             for letter, e in new
         ]
-        self._guarded(lambda: self._write(rows, [(number,) for number in gone]))
+        removed = [(number,) for number in gone]
+        self._guarded(lambda: self._write(rows, removed))
+        if removed:
+            with suppress(Unavailable):  # the changes stand; the space is given back another time
+                self._guarded(self._give_space_back)
 
     def load(self, numbers: Sequence[int]) -> dict[int, Envelope]:
         """Return envelopes by number; those that are not there, or not valid, are left out.
@@ -131,14 +136,15 @@ class MailFile:
         database.execute("BEGIN IMMEDIATE")
         try:
             database.executemany("DELETE FROM envelope WHERE number = ?", gone)
-            database.executemany("INSERT INTO envelope VALUES (?, ?, ?, ?, ?, ?, ?)", new)
+            database.executemany("INSERT OR REPLACE INTO envelope VALUES (?, ?, ?, ?, ?, ?, ?)", new)
             database.execute("COMMIT")
         except BaseException:
             if database.in_transaction:
                 database.execute("ROLLBACK")
             raise
-        if gone:
-            database.execute(f"PRAGMA incremental_vacuum({_FREED_PAGES})").fetchall()
+
+    def _give_space_back(self) -> None:
+        self._database.executescript(f"PRAGMA incremental_vacuum({_FREED_PAGES})")  # `execute` frees one page
 
     def _prepare(self) -> None:
         database = self._database
@@ -170,8 +176,8 @@ class MailFile:
         name = getattr(error, "sqlite_errorname", "")
         if isinstance(error, UnicodeDecodeError) or name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
             return self._damaged(str(error))
-        if name == "SQLITE_ERROR":  # a table that is not as ours
-            return self._damaged(str(error))
+        if name == "SQLITE_ERROR" or (not name and isinstance(error, sqlite3.OperationalError)):
+            return self._damaged(str(error))  # a table that is not as ours, or text that is not UTF-8
         if name == "SQLITE_FULL":
             return DiskFull(f"{self.path} could not be written ({error})", hint="free some space")
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
