@@ -611,6 +611,23 @@ async def test_a_report_is_acknowledged_once_it_is_stored_and_a_second_time_too(
         assert [(d.stage, d.exit_code, d.output) for d in shown.devices] == [("failed", 3, "E: broken")]
 
 
+async def test_an_envelope_has_its_receipt_once_it_is_stored_and_what_is_repeated_or_forged_has_one_too(
+    tmp_path: Path,
+) -> None:
+    async with open_fleet(tmp_path) as fleet:
+        device = await enrolled_device(fleet)
+        async with device.attached() as link:
+            frames = link.frames()
+            refusal = Refusal(id="f", kind="stranger", subject="x", reason="y", at=1)
+            sent = await device.send(link, refusal)
+            assert await next_frame(frames, Taken) == Taken(count=1)
+            assert await fleet.service.store.read(incidents.count_refusals) == 1
+            await link.send(sent)
+            assert await next_frame(frames, Taken) == Taken(count=2)
+            await link.send(Routed(envelope=msgspec.structs.replace(sent.envelope, counter=2**40)))
+            assert await next_frame(frames, Taken) == Taken(count=3)
+
+
 async def test_nothing_is_acknowledged_that_is_not_stored_while_the_disk_is_full(tmp_path: Path) -> None:
     async with open_fleet(tmp_path) as fleet:
         device = await enrolled_device(fleet)
