@@ -77,7 +77,7 @@ class Exchange:
             )
         self._waiting.append(envelope)
         self._waiting_bytes += size
-        self.pump()
+        self.look()
 
     def taken(self, receipt: Taken) -> int:
         """The neighbour answers for envelopes; return how many of them it had no room for.
@@ -87,7 +87,7 @@ class Exchange:
         theirs, refused = self._dispatch.taken(receipt)
         for number in (*theirs, *refused):
             del self._kept[number]
-        self.pump()
+        self.look()
         return len(refused)
 
     @property
@@ -99,7 +99,13 @@ class Exchange:
         """Return what the neighbour does not answer for yet, in order."""
         return [*self._kept.values(), *self._waiting]
 
-    def pump(self) -> None:
+    def look(self) -> None:
+        """Send what waits and give the receipt that is due, if the link was full when they came up."""
+        if self._unsaid:
+            self._give_receipt()
+        self._pump()
+
+    def _pump(self) -> None:
         """Send what waits, as far as the window and the link's queue go."""
         while self._waiting:
             envelope = self._waiting[0]
@@ -109,7 +115,7 @@ class Exchange:
             try:
                 self._outlet.send_nowait(Routed(envelope=envelope))
             except Unavailable:
-                return  # a receipt, or the next envelope, tries again
+                return  # the next look tries again
             self._waiting.popleft()
             self._waiting_bytes -= size
             self._last += 1
@@ -129,10 +135,10 @@ class Exchange:
         self._dealt_with += 1
         self._unsaid += 1
         if self._dealt_with == self._arrived or self._unsaid >= _RECEIPT_EVERY:
-            self.give_receipt()
+            self._give_receipt()
 
-    def give_receipt(self) -> None:
-        """Tell the sender what has been dealt with; if its link is full, with the next receipt."""
+    def _give_receipt(self) -> None:
+        """Tell the sender what has been dealt with; if its link is full, with the next look."""
         receipt = self._receipts.due()
         if receipt is None:
             return

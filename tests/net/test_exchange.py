@@ -109,6 +109,17 @@ def test_a_receipt_that_a_full_link_did_not_take_comes_with_the_next() -> None:
     assert outlet.frames == [Taken(count=2)]
 
 
+def test_a_full_link_is_looked_at_again() -> None:
+    exchange = Exchange(outlet := Outlet(room=0))
+    exchange.send(envelope(1))
+    exchange.settle(exchange.arrived())
+    outlet.room = 10
+    exchange.look()
+    assert outlet.frames == [Taken(count=1), Routed(envelope=envelope(1))]
+    exchange.look()
+    assert len(outlet.frames) == 2
+
+
 def test_a_neighbour_that_answers_for_what_was_not_sent_is_at_fault() -> None:
     exchange = Exchange(Outlet())
     with pytest.raises(PeerError):

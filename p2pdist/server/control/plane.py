@@ -215,6 +215,7 @@ class ControlPlane:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._desk.run, self._taken)
             nursery.start_soon(self._clones.watch, self._reach.claimed)
+            nursery.start_soon(self._reach.run)
             address = await nursery.start(self._serve)
             task_status.started(address)
 
@@ -306,10 +307,9 @@ class ControlPlane:
 
     async def _attached(self, neighbour: NodeId, frame: Attached) -> None:
         """A distribution point says whom it carries; only one with a grant is believed."""
-        for node in {neighbour, NodeId(frame.carrier)}:
-            if self.directory.role(node, _now()) != "point":
-                _log.warning("attached.refused", node=node, reason="it has no valid seed grant")
-                return
+        if any(self.directory.role(NodeId(n), _now()) != "point" for n in (neighbour, frame.carrier)):
+            _log.warning("attached.refused", node=frame.carrier, reason="it has no valid seed grant")
+            return
         self._reach.heard(neighbour, frame)
         await self._follow_moves()
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import trio
+
+from p2pdist import limits
 from p2pdist.core.routes import Routes
 from p2pdist.errors import Unavailable
 from p2pdist.ids import NodeId
@@ -34,6 +37,13 @@ class Reach:
         self._routes = Routes(node, top=True)
         self._proven: dict[NodeId, NodeId] = {}
         self._exchanges: dict[NodeId, Exchange] = {}
+
+    async def run(self) -> None:
+        """Look again at what a full link did not take, now and then, until cancelled."""
+        while True:
+            await trio.sleep(limits.MAILBOX_LOOK_S)
+            for exchange in list(self._exchanges.values()):
+                exchange.look()
 
     def neighbour(self, node: NodeId) -> NodeId | None:
         """Return over whose link *node* is reached; None when it is not."""
