@@ -21,7 +21,7 @@ from p2pdist.wire import codec
 from p2pdist.wire.envelope import Envelope
 from p2pdist.wire.messages import FromDevice, FromServer
 
-_BLOCK = 4_096
+_BLOCK = 256  # what a crash may skip: below a replay window, or what waits on a gateway would be too old
 _COUNTER_MAX = 2**63 - 1 - _BLOCK  # what an envelope takes, and a block to go on
 
 

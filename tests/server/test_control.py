@@ -683,6 +683,33 @@ async def test_progress_on_something_unknown_does_no_harm(tmp_path: Path) -> Non
 # Forgeries ---------------------------------------------------------------------------------------------
 
 
+async def test_envelopes_to_one_device_are_numbered_in_a_row_and_higher_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    publisher = Publisher(tmp_path / "signed")
+    counters: list[int] = []
+
+    async def answers(device: TestDevice, other: TestDevice, count: int) -> None:
+        async with device.attached() as link, other.attached() as noise:
+            frames = link.frames()
+            for number in range(count):
+                await other.send(noise, other.heartbeat())
+                await device.send(
+                    link, Refusal(id=f"r{number}", kind="stranger", subject="x", reason="y", at=1)
+                )
+                counters.append((await next_frame(frames, Routed)).envelope.counter)
+
+    async with open_fleet(tmp_path, publisher) as fleet:
+        device, other = await enrolled_device(fleet), await enrolled_device(fleet)
+        await answers(device, other, 3)
+    async with open_fleet(tmp_path, publisher) as fleet:
+        device.fleet = other.fleet = fleet
+        await answers(device, other, 2)
+    first, later = counters[0], counters[3]
+    assert counters == [first, first + 1, first + 2, later, later + 1]
+    assert later > first + 2
+
+
 async def test_replayed_forged_and_foreign_envelopes_change_nothing(tmp_path: Path) -> None:
     async with open_fleet(tmp_path) as fleet:
         victim, attacker = await enrolled_device(fleet, name="victim"), await enrolled_device(fleet)

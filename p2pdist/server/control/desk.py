@@ -88,7 +88,8 @@ class Desk:
         self._route = route
         self._windows: dict[NodeId, ReplayWindow] = {}
         self._inbox, self._incoming = trio.open_memory_channel[_Item](_INBOX_MESSAGES)
-        self._counter = self._reserved = 0
+        self._counters: dict[NodeId, int] = {}
+        self._base = self._reserved = 0
         self._counting = trio.Lock()
 
     def open(self, envelope: Envelope, sender: Device) -> FromDevice | None:
@@ -143,7 +144,7 @@ class Desk:
             data,
             key=self._key,
             recipient_public=recipient.public,
-            counter=await self._next_counter(),
+            counter=await self._next_counter(recipient.node),
             expires=int(time.time()) + limits.ENVELOPE_LIFE_S,
             nonce=nacl.utils.random(24),
         )
@@ -205,12 +206,21 @@ class Desk:
         for device, received in ids.values():
             await self.send(device, Received(ids=received))
 
-    async def _next_counter(self) -> int:
+    async def _next_counter(self, recipient: NodeId) -> int:
+        """Return a number that grows by one for each recipient, so that those on their way at once are within
+        its replay window; only a restart leaves a gap.
+        """
         async with self._counting:
-            if self._counter >= self._reserved:
+            counter = self._counters.get(recipient, self._base) + 1
+            if counter > self._reserved:
                 first = await trio.to_thread.run_sync(
                     self._store.reserve_counters, _COUNTERS, limiter=self._threads
                 )
-                self._counter, self._reserved = first, first + _COUNTERS
-            self._counter += 1
-            return self._counter
+                counter = max(counter, first + 1)
+                self._base = self._base or first
+                self._reserved = first + _COUNTERS
+            if len(self._counters) >= limits.NODES_BELOW_MAX:
+                self._counters.clear()
+                self._base = self._reserved  # whoever is not remembered goes on above everything
+            self._counters[recipient] = counter
+            return counter
