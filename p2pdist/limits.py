@@ -78,8 +78,10 @@ MAILBOX_PAIR_SHARE = 8  # one device may use at most this part of what is free: 
 MAILBOX_FLIGHT_ENVELOPES_MAX = 512  # sent over one link and not taken: 5,000 a second at 100 ms
 MAILBOX_FLIGHT_BYTES_MAX = 2 * MIB  # the same in bytes: half of what a link queues
 MAILBOX_UNSTORED_BYTES_MAX = 16 * MIB  # accepted and not on the disk yet; beyond it links wait
-MAILBOX_COMMIT_S = 0.05  # until accepted envelopes are written: who is taken before needs no disk
-MAILBOX_COMMIT_ENVELOPES = 2_048  # written in one transaction: 100 ms on a slow disk
+MAILBOX_COMMIT_S = (
+    0.25  # until accepted envelopes are written: who is taken before, also over a WAN, needs no disk
+)
+MAILBOX_COMMIT_ENVELOPES = 256  # that wait for the disk or a receipt end the wait: half of one link's window
 EXCHANGE_ENVELOPES_MAX = 16_384  # at the end of one link, before they are sent: each device of a gateway one
 EXCHANGE_BYTES_MAX = 16 * MIB  # the same in bytes: a desired state has 1 KiB
 EXCHANGE_OWN_SHARE = 16  # what is for the neighbour itself may only use this part: it may be a hostile device

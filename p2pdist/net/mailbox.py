@@ -116,6 +116,7 @@ class Mailbox:
         self._stuck: dict[Hop, None] = {}
         self._owing: dict[Hop, None] = {}
         self._debts: dict[int, list[tuple[Hop, int]]] = {}  # by letter: who gets a receipt for it
+        self._owed = 0
         self._accepted = self._delivered = self._refused = self._expired = 0
 
     @contextmanager
@@ -217,7 +218,8 @@ class Mailbox:
         hop.receipts.settle(arrival, refused=refused)
         if self._hops.get(hop.node) is hop:
             self._owing[hop] = None
-            self._disk.ring()
+            self._owed += 1
+            self._disk.ring(soon=self._owed >= limits.MAILBOX_COMMIT_ENVELOPES)
 
     def _refuse(self, hop: Hop, arrival: int, reason: str) -> None:
         if not self._refused % _REFUSALS_A_LINE:
@@ -325,7 +327,7 @@ class Mailbox:
             self._finish(letter)
 
     def _give_receipts(self) -> None:
-        owing, self._owing = self._owing, {}
+        owing, self._owing, self._owed = self._owing, {}, 0
         for hop in owing:
             receipt = hop.receipts.due()
             if receipt is None:

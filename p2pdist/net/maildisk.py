@@ -55,6 +55,7 @@ class MailDisk:
         self._gone: list[int] = []
         self._wanted: dict[int, None] = {}
         self._idle = True
+        self._soon = False
         self._work = Pulse()
         self._hurry = Pulse()
         self._room = Pulse()
@@ -93,9 +94,10 @@ class MailDisk:
         self._wanted[number] = None
         self.ring()
 
-    def ring(self) -> None:
-        """There is something to do after the next visit at the latest."""
+    def ring(self, *, soon: bool = False) -> None:
+        """There is something to do after the next visit at the latest, and soon if it is so."""
         self._idle = False
+        self._soon = self._soon or soon
         self._work.fire()
         if self._urgent():
             self._hurry.fire()
@@ -110,7 +112,7 @@ class MailDisk:
         with trio.move_on_after(limits.MAILBOX_COMMIT_S):
             while not self._urgent():
                 await self._hurry.wait()
-        self._idle = True
+        self._idle, self._soon = True, False
         return await self._carry_out(self._collected())
 
     async def close(self) -> None:
@@ -121,7 +123,8 @@ class MailDisk:
 
     def _urgent(self) -> bool:
         return (
-            bool(self._wanted)
+            self._soon
+            or bool(self._wanted)
             or len(self._new) >= limits.MAILBOX_COMMIT_ENVELOPES
             or self._new_bytes >= limits.MAILBOX_UNSTORED_BYTES_MAX // 2
         )

@@ -118,7 +118,11 @@ async def test_a_gateway_does_not_carry_the_one_that_carries_it_and_says_why(
     async with open_fleet(tmp_path, log_book, points=0, devices=0) as fleet:
         upper, lower = await in_a_row(fleet)
         loop = f"a loop of gateways: {upper.node} → {lower.node} → {upper.node}"
-        async with link_as(upper, lower.address) as link:
-            with pytest.raises(P2PDistError, match=loop), trio.fail_after(20):
+
+        async def use() -> None:
+            async with link_as(upper, lower.address) as link:
                 async for _ in link.frames():
                     pass
+
+        with pytest.raises(P2PDistError, match=loop), trio.fail_after(20):
+            await use()
