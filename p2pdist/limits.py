@@ -128,6 +128,27 @@ PUNCH_DEAD_AFTER_S = 3.0  # of silence: five signs and their answers lost in a r
 PUNCH_CLOSE_S = 2.0  # without progress of what was sent before the end; SCTP repeats after 1 s
 ISLAND_CLOSE_S = 5.0  # for every path on the island to end; then its thread is left behind
 
+# Envelopes that wait on a gateway -----------------------------------------------------------------
+MAILBOX_ENVELOPES_MAX = 65_536  # four for each of 15,000 devices; what is remembered of them takes 30 MB
+MAILBOX_BYTES_MAX = 256 * MIB  # the same at 4 KiB each; the smallest disks of distribution points have 8 GB
+MAILBOX_PAIR_ENVELOPES_MAX = 512  # of one device in one direction: two days of heartbeats
+MAILBOX_PAIR_BYTES_MAX = 8 * MIB  # the same in bytes: sixteen of the largest
+MAILBOX_PAIR_SHARE = 8  # one device may use at most this part of what is free: ten floods leave 44 %
+MAILBOX_FLIGHT_ENVELOPES_MAX = 512  # sent over one link and not taken: 5,000 a second at 100 ms
+MAILBOX_FLIGHT_BYTES_MAX = 2 * MIB  # the same in bytes: half of what a link queues
+MAILBOX_UNSTORED_BYTES_MAX = 16 * MIB  # accepted and not on the disk yet; beyond it links wait
+MAILBOX_COMMIT_S = 0.25  # until accepted envelopes are written: those taken before need no disk
+MAILBOX_COMMIT_ENVELOPES = 256  # that wait for the disk or a receipt end the wait: half of one link's window
+EXCHANGE_ENVELOPES_MAX = 16_384  # at the end of one link, before they are sent: each device of a gateway one
+EXCHANGE_BYTES_MAX = 16 * MIB  # the same in bytes: a desired state has 1 KiB
+EXCHANGE_OWN_SHARE = 16  # what is for the neighbour itself may only use this part: it may be a hostile device
+POST_ENVELOPES_MAX = 256  # of a node itself that nobody answers for yet; beyond it they are not sent
+MAILBOX_LOOK_S = 5.0  # how often what was refused, stuck or has expired is looked at
+GATEWAYS_IN_A_ROW_MAX = 8  # between a device and the admin server; three are a deep network
+NODES_CARRIED_MAX = 20_000  # by one gateway: as many as these machines give a process file descriptors
+NODES_BELOW_MAX = 250_000  # that a node knows the way to: the largest fleet twice, while all of it moves
+ATTACHED_MAX = 8_192  # nodes in one frame: 350 KB
+
 # Swarm -------------------------------------------------------------------------------------------
 PEERS_PER_TORRENT_MAX = 64  # a site of 8 to 50 devices forms a full mesh; larger ones a random one
 CANDIDATES_MAX = 512  # sources considered in one decision

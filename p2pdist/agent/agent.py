@@ -21,8 +21,10 @@ from p2pdist.net.link import Link, OfferedStream
 from p2pdist.node.config import AgentConfig
 from p2pdist.node.content import Content
 from p2pdist.node.home import Home
-from p2pdist.node.member import Member, MemberSettings, open_member
+from p2pdist.node.member import Member, open_member
+from p2pdist.node.post import OwnPost, Post
 from p2pdist.node.program import notify_ready
+from p2pdist.node.settings import MemberSettings
 from p2pdist.swarm.session import (
     ArtifactFinished,
     PieceRefused,
@@ -51,6 +53,9 @@ class Agent:
     async def linked(self) -> None:
         """A link to a neighbour stands: what is not confirmed yet is sent again."""
         self.deployer.linked()
+
+    def unlinked(self) -> None:
+        """An agent carries nobody who would want to know."""
 
     async def state_changed(self, desired: DesiredState, catalog: Catalog | None) -> None:
         """The desired state, the catalog or the certificate is new."""
@@ -173,9 +178,18 @@ async def open_agent(
     config: AgentConfig,
     *,
     role: Role = "device",
+    post: Post | None = None,
     keeps: Callable[[InfoHash], bool] = lambda info_hash: False,
 ) -> AsyncIterator[Agent]:
     """Open the runtime and the deployer of *agent*; the caller runs both in its nursery.
+
+    Args:
+        agent: The hooks.
+        home: The node's directory.
+        config: Its configuration.
+        role: What it is.
+        post: Who keeps its envelopes on their way; in memory, if it is not given.
+        keeps: Whether somebody else needs an artifact that the deployer does not.
 
     Raises:
         UsageError: the journal or the configuration is wrong.
@@ -193,7 +207,7 @@ async def open_agent(
     )
     layout = InstallLayout(root=config.install.root, state=home.state / "install")
     with locked(home.lock, what=f"the node in {home.root}"):
-        async with open_member(home, settings, agent) as member:
+        async with open_member(home, settings, agent, post or OwnPost()) as member:
             agent.member = member
             async with open_deployer(
                 DeployerSettings(fleet=home.fleet, layout=layout),

@@ -69,7 +69,8 @@ def wishes_for(
         served = [
             (order, place)
             for order in reversed(orders)
-            if (place := _deeper(order.group, grant.scope)) and is_nearest(grant.scope, place, scopes)
+            if (place := _deeper(order.group, grant.scope))
+            and ("gateway" in grant.duties or is_nearest(grant.scope, place, scopes))
         ]
         needed = list(
             dict.fromkeys(o.target for o, place in served if not _overtaken(o, place, orders, releases))

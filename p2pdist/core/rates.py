@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta
 
 from p2pdist.errors import UsageError
+from p2pdist.trust.catalog import SeedGrant
 from p2pdist.wire.messages import RATE_WINDOW, RateLimits
 
 BytesPerSecond = Annotated[int, Meta(ge=0, le=2**53)]
@@ -82,6 +83,11 @@ def parse_window(text: str) -> RateWindow:
         limits = f"wan{limits}"
     found = {name: int(count) for name, _, count in (each.partition("=") for each in limits.split())}
     return RateWindow(start_min=start, end_min=end, wan=found.get("wan", 0), site=found.get("site", 0))
+
+
+def granted_rates(grant: SeedGrant) -> RateLimits:
+    """Return what a seed grant allows a distribution point over the WAN, in each direction."""
+    return RateLimits(wan_up=grant.wan_bytes_per_s, wan_down=grant.wan_bytes_per_s)
 
 
 def lowest_at(limits: Iterable[RateLimits], minute: int) -> RateLimits:

@@ -50,6 +50,17 @@ def points_for(
     return ()
 
 
+def gateways_above(own: SeedGrant | None, grants: Iterable[SeedGrant], now: int) -> tuple[SeedGrant, ...]:
+    """Return the gateways through which a gateway reaches the admin server: those of the next larger scope.
+
+    Scopes that grow on each step cannot make a circle. Without a grant as a gateway there are none.
+    """
+    if own is None or not grant_valid(own, "gateway", now) or own.scope == "/":
+        return ()
+    wider = (grant for grant in grants if grant.scope != own.scope and grant.node != own.node)
+    return points_for(own.scope, wider, now, "gateway")
+
+
 def is_nearest(scope: GroupPath, group: GroupPath, scopes: Iterable[GroupPath]) -> bool:
     """Whether points with *scope* serve *group* where there are points with *scopes*, too."""
     if not covers(scope, group):

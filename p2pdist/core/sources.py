@@ -23,8 +23,9 @@ from collections.abc import Sequence
 import msgspec
 
 from p2pdist import limits
-from p2pdist.core.scope import affinity
+from p2pdist.core.scope import affinity, covers
 from p2pdist.ids import GroupPath, NodeId
+from p2pdist.trust.catalog import SeedGrant
 from p2pdist.wire.frames import Candidate, Role
 
 DIRECT = "direct:"
@@ -124,6 +125,30 @@ def verdict(receiver: Place, source: Place) -> tuple[bool, str]:
     if source.role == "origin":
         return True, "the origin, for a distribution point"
     return True, "another distribution point"
+
+
+def objection(
+    candidate: Candidate, *, node: NodeId, origin: NodeId, grant: SeedGrant | None, group: GroupPath | None
+) -> str | None:
+    """Say why a receiver refuses a source that its tracker has taken; None if it does not.
+
+    Args:
+        candidate: The source, as the tracker names it.
+        node: The receiver.
+        origin: The fleet's admin server.
+        grant: The source's valid seed grant, if it has one.
+        group: The group in which the receiver stands, if it is a device.
+    """
+    if candidate.node == node:
+        return "this node itself"
+    if candidate.role == "origin" and candidate.node != origin:
+        return "it claims to be the origin, but the fleet's admin server is another node"
+    if candidate.role == "point":
+        if grant is None:
+            return "it acts as a distribution point without a valid seed grant"
+        if group is not None and not covers(grant.scope, group):
+            return f"its seed grant is for {grant.scope}, and this device stands in {group}"
+    return None
 
 
 def crosses_wan(receiver: Role, source: Role, *, alternatives: bool) -> bool:

@@ -17,6 +17,8 @@ exchanges, asking,        requests that we make and that we answer; byte streams
 splicing                  two byte streams made one
 silence                   when to ask for a sign of life, and when to give the neighbour up
 carrier, established      the trio adapter: reading, writing, the end; and the link itself
+exchange, mailbox         envelopes over links, kept until somebody answers for them: in memory at the ends
+  maildisk, mailfile      of their way, on the disk of the gateways in between
 dialling, accepting       how links come to be
 rtc                       the punched path of a session: WebRTC data channels on an asyncio island
 memory                    two ends of a link without a network, for tests

@@ -3,6 +3,7 @@
 home      the node's directory: identity key, certificate, enrolment, state
 enrol     becoming a member
 mail      sealed messages to and from the admin server
+post      their envelopes on the way, kept until a neighbour answers for them
 uplink    the link to the neighbour that carries this node, with failover
 vigil     notices a neighbour that has gone without a word
 metadata  signed metadata: asked for, verified, kept, let go in time

@@ -129,12 +129,15 @@ class Home:
         """Take a renewed certificate into use, durably.
 
         Raises:
-            UsageError: it is not a certificate, or not one for this node's key.
+            UsageError: it is not a certificate, not one for this node's key, or issued before the present
+                one: an envelope may come late, and after a restart a second time.
             Unavailable: it could not be written; the old one stays.
         """
         certificate = parse_certificate(pem)
         if certificate.node != self.node:
             raise UsageError(f"a certificate for {certificate.node} was offered to {self.node}")
+        if certificate.not_before < self.certificate.not_before:
+            raise UsageError("a certificate was offered that is older than the present one")
         write_atomic(self.root / "certificate.pem", pem)
         self.certificate_pem = pem
         self.certificate = certificate

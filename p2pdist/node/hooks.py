@@ -20,6 +20,9 @@ class Hooks(Protocol):
     async def linked(self) -> None:
         """A link to a neighbour stands."""
 
+    def unlinked(self) -> None:
+        """The link to a neighbour has ended."""
+
     async def state_changed(self, desired: DesiredState, catalog: Catalog | None) -> None:
         """The desired state or the catalog is new."""
 

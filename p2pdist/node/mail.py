@@ -21,7 +21,7 @@ from p2pdist.wire import codec
 from p2pdist.wire.envelope import Envelope
 from p2pdist.wire.messages import FromDevice, FromServer
 
-_BLOCK = 4_096
+_BLOCK = 256  # what a crash may skip: below a replay window, or what waits on a gateway would be too old
 _COUNTER_MAX = 2**63 - 1 - _BLOCK  # what an envelope takes, and a block to go on
 
 
@@ -75,6 +75,14 @@ class Mail:
             expires=now + limits.ENVELOPE_LIFE_S,
             nonce=nacl.utils.random(24),
         )
+
+    async def stamp(self) -> int:
+        """Return a number for the next link; it is larger than all before, across restarts.
+
+        Raises:
+            Unavailable: the disk does not take the reservation.
+        """
+        return await self._counter.take()
 
     def open(self, envelope: Envelope, *, now: int) -> FromServer | None:
         """Open an envelope from the admin server; None if it was opened before.

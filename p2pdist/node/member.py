@@ -10,12 +10,11 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import msgspec
 import trio
 
-from p2pdist.core.rates import lowest_at
-from p2pdist.core.scope import are_alternatives, covers, grant_valid, points_for, preferred_points
-from p2pdist.core.services import ServicePolicy
+from p2pdist.core.rates import granted_rates, lowest_at
+from p2pdist.core.scope import are_alternatives, grant_valid
+from p2pdist.core.sources import objection
 from p2pdist.core.upstream import Upstream
 from p2pdist.errors import P2PDistError, TrustError, Unavailable
 from p2pdist.ids import GroupPath, NodeId
@@ -29,29 +28,30 @@ from p2pdist.node.hooks import Hooks
 from p2pdist.node.mail import Mail
 from p2pdist.node.memory import keep_small
 from p2pdist.node.metadata import Metadata
+from p2pdist.node.post import Post
 from p2pdist.node.reception import Reception
 from p2pdist.node.reports import Announcer, ContentReporter, Heart, Renewer
-from p2pdist.node.uplink import Uplink, upstreams_at
+from p2pdist.node.settings import MemberSettings
+from p2pdist.node.uplink import Uplink, upstreams_for
 from p2pdist.node.vigil import watch_over
 from p2pdist.swarm.session import Swarm, SwarmSettings, open_swarm
-from p2pdist.swarm.tuning import REQUESTS
 from p2pdist.trust.catalog import SeedGrant
 from p2pdist.trust.verifier import Verifier
 from p2pdist.wire.frames import (
     AnyFrame,
+    Arrived,
     Candidate,
     ContentRefused,
     MetadataVersions,
-    Role,
     Routed,
     Sources,
+    Taken,
 )
 from p2pdist.wire.messages import (
     Certificate,
     DesiredState,
     FromDevice,
     FromServer,
-    RateLimits,
     Received,
     Revoked,
     SessionInvite,
@@ -64,34 +64,17 @@ _log = get_logger()
 _RATES_EVERY_S = 30.0
 
 
-class MemberSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a program's configuration says about the runtime.
-
-    ``link_host`` is the address to dial from; ``swarm_host`` and ``swarm_port`` where the swarm listens;
-    ``rates`` the node's own limits, beside those of its group and its grant; ``policy`` what operators may
-    do.
-    """
-
-    role: Role
-    name: str
-    link_host: str | None
-    swarm_host: str
-    swarm_port: int
-    swarm_requests: int = REQUESTS
-    rates: RateLimits = RateLimits()
-    policy: ServicePolicy = ServicePolicy()
-
-
 class Member:
     """A running member. Made by :func:`open_member` only."""
 
-    def __init__(self, home: Home, settings: MemberSettings, swarm: Swarm, hooks: Hooks) -> None:
+    def __init__(self, home: Home, settings: MemberSettings, swarm: Swarm, hooks: Hooks, post: Post) -> None:
         self.home = home
         self.settings = settings
         self.swarm = swarm
         self.desired: DesiredState | None = load_desired(home)
         self._hooks = hooks
         self._mail = Mail(home)
+        self._post = post
         self._revoked = ""
         self._revocation = trio.Event()
         self._spread = spread = int.from_bytes(home.node.encode()[:4], "big") % 997 / 997
@@ -104,7 +87,7 @@ class Member:
             local_host=settings.link_host,
             on_up=self._link_up,
             on_frame=self._frame,
-            on_down=lambda: None,
+            on_down=self._link_down,
             while_up=lambda link: watch_over(link, self.content),
             streams={SESSION_PATH: StreamHandler(PathOpening, hooks.session_path)},
         )
@@ -168,7 +151,7 @@ class Member:
         if self.uplink.link is None:
             return False
         try:
-            await self.uplink.send(Routed(envelope=await self._mail.seal(message, now=_now())))
+            self._post.send(await self._mail.seal(message, now=_now()))
         except Unavailable as error:
             _log.info("message.not_sent", message=type(message).__name__, reason=str(error))
             return False
@@ -211,21 +194,19 @@ class Member:
         await self.uplink.run()
 
     def _choose_upstreams(self) -> None:
-        catalog = self.metadata.catalog
-        points: list[Upstream] = []
-        if self.settings.role == "device" and catalog is not None:
-            served = points_for(self.group, catalog.grants.values(), _now())
-            for grant in preferred_points(self.node, served):
-                points += upstreams_at(grant.node, grant.addresses, "point")
-        enrolment = self.home.enrolment
-        server = upstreams_at(enrolment.server_node, enrolment.addresses, "server")
-        self.uplink.set_candidates([point for point in points if point.node != self.node] + server)
+        group = self.group if self.settings.role == "device" else None
+        self.uplink.set_candidates(upstreams_for(self.home, self.metadata.catalog, group=group, now=_now()))
         present = self.uplink.upstream
         if present is not None and present.kind == "point" and self._point_grant(present.node) is None:
             _log.warning("link.without_grant", upstream=present.node)
             self.uplink.redial()
 
     async def _link_up(self, upstream: Upstream, link: Link) -> None:
+        try:
+            await link.send(Arrived(stamp=await self._mail.stamp()))
+        except Unavailable as error:  # a full disk: who knows this link only reaches us all the same
+            _log.warning("link.without_stamp", reason=str(error))
+        self._post.linked(upstream.node, link)
         self.metadata.offer({})
         self.content.introduced_anew()
         self.content.retry()
@@ -233,6 +214,10 @@ class Member:
         self.heartbeat_soon()
         self.renew_certificate()
         await self._hooks.linked()
+
+    def _link_down(self) -> None:
+        self._post.unlinked()
+        self._hooks.unlinked()
 
     async def _frame(self, frame: AnyFrame) -> None:
         match frame:
@@ -246,6 +231,11 @@ class Member:
                 await self._hooks.content_refused(frame)
             case Routed(envelope=envelope) if envelope.recipient == self.node:
                 await self._open(frame)
+                self._post.settle()
+            case Routed(envelope=envelope):
+                await self._post.receive(envelope)
+            case Taken():
+                self._post.taken(frame)
             case _:
                 await self._hooks.passing_frame(frame)
 
@@ -316,13 +306,11 @@ class Member:
 
     def _set_rates(self) -> None:
         local = time.localtime()
-        limits = [self.settings.rates]
-        if self.desired is not None:
-            limits.append(self.desired.rates)
         catalog = self.metadata.catalog
         grant = catalog.grants.get(self.node) if catalog is not None else None
-        if grant is not None:
-            limits.append(RateLimits(wan_up=grant.wan_bytes_per_s, wan_down=grant.wan_bytes_per_s))
+        limits = [self.settings.rates]
+        limits += [self.desired.rates] if self.desired is not None else []
+        limits += [granted_rates(grant)] if grant is not None else []
         self.swarm.set_rates(lowest_at(limits, local.tm_hour * 60 + local.tm_min))
 
     # Metadata and content --------------------------------------------------------------------------
@@ -349,17 +337,13 @@ class Member:
 
     def _judge(self, candidate: Candidate) -> str | None:
         """Refuse a distribution point that no valid grant names, whatever the tracker says."""
-        if candidate.node == self.node:
-            return "this node itself"
-        if candidate.role == "origin" and candidate.node != self.home.enrolment.server_node:
-            return "it claims to be the origin, but the fleet's admin server is another node"
-        if candidate.role == "point":
-            grant = self._point_grant(NodeId(candidate.node))
-            if grant is None:
-                return "it acts as a distribution point without a valid seed grant"
-            if self.settings.role == "device" and not covers(grant.scope, self.group):
-                return f"its seed grant is for {grant.scope}, and this device stands in {self.group}"
-        return None
+        return objection(
+            candidate,
+            node=self.node,
+            origin=self.home.enrolment.server_node,
+            grant=self._point_grant(NodeId(candidate.node)),
+            group=self.group if self.settings.role == "device" else None,
+        )
 
     def _point_grant(self, node: NodeId) -> SeedGrant | None:
         """Return the grant by which *node* may serve content now."""
@@ -374,7 +358,9 @@ class Member:
 
 
 @asynccontextmanager
-async def open_member(home: Home, settings: MemberSettings, hooks: Hooks) -> AsyncIterator[Member]:
+async def open_member(
+    home: Home, settings: MemberSettings, hooks: Hooks, post: Post
+) -> AsyncIterator[Member]:
     """Open a member's swarm and runtime; the caller starts :meth:`Member.run` in its own nursery.
 
     Leaving the block closes the swarm; what it holds stays on the disk.
@@ -390,7 +376,7 @@ async def open_member(home: Home, settings: MemberSettings, hooks: Hooks) -> Asy
         key_pem=home.key.private_pem(),
     )
     async with open_swarm(swarm_settings) as swarm:
-        yield Member(home, settings, swarm, hooks)
+        yield Member(home, settings, swarm, hooks, post)
 
 
 def _now() -> int:

@@ -13,13 +13,16 @@ from typing import Any, Literal, TypeVar
 
 import trio
 
+from p2pdist.core.scope import gateways_above, points_for, preferred_points
 from p2pdist.core.upstream import Upstream, UpstreamChooser
 from p2pdist.errors import P2PDistError, Unavailable
-from p2pdist.ids import NodeId
+from p2pdist.ids import GroupPath, NodeId
 from p2pdist.logs import get_logger
 from p2pdist.net.endpoints import parse_endpoint
 from p2pdist.net.link import Link, StreamTable, open_link
 from p2pdist.net.tls import TlsIdentity
+from p2pdist.node.home import Home
+from p2pdist.trust.catalog import Catalog
 from p2pdist.wire.frames import AnyFrame
 
 _log = get_logger()
@@ -178,3 +181,26 @@ def upstreams_at(node: NodeId, addresses: Sequence[str], kind: Literal["point", 
     """Return a neighbour's ways in, one for each of its addresses (``host:port``, valid by their type)."""
     ends = map(parse_endpoint, addresses)
     return [Upstream(node=node, host=host, port=port, kind=kind) for host, port in ends]
+
+
+def upstreams_for(
+    home: Home, catalog: Catalog | None, *, group: GroupPath | None, now: int
+) -> list[Upstream]:
+    """Return the neighbours that may carry a node, best first; the admin server is the last.
+
+    Args:
+        home: The node's directory.
+        catalog: What is signed, as far as it is known.
+        group: The group in which a device stands; None for a distribution point.
+        now: Unix seconds.
+    """
+    points: list[Upstream] = []
+    if catalog is not None:
+        grants = catalog.grants.values()
+        own = catalog.grants.get(home.node)
+        carriers = points_for(group, grants, now) if group is not None else gateways_above(own, grants, now)
+        for grant in preferred_points(home.node, carriers):
+            points += upstreams_at(grant.node, grant.addresses, "point")
+    enrolment = home.enrolment
+    server = upstreams_at(enrolment.server_node, enrolment.addresses, "server")
+    return [point for point in points if point.node != home.node] + server

@@ -1,6 +1,8 @@
 """The seed node: an agent with duties. What turns a device into a distribution point.
 
 members   the links of the devices that this point carries, and what passes between them and upwards
+post      envelopes on their way through this point, which keeps them on its disk until they are taken
+gateway   where the nodes below are, and where this point stands itself
 stock     what the point holds on its disk for its scope
 seed      an agent and the two above, wired
 main      the program ``p2pdist-seed``

@@ -2,7 +2,8 @@
 
 Each device keeps one link to the point. The point tracks their swarms, answers for metadata and
 torrents from its own disk, and passes sealed envelopes on, in both directions, without being able to
-read them. It goes on doing all of this while the admin server is away.
+read them or losing one. It goes on doing all of this while the admin server is away. With the duty
+``gateway`` it carries other gateways too, with everybody below them.
 """
 
 from __future__ import annotations
@@ -21,12 +22,17 @@ from p2pdist.errors import P2PDistError, TrustError, Unavailable
 from p2pdist.ids import GroupPath, InfoHash, NodeId
 from p2pdist.logs import get_logger
 from p2pdist.net.link import Link, OfferedStream, RequestHandler, serve_links
+from p2pdist.net.mailbox import Hop
 from p2pdist.net.splicing import splice
 from p2pdist.node.member import Member
+from p2pdist.seed.gateway import Gateway
+from p2pdist.seed.post import GatewayPost
 from p2pdist.trust.catalog import SeedGrant
+from p2pdist.wire.envelope import Envelope
 from p2pdist.wire.frames import (
     Announce,
     AnyFrame,
+    Arrived,
     Attached,
     Candidate,
     ContentRefused,
@@ -34,6 +40,8 @@ from p2pdist.wire.frames import (
     Presence,
     Routed,
     Sources,
+    Taken,
+    Way,
 )
 from p2pdist.wire.paths import SESSION_PATH, PathOpening
 from p2pdist.wire.requests import (
@@ -48,6 +56,7 @@ from p2pdist.wire.requests import (
 
 _log = get_logger()
 
+_STAMP_UNKNOWN = 1  # until the node says it: it is here if nobody else says to carry it
 _OWN_HOST = "0.0.0.0"  # each device is told the address at which it reaches this point
 
 
@@ -56,13 +65,16 @@ class Members:
 
     Args:
         member: The point's own runtime.
+        post: Keeps the envelopes of this point and its devices on their way.
         on_wanted: Called when a device announces an artifact that the point does not take part in.
     """
 
-    def __init__(self, member: Member, *, on_wanted: Callable[[InfoHash], None]) -> None:
+    def __init__(self, member: Member, post: GatewayPost, *, on_wanted: Callable[[InfoHash], None]) -> None:
         self._member = member
         self._on_wanted = on_wanted
+        self._post = post
         self._links: dict[NodeId, Link] = {}
+        self._gateway = Gateway(member.node, self._links, post.mailbox.look)
         self._tracker = Tracker(SourceRules())
         self._refused: dict[InfoHash, ContentRefused] = {}
         self._origins: dict[InfoHash, Candidate] = {}
@@ -96,22 +108,41 @@ class Members:
             self._tracker.forget(node)
             await self._links[node].aclose("the admin server has revoked this node")
 
-    async def attach_all(self) -> None:
-        """Tell upwards whom this point carries: after every change, and on every new uplink."""
-        try:
-            await self._member.uplink.send(Attached(nodes=sorted(self._links)))
-        except Unavailable:
-            return  # the next uplink tells it again
+    async def run(self) -> None:
+        """Keep envelopes on their way, and tell upwards who is below, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._post.mailbox.run)
+            nursery.start_soon(self._gateway.run)
+
+    async def grants_changed(self) -> None:
+        """End the links of neighbours that are gateways now and were not, or the other way round."""
+        for node, link in list(self._links.items()):
+            if self._gateway.is_gateway(node) != self._may_carry(node):
+                await link.aclose("the grants have changed")
+
+    async def linked(self) -> None:
+        """A new uplink stands: tell it whom this point carries."""
+        link = self._member.uplink.link
+        if link is not None:
+            await self._gateway.linked(link)
+
+    def unlinked(self) -> None:
+        """The uplink has ended."""
+        self._gateway.unlinked()
+
+    def way(self, node: NodeId) -> NodeId | None:
+        """Return the neighbour through which a node is reached now, or None."""
+        if node == self._member.home.enrolment.server_node:
+            return self._post.above
+        return self._gateway.next_hop(node)
 
     async def passing(self, frame: AnyFrame) -> None:
         """Pass a frame from above on to whom it concerns."""
         match frame:
-            case Routed(envelope=envelope):
-                link = self._links.get(NodeId(envelope.recipient))
-                if link is not None:
-                    _send(link, frame)
             case MetadataVersions():
                 self.tell_all(frame)
+            case Way():
+                self._gateway.stands(frame)
             case Sources():
                 self._introduce_origin(frame)
             case _:
@@ -130,7 +161,8 @@ class Members:
             Unavailable: the device is not attached here.
             TrustError: it does not expect the session.
         """
-        link = self._links.get(NodeId(opening.to))
+        hop = self._gateway.next_hop(NodeId(opening.to))
+        link = self._links.get(hop) if hop is not None else None
         if link is None:
             raise Unavailable("the device is not attached to its distribution point", hint="try again")
         async with link.open_stream(SESSION_PATH, opening) as onward:
@@ -184,7 +216,7 @@ class Members:
         remote = link.remote
         if remote is None:
             return  # a stranger, here for one request
-        self._check_scope(remote.node, link)
+        carries_others = self._check_scope(remote.node, link)
         older = self._links.get(remote.node)
         self._links[remote.node] = link
         if older is not None:
@@ -192,34 +224,51 @@ class Members:
         self._member.swarm.learn([remote.node])
         _log.info("member.attached", node=remote.node, host=link.remote_host, group=remote.group)
         try:
-            await self.attach_all()
             _send(link, MetadataVersions(versions=dict(self._known_versions())))
-            async for frame in link.frames():
-                await self._frame(remote.node, link, frame)
+            self._gateway.arrived(remote.node, _STAMP_UNKNOWN)
+            if carries_others:
+                self._gateway.welcome(remote.node)
+            with self._post.mailbox.hop(remote.node, link) as hop:
+                self._post.mailbox.look(remote.node)
+                async for frame in link.frames():
+                    await self._frame(remote.node, link, hop, frame)
         finally:
             if self._links.get(remote.node) is link:
                 del self._links[remote.node]
                 self._tracker.forget(remote.node)
+                self._gateway.gone(remote.node)
                 _log.info("member.detached", node=remote.node)
-                with trio.move_on_after(1) as scope:
-                    scope.shield = True
-                    await self.attach_all()
 
     def _is_revoked(self, node: NodeId) -> bool:
         """What the admin server said last counts, also after a restart without it."""
         desired = self._member.desired
         return desired is not None and node in desired.revoked
 
-    def _check_scope(self, node: NodeId, link: Link) -> None:
+    def _check_scope(self, node: NodeId, link: Link) -> bool:
+        """Check that a neighbour may be carried; return whether it is a gateway that carries others."""
         grant = self.grant()
         if grant is None:
             raise TrustError("this distribution point has no valid seed grant", hint="sign one for it")
         assert link.remote is not None
-        if not covers(grant.scope, link.remote.group):
+        theirs = self._gateway_grant(node)
+        if self._may_carry(node):
+            self._gateway.check_gateway(node)
+        place = theirs.scope if theirs is not None else link.remote.group
+        if not covers(grant.scope, place):
             raise TrustError(
-                f"{node} stands in {link.remote.group}, outside the scope {grant.scope}",
+                f"{node} stands in {place}, outside the scope {grant.scope}",
                 hint="it has other distribution points, or the admin server",
             )
+        return self._may_carry(node)
+
+    def _may_carry(self, node: NodeId) -> bool:
+        """Whether a neighbour below is a gateway, and this point may carry gateways."""
+        return self._gateway_grant(node) is not None and self._gateway_grant(self._member.node) is not None
+
+    def _gateway_grant(self, node: NodeId) -> SeedGrant | None:
+        catalog = self._member.metadata.catalog
+        grant = catalog.grants.get(node) if catalog is not None else None
+        return grant if grant_valid(grant, "gateway", int(time.time())) else None
 
     def grant(self) -> SeedGrant | None:
         """Return this point's own grant while it is valid."""
@@ -227,27 +276,44 @@ class Members:
         grant = catalog.grants.get(self._member.node) if catalog is not None else None
         return grant if grant_valid(grant, "seed", int(time.time())) else None
 
-    async def _frame(self, node: NodeId, link: Link, frame: AnyFrame) -> None:
+    async def _frame(self, node: NodeId, link: Link, hop: Hop, frame: AnyFrame) -> None:
+        if self._links.get(node) is not link and not isinstance(frame, Routed | Taken):
+            return  # a newer link has taken over, and says how things are
         match frame:
             case Announce():
                 self._announced(node, link, frame)
             case Routed(envelope=envelope):
-                if envelope.sender == node and envelope.recipient == self._member.home.enrolment.server_node:
-                    await self._pass_up(frame)
-                else:
-                    _log.warning("envelope.misrouted", by=node, sender=envelope.sender)
+                await self._routed(node, hop, envelope)
+            case Taken():
+                hop.taken(frame)
+            case Arrived(stamp=stamp):
+                self._gateway.arrived(node, stamp)
+            case Attached():
+                self._gateway.heard(node, frame)
             case ContentRefused():
                 _log.warning("content.refused", by=frame.by, source=frame.source, reason=frame.reason)
             case _:
                 _log.warning("frame.unexpected", frame=type(frame).__name__, node=node)
 
+    async def _routed(self, node: NodeId, hop: Hop, envelope: Envelope) -> None:
+        """Take an envelope that goes upwards: a neighbour's own, or of anybody below a gateway.
+
+        A gateway may still have some of a node that has left it.
+        """
+        ours = envelope.sender == node or self._gateway.is_gateway(node)
+        if ours and envelope.recipient == self._member.home.enrolment.server_node:
+            await hop.receive(envelope)
+        else:
+            _log.warning("envelope.misrouted", by=node, sender=envelope.sender)
+            hop.settle()
+
     def _announced(self, node: NodeId, link: Link, frame: Announce) -> None:
         assert link.remote is not None
         self._tracker.announce(
             node,
-            role="device",
+            role="point" if self._gateway.is_gateway(node) else "device",
             host=link.remote_host,
-            site=self._member.node,
+            site=node if self._gateway.is_gateway(node) else self._member.node,
             group=link.remote.group,
             announce=frame,
         )
@@ -283,12 +349,6 @@ class Members:
             for c in sources.candidates
         ]
         return Sources(info_hash=sources.info_hash, candidates=candidates)
-
-    async def _pass_up(self, frame: Routed) -> None:
-        try:
-            await self._member.uplink.send(frame)
-        except Unavailable:
-            return  # the device repeats what matters until it is acknowledged
 
     def _known_versions(self) -> dict[str, int]:
         return dict(self._member.metadata.versions) | dict(self._member.metadata.offered)

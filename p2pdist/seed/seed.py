@@ -12,10 +12,12 @@ from p2pdist.agent.agent import Agent, open_agent
 from p2pdist.ids import InfoHash
 from p2pdist.logs import get_logger
 from p2pdist.net.link import Link, OfferedStream
+from p2pdist.net.mailbox import open_mailbox
 from p2pdist.node.config import SeedConfig
 from p2pdist.node.home import Home
 from p2pdist.node.program import notify_ready
 from p2pdist.seed.members import Members
+from p2pdist.seed.post import GatewayPost
 from p2pdist.seed.stock import Situation, Stock
 from p2pdist.swarm.session import ArtifactFinished, StorageFailed, SwarmEvent
 from p2pdist.trust.catalog import Catalog
@@ -37,12 +39,17 @@ class Seed(Agent):
     async def linked(self) -> None:
         """A new uplink stands: tell it whom we carry."""
         await super().linked()
-        await self.members.attach_all()
+        await self.members.linked()
+
+    def unlinked(self) -> None:
+        """The gateways below should know that there is no way now."""
+        self.members.unlinked()
 
     async def state_changed(self, desired: DesiredState, catalog: Catalog | None) -> None:
         """Bring the stock to what the scope needs now."""
         await super().state_changed(desired, catalog)
         await self.members.cut_revoked()
+        await self.members.grants_changed()
         self.stock.look()
 
     async def content_event(self, event: SwarmEvent) -> None:
@@ -103,11 +110,15 @@ async def open_seed(home: Home, config: SeedConfig) -> AsyncIterator[Seed]:
         UsageError, Unavailable: see :func:`~p2pdist.agent.agent.open_agent`.
     """
     seed = Seed()
-    async with open_agent(seed, home, config, role="point", keeps=seed.keeps):
+    post = GatewayPost(home.node, home.enrolment.server_node)
+    async with (
+        open_agent(seed, home, config, role="point", post=post, keeps=seed.keeps),
+        open_mailbox(home.state / "mailbox.db", way=lambda node: seed.members.way(node)) as post.mailbox,
+    ):
         seed.stock = Stock(
             home, seed.member.content, quota_bytes=config.point.quota_bytes, situation=seed.situation
         )
-        seed.members = Members(seed.member, on_wanted=seed.stock.used)
+        seed.members = Members(seed.member, post, on_wanted=seed.stock.used)
         yield seed
 
 
@@ -122,6 +133,7 @@ async def serve_seed(
         address = await nursery.start(
             partial(seed.members.serve, host=config.point.host, port=config.point.port)
         )
+        nursery.start_soon(seed.members.run)
         nursery.start_soon(seed.deployer.run)
         nursery.start_soon(seed.stock.run)
         nursery.start_soon(seed.member.run)

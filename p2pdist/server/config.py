@@ -13,7 +13,7 @@ from p2pdist.core.rates import BytesPerSecond, RatesTable, parse_window
 from p2pdist.errors import UsageError
 from p2pdist.ids import parse_group
 from p2pdist.net.endpoints import parse_endpoint
-from p2pdist.server.control.plane import PlaneSettings
+from p2pdist.server.control.ports import PlaneSettings
 from p2pdist.server.origin import OriginSettings
 from p2pdist.server.service import ServiceSettings
 from p2pdist.swarm.tuning import REQUESTS

@@ -24,7 +24,8 @@ from p2pdist.ids import GroupPath, InfoHash, NodeId, swarm_of
 from p2pdist.logs import get_logger
 from p2pdist.net.tls import TlsIdentity
 from p2pdist.server.contentcheck import check_content
-from p2pdist.server.control.plane import ControlPlane, PlaneSettings
+from p2pdist.server.control.plane import ControlPlane
+from p2pdist.server.control.ports import PlaneSettings
 from p2pdist.server.expiry import people_expire
 from p2pdist.server.incidents import IncidentBook
 from p2pdist.server.origin import Origin, OriginSettings, open_origin

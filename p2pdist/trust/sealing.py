@@ -132,6 +132,11 @@ class ReplayWindow:
         return True
 
     @property
+    def highest(self) -> int:
+        """The largest counter that was accepted; 0 before the first."""
+        return self._highest
+
+    @property
     def _mask(self) -> int:
         return (1 << self._size) - 1
 

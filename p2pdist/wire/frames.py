@@ -24,6 +24,7 @@ Role = Literal["origin", "point", "device"]
 RoleName = Annotated[str, Meta(min_length=1, max_length=128)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Text = Annotated[str, Meta(max_length=limits.TEXT_CHARS_MAX)]
+Stamp = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True, tag_field="frame"):
@@ -88,10 +89,34 @@ class MetadataVersions(Frame, frozen=True, kw_only=True, tag="metadata-versions"
     versions: Annotated[dict[RoleName, Annotated[int, Meta(ge=1)]], Meta(max_length=limits.BUNDLE_FILES_MAX)]
 
 
-class Attached(Frame, frozen=True, kw_only=True, tag="attached"):
-    """Upwards: these devices are reached through the sender from now on (the whole list)."""
+class Arrived(Frame, frozen=True, kw_only=True, tag="arrived"):
+    """Upwards, first on each link: the sender is reached over this link from now on.
 
-    nodes: Annotated[list[NodeIdText], Meta(max_length=20_000)]
+    ``stamp`` is larger than on any link of the sender before: of two gateways that say that they carry
+    it, the one with the larger stamp is right.
+    """
+
+    stamp: Stamp
+
+
+class Attached(Frame, frozen=True, kw_only=True, tag="attached"):
+    """Upwards: nodes that ``carrier`` has links with from now on, and nodes that it has none with any more.
+
+    ``carrier`` is the sender, or a gateway below it. What is said of a carrier adds up, from the moment
+    that its own link began; ``nodes`` are with their stamps (see :class:`Arrived`).
+    """
+
+    carrier: NodeIdText
+    nodes: Annotated[dict[NodeIdText, Stamp], Meta(max_length=limits.ATTACHED_MAX)]
+    gone: Annotated[list[NodeIdText], Meta(max_length=limits.ATTACHED_MAX)] = msgspec.field(
+        default_factory=list
+    )
+
+
+class Way(Frame, frozen=True, kw_only=True, tag="way"):
+    """Downwards, to a gateway: the nodes from the sender to the admin server; empty while there is none."""
+
+    nodes: Annotated[list[NodeIdText], Meta(max_length=limits.GATEWAYS_IN_A_ROW_MAX + 1)]
 
 
 class Routed(Frame, frozen=True, kw_only=True, tag="routed"):
@@ -100,4 +125,19 @@ class Routed(Frame, frozen=True, kw_only=True, tag="routed"):
     envelope: Envelope
 
 
-AnyFrame: TypeAlias = Announce | Sources | ContentRefused | MetadataVersions | Attached | Routed
+class Taken(Frame, frozen=True, kw_only=True, tag="taken"):
+    """Either way: the sender answers for the first ``count`` envelopes that came over this link.
+
+    It has them on its disk, has dealt with them, or somebody farther on has; their sender may forget them.
+    Those in ``refused`` are the exception: it had no room for them. Nobody is named twice.
+    """
+
+    count: Count
+    refused: Annotated[list[Count], Meta(max_length=limits.MAILBOX_FLIGHT_ENVELOPES_MAX)] = msgspec.field(
+        default_factory=list
+    )
+
+
+AnyFrame: TypeAlias = (
+    Announce | Sources | ContentRefused | MetadataVersions | Arrived | Attached | Way | Routed | Taken
+)

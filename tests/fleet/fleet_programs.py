@@ -20,7 +20,7 @@ from p2pdist.ids import GroupPath, InfoHash, NodeId, TargetPath
 from p2pdist.node.config import AgentConfig, SeedConfig
 from p2pdist.node.home import Home
 from p2pdist.seed.seed import Seed, open_seed, serve_seed
-from p2pdist.server.control.plane import PlaneSettings
+from p2pdist.server.control.ports import PlaneSettings
 from p2pdist.server.origin import OriginSettings
 from p2pdist.server.serverhome import ServerHome
 from p2pdist.server.service import Service, ServiceSettings, open_service

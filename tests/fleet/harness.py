@@ -178,7 +178,9 @@ class Fleet:
 
     # Making nodes ----------------------------------------------------------------------------------
 
-    async def add_point(self, *, scope: str = "/emea", start: bool = True) -> Node:
+    async def add_point(
+        self, *, scope: str = "/emea", duties: Sequence[str] = ("seed",), start: bool = True
+    ) -> Node:
         """Enrol a distribution point and sign its grant (the next publication carries it)."""
         name = f"point{len(self.points)}"
         host = self.next_host()
@@ -191,7 +193,7 @@ class Fleet:
             point=PointTable(host=host, port=free_port(host)),
         )
         node = await self._enrolled(name, host, config, self._form.point(name, config), POINTS)
-        self.signing.grant(node.node, [node.address], scope=scope)
+        self.signing.grant(node.node, [node.address], scope=scope, duties=list(duties))
         self.points.append(node)
         if start:
             await node.program.start()

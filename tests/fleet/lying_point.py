@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -16,7 +17,7 @@ from p2pdist.net.endpoints import parse_endpoint
 from p2pdist.net.link import Link, RequestHandler, open_link, serve_links
 from p2pdist.node.enrol import enrol
 from p2pdist.node.home import Home
-from p2pdist.wire.frames import AnyFrame, Attached, MetadataVersions, Routed
+from p2pdist.wire.frames import AnyFrame, Arrived, Attached, MetadataVersions, Routed
 from p2pdist.wire.requests import Bundle, BundleRequest, Torrent, TorrentRequest
 
 Twist = Callable[[Routed], Sequence[Routed]]
@@ -71,6 +72,7 @@ class LyingPoint:
                     revoked=lambda node: False,
                 )
             )
+            await uplink.send(Arrived(stamp=time.time_ns()))
             task_status.started()
 
     async def send_down(self, frame: AnyFrame) -> None:
@@ -91,7 +93,8 @@ class LyingPoint:
     async def _carry(self, link: Link) -> None:
         assert link.remote is not None
         self._devices[link.remote.node] = link
-        await self.uplink.send(Attached(nodes=sorted(self._devices)))
+        nodes = {str(link.remote.node): time.time_ns()}
+        await self.uplink.send(Attached(carrier=self.node, nodes=nodes))
         try:
             async for frame in link.frames():
                 if isinstance(frame, Routed):

@@ -153,7 +153,7 @@ async def test_a_node_without_a_grant_that_says_whom_it_carries_is_not_believed(
         (device,) = fleet.devices
         impostor = await fleet.add_device(start=False)
         async with link_as(impostor, fleet.bundle.addresses[0]) as link:
-            await link.send(Attached(nodes=[device.node]))
+            await link.send(Attached(carrier=impostor.node, nodes={device.node: 1}))
             await fleet.until_logged("attached.refused")
             release = await fleet.release()
             await fleet.until_reported(release, nodes=[device])
@@ -186,4 +186,4 @@ async def use_link(address: str, identity: TlsIdentity) -> None:
     async with open_link(host, port, identity=identity, expect=None) as link:
         async for _ in link.frames():
             pass
-        await link.send(Attached(nodes=[]))
+        await link.send(Attached(carrier=link.remote.node, nodes={}))

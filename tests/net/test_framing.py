@@ -49,7 +49,7 @@ def test_the_largest_frame_is_taken() -> None:
 
 def test_a_frame_that_is_too_large_is_not_sent() -> None:
     with pytest.raises(UsageError, match="Attached"):
-        pack_frame(Attached(nodes=["a" * 32] * 40_000))
+        pack_frame(Attached(carrier="a" * 32, nodes={}, gone=["a" * 32] * 40_000))
 
 
 @given(st.binary(max_size=200))

@@ -72,7 +72,8 @@ async def test_each_side_knows_who_the_other_is(serving: Any, fleet: Any) -> Non
 
 
 async def test_a_frame_of_the_largest_size_passes(linked: Any) -> None:
-    frame = Attached(nodes=["a" * 32] * 20_000)
+    nodes = {f"{number:032b}".replace("0", "a").replace("1", "b"): 2**62 for number in range(8_192)}
+    frame = Attached(carrier="a" * 32, nodes=nodes, gone=list(nodes))
     async with linked(on_link=echo) as (link, _):
         frames = link.frames()
         for _ in range(3):
@@ -307,7 +308,7 @@ async def test_what_was_queued_before_closing_still_arrives(linked: Any) -> None
             arrived.append(frame)
         done.set()
 
-    large = Attached(nodes=["a" * 32] * 10_000)
+    large = Attached(carrier="a" * 32, nodes={}, gone=["a" * 32] * 8_192)
     async with linked(on_link=collect) as (link, _):
         for _ in range(5):
             await link.send(large)
@@ -317,7 +318,7 @@ async def test_what_was_queued_before_closing_still_arrives(linked: Any) -> None
 
 
 async def test_it_still_arrives_when_the_other_side_is_sending_too(linked: Any) -> None:
-    large = Attached(nodes=["a" * 32] * 10_000)
+    large = Attached(carrier="a" * 32, nodes={}, gone=["a" * 32] * 8_192)
     arrived: list[AnyFrame] = []
     reasons: list[str] = []
     done = trio.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,20 @@ def test_a_certificate_for_another_node_is_not_taken(nodes: Nodes, tmp_path: Pat
     before = home.certificate_pem
     with pytest.raises(UsageError, match="was offered to"):
         home.replace_certificate(nodes.certificate(IdentityKey.generate()))
+    assert home.certificate_pem == before
+
+
+def test_a_certificate_that_comes_a_second_time_after_a_newer_one_is_not_taken(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    home = nodes.home(tmp_path)
+    before = home.certificate_pem
+    earlier = datetime.now(UTC) - timedelta(hours=1)
+    old = nodes.authority.issue(
+        home.key.public, group=GroupPath("/emea"), swarms=(), life_s=7200, now=earlier
+    )
+    with pytest.raises(UsageError, match="older than the present one"):
+        home.replace_certificate(old)
     assert home.certificate_pem == before
 
 

@@ -15,7 +15,9 @@ from p2pdist.config import load_config
 from p2pdist.errors import UsageError
 from p2pdist.node.config import AgentConfig, SeedConfig
 from p2pdist.node.home import save_desired
-from p2pdist.node.member import MemberSettings, open_member
+from p2pdist.node.member import open_member
+from p2pdist.node.post import OwnPost
+from p2pdist.node.settings import MemberSettings
 from p2pdist.swarm.session import Swarm
 from p2pdist.wire.messages import DesiredState, RateLimits
 from tests.node.nodes import Nodes
@@ -54,7 +56,10 @@ async def limits_of(directory: Path, own: RateLimits, monkeypatch: pytest.Monkey
         role="device", name="pc", link_host=None, swarm_host="127.0.0.1", swarm_port=0, rates=own
     )
     with trio.fail_after(20):
-        async with open_member(home, settings, NoHooks()) as member, trio.open_nursery() as nursery:
+        async with (
+            open_member(home, settings, NoHooks(), OwnPost()) as member,
+            trio.open_nursery() as nursery,
+        ):
             monkeypatch.setattr(Swarm, "set_rates", set_rates)
             nursery.start_soon(member.run)
             await rung.wait()

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from serverkit import signer
 
 from p2pdist.ids import InfoHash
-from p2pdist.server.control.plane import PlaneSettings
+from p2pdist.server.control.ports import PlaneSettings
 from p2pdist.server.origin import OriginSettings
 from p2pdist.server.serverhome import ServerHome
 from p2pdist.server.service import Service, ServiceSettings, open_service

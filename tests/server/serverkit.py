@@ -39,7 +39,7 @@ from p2pdist.server.api.app import make_app
 from p2pdist.server.api.context import Api
 from p2pdist.server.api.listener import serve_api
 from p2pdist.server.apicertificate import ApiCertificate
-from p2pdist.server.control.plane import PlaneSettings
+from p2pdist.server.control.ports import PlaneSettings
 from p2pdist.server.initialise import add_api_token
 from p2pdist.server.origin import OriginSettings
 from p2pdist.server.serverhome import ServerHome
@@ -51,7 +51,7 @@ from p2pdist.trust.keys import Ed25519Signer, IdentityKey
 from p2pdist.trust.sealing import open_envelope, seal, seal_anonymous
 from p2pdist.wire import api as wire
 from p2pdist.wire import codec
-from p2pdist.wire.frames import AnyFrame, Routed
+from p2pdist.wire.frames import AnyFrame, Arrived, Attached, Routed
 from p2pdist.wire.messages import AnyMessage, FromDevice, Heartbeat
 from p2pdist.wire.requests import Enrolled, EnrolRequest, EnrolSecret
 
@@ -370,7 +370,14 @@ class TestDevice:
         async with open_link(
             *self.fleet.link, identity=identity, expect=self.fleet.service.home.key.node
         ) as link:
+            self._counter += 1
+            await link.send(Arrived(stamp=self._counter))
             yield link
+
+    async def carry(self, link: Link, *devices: TestDevice) -> None:
+        """Say that this node is a gateway that carries these devices from now on."""
+        nodes = {str(device.node): time.time_ns() for device in devices}
+        await link.send(Attached(carrier=self.node, nodes=nodes))
 
     async def send(self, link: Link, message: FromDevice, *, by: TestDevice | None = None) -> Routed:
         self._counter += 1

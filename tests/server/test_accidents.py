@@ -18,7 +18,6 @@ from p2pdist.server.apicertificate import ApiCertificate
 from p2pdist.server.control import clones
 from p2pdist.trust.certificates import parse_certificate
 from p2pdist.wire import api as wire
-from p2pdist.wire.frames import Attached
 from p2pdist.wire.requests import Bundle, BundleRequest
 
 pytestmark = pytest.mark.slow  # a whole server: not in the fast subset
@@ -143,8 +142,8 @@ async def test_a_clone_behind_another_point_is_shown(tmp_path: Path, monkeypatch
             fleet.publisher.add_grant(point.node, "/")
         await fleet.operator.publish(fleet.publisher)
         async with points[0].attached() as here, points[1].attached() as there:
-            await here.send(Attached(nodes=sorted([device.node, honest.node])))
-            await there.send(Attached(nodes=[device.node]))
+            await points[0].carry(here, device, honest)
+            await points[1].carry(there, device)
             with trio.fail_after(PATIENCE_S):
                 while not (await detail(fleet.operator, device)).clones:
                     await trio.sleep(0.05)

@@ -30,7 +30,7 @@ from p2pdist.server import service as service_module
 from p2pdist.server.api import app
 from p2pdist.server.control import plane as plane_module
 from p2pdist.server.control.admit import RENEWALS_MAX
-from p2pdist.server.control.plane import PlaneSettings
+from p2pdist.server.control.ports import PlaneSettings
 from p2pdist.store import incidents
 from p2pdist.store.tables import certificates
 from p2pdist.trust.certificates import make_request, parse_certificate
@@ -41,12 +41,12 @@ from p2pdist.wire import codec
 from p2pdist.wire.frames import (
     Announce,
     AnyFrame,
-    Attached,
     ContentRefused,
     MetadataVersions,
     Presence,
     Routed,
     Sources,
+    Taken,
 )
 from p2pdist.wire.messages import (
     Certificate,
@@ -318,10 +318,10 @@ async def test_what_a_revoked_device_says_through_a_point_does_not_end_the_point
         await fleet.operator.ask("POST", f"/devices/{stolen.node}/revoke", wire.DeviceInfo, body)
         async with point.attached() as link:
             frames = link.frames()
-            await link.send(Attached(nodes=[stolen.node]))
+            await point.carry(link, stolen)
             await stolen.send(link, stolen.heartbeat())
             await point.send(link, point.heartbeat())
-            assert (await point.next_message(frames, DesiredState)).revoked == [stolen.node]
+            assert (await routed_state(frames, point)).revoked == [stolen.node]
         assert stolen.node not in fleet.service.plane.attached()
 
 
@@ -503,6 +503,8 @@ async def test_a_heartbeat_with_an_older_revision_is_answered_and_one_that_is_cu
             await device.send(link, Refusal(id="mark", kind="stranger", subject="x", reason="y", at=1))
             with trio.fail_after(PATIENCE_S):
                 async for frame in frames:
+                    if isinstance(frame, Taken):
+                        continue
                     assert isinstance(frame, Routed)
                     message = device.read(frame)
                     if isinstance(message, Received):
@@ -558,7 +560,7 @@ async def test_a_device_that_claims_to_be_a_point_is_taken_for_a_device(tmp_path
         async with liar.attached() as first, victim.attached() as second:
             await first.send(Announce(role="point", port=7000, artifacts=[presence]))
             await next_frame(first.frames(), Sources)
-            await first.send(Attached(nodes=[victim.node]))
+            await liar.carry(first, victim)
             await second.send(Announce(role="device", port=7001, artifacts=[presence]))
             sources = await next_frame(second.frames(), Sources)
             roles = {candidate.node: candidate.role for candidate in sources.candidates}
@@ -607,6 +609,23 @@ async def test_a_report_is_acknowledged_once_it_is_stored_and_a_second_time_too(
         shown = await fleet.operator.ask("GET", f"/deployments/{order.id}", wire.DeploymentDetail)
         assert shown.finished
         assert [(d.stage, d.exit_code, d.output) for d in shown.devices] == [("failed", 3, "E: broken")]
+
+
+async def test_an_envelope_has_its_receipt_once_it_is_stored_and_what_is_repeated_or_forged_has_one_too(
+    tmp_path: Path,
+) -> None:
+    async with open_fleet(tmp_path) as fleet:
+        device = await enrolled_device(fleet)
+        async with device.attached() as link:
+            frames = link.frames()
+            refusal = Refusal(id="f", kind="stranger", subject="x", reason="y", at=1)
+            sent = await device.send(link, refusal)
+            assert await next_frame(frames, Taken) == Taken(count=1)
+            assert await fleet.service.store.read(incidents.count_refusals) == 1
+            await link.send(sent)
+            assert await next_frame(frames, Taken) == Taken(count=2)
+            await link.send(Routed(envelope=msgspec.structs.replace(sent.envelope, counter=2**40)))
+            assert await next_frame(frames, Taken) == Taken(count=3)
 
 
 async def test_nothing_is_acknowledged_that_is_not_stored_while_the_disk_is_full(tmp_path: Path) -> None:
@@ -664,6 +683,33 @@ async def test_progress_on_something_unknown_does_no_harm(tmp_path: Path) -> Non
 # Forgeries ---------------------------------------------------------------------------------------------
 
 
+async def test_envelopes_to_one_device_are_numbered_in_a_row_and_higher_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    publisher = Publisher(tmp_path / "signed")
+    counters: list[int] = []
+
+    async def answers(device: TestDevice, other: TestDevice, count: int) -> None:
+        async with device.attached() as link, other.attached() as noise:
+            frames = link.frames()
+            for number in range(count):
+                await other.send(noise, other.heartbeat())
+                await device.send(
+                    link, Refusal(id=f"r{number}", kind="stranger", subject="x", reason="y", at=1)
+                )
+                counters.append((await next_frame(frames, Routed)).envelope.counter)
+
+    async with open_fleet(tmp_path, publisher) as fleet:
+        device, other = await enrolled_device(fleet), await enrolled_device(fleet)
+        await answers(device, other, 3)
+    async with open_fleet(tmp_path, publisher) as fleet:
+        device.fleet = other.fleet = fleet
+        await answers(device, other, 2)
+    first, later = counters[0], counters[3]
+    assert counters == [first, first + 1, first + 2, later, later + 1]
+    assert later > first + 2
+
+
 async def test_replayed_forged_and_foreign_envelopes_change_nothing(tmp_path: Path) -> None:
     async with open_fleet(tmp_path) as fleet:
         victim, attacker = await enrolled_device(fleet, name="victim"), await enrolled_device(fleet)
@@ -714,13 +760,13 @@ async def test_orders_that_were_missed_behind_a_point_come_when_it_attaches_agai
         fleet.publisher.add_release("1.0", DATA)
         await fleet.operator.publish(fleet.publisher)
         async with point.attached() as link:
-            await link.send(Attached(nodes=[device.node]))
+            await point.carry(link, device)
             await device.send(link, device.heartbeat())
             known = await routed_state(link.frames(), device)
         await until_equal(attached_to(fleet), {})
         order = await deploy(fleet)
         async with point.attached() as link:
-            await link.send(Attached(nodes=[device.node]))
+            await point.carry(link, device)
             told = await routed_state(link.frames(), device)
             assert [d.id for d in told.deployments] == [order.id] and told.revision > known.revision
 
@@ -762,7 +808,7 @@ async def test_a_message_from_behind_a_point_is_answered_through_it(tmp_path: Pa
         await fleet.operator.publish(fleet.publisher)
         async with point.attached() as link:
             frames = link.frames()
-            await link.send(Attached(nodes=[device.node]))
+            await point.carry(link, device)
             await device.send(link, device.heartbeat())
             with trio.fail_after(PATIENCE_S):
                 routed = await next_frame(frames, Routed)

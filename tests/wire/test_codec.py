@@ -241,8 +241,8 @@ def text(value: str) -> bytes:
     return bytes([0xA0 + len(value)]) + value.encode()
 
 
-ATTACHED = b"\x82" + text("frame") + text("attached") + text("nodes")
-EXTRA = b"\x83" + text("frame") + text("attached") + text("nodes") + b"\x90" + text("extra")
+ATTACHED = b"\x82" + text("frame") + text("attached") + text("gone")
+EXTRA = b"\x83" + text("frame") + text("attached") + text("gone") + b"\x90" + text("extra")
 
 
 @pytest.mark.parametrize(
@@ -295,6 +295,10 @@ def test_what_we_would_send_too_large_is_our_own_mistake() -> None:
     assert codec.encode(torrent, bytes_max=200)
 
 
+def attached(**fields: Any) -> dict[str, Any]:
+    return {"frame": "attached", "carrier": "a" * 32, "nodes": {}, **fields}
+
+
 @pytest.mark.parametrize(
     ("kind", "fields"),
     [
@@ -306,11 +310,14 @@ def test_what_we_would_send_too_large_is_our_own_mistake() -> None:
         (requests.Bundle, {"files": {".json": b""}}),
         (requests.BundleRequest, {"have": {"root": 0}}),
         (requests.BundleRequest, {"have": {"": 1}}),
-        (frames.Attached, {"frame": "attached", "nodes": ["a" * 32 + "\n"]}),
-        (frames.Attached, {"frame": "attached", "nodes": ["1" * 32]}),
-        (frames.Attached, {"frame": "attached", "nodes": "a" * 32}),
-        (frames.Attached, {"frame": "sources", "nodes": []}),
-        (frames.Attached, {"nodes": ["a" * 32] * 20_001, "frame": "attached"}),
+        (frames.Attached, attached(nodes={"a" * 32 + "\n": 1})),
+        (frames.Attached, attached(nodes={"1" * 32: 1})),
+        (frames.Attached, attached(nodes={"a" * 32: 0})),
+        (frames.Attached, attached(nodes={"a" * 32: 2**63})),
+        (frames.Attached, attached(nodes=["a" * 32])),
+        (frames.Attached, attached(carrier="a" * 31)),
+        (frames.Attached, attached(frame="sources")),
+        (frames.Attached, attached(gone=["a" * 32] * (limits.ATTACHED_MAX + 1))),
         (
             messages.SourceBytes,
             {"node": "a" * 32, "role": "stranger", "received": 0, "sent": 0},
@@ -354,6 +361,6 @@ def test_text_that_is_not_utf8_is_refused() -> None:
 
 
 def test_bytes_after_the_end_are_refused() -> None:
-    encoded = codec.encode(frames.Attached(nodes=[]))
+    encoded = codec.encode(frames.Attached(carrier="a" * 32, nodes={}))
     with pytest.raises(PeerError):
         codec.decode(encoded + b"\xc0", frames.AnyFrame)

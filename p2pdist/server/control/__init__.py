@@ -1,6 +1,7 @@
 """The admin server's control plane: the links of the fleet and what is said on them.
 
-plane    accepts links, keeps who is reached how, passes frames on
+plane    accepts links, passes frames on
+reach    over which link each node is reached, and who carries it
 swarms   who takes part in which swarm, and who hears of whom
 devices  what is known of each device that is attached, and what it should have
 desk     opens envelopes, takes messages in, answers them once they are on the disk

@@ -24,8 +24,9 @@ _log = get_logger()
 
 Receiver = Literal["point", "device"]
 
-_Item = tuple[Device, FromDevice, bytes]
-"""A message, its sender, and the sender's replay window once the message was in it."""
+_Item = tuple[Device, FromDevice | None, bytes, Callable[[], None]]
+"""A message, its sender, the sender's replay window once the message was in it, and whom to tell when all of
+it is on the disk. Without a message: the telling alone, after everything that came before."""
 
 _INBOX_MESSAGES = 4_096  # a few seconds of a large fleet; beyond it, devices wait on their links
 _BATCH_MESSAGES = 512
@@ -87,7 +88,8 @@ class Desk:
         self._route = route
         self._windows: dict[NodeId, ReplayWindow] = {}
         self._inbox, self._incoming = trio.open_memory_channel[_Item](_INBOX_MESSAGES)
-        self._counter = self._reserved = 0
+        self._counters: dict[NodeId, int] = {}
+        self._base = self._reserved = 0
         self._counting = trio.Lock()
 
     def open(self, envelope: Envelope, sender: Device) -> FromDevice | None:
@@ -108,9 +110,19 @@ class Desk:
         """Drop what is kept of a node that is no longer attached."""
         self._windows.pop(node, None)
 
-    async def take(self, sender: Device, message: FromDevice) -> None:
-        """Queue a message for the store; waits when the store is behind."""
-        await self._inbox.send((sender, message, self._window_of(sender).snapshot()))
+    def is_newest(self, sender: Device, counter: int) -> bool:
+        """Whether nothing newer than the envelope with this counter has come from *sender*."""
+        return counter >= self._window_of(sender).highest
+
+    async def take(self, sender: Device, message: FromDevice | None, stored: Callable[[], None]) -> None:
+        """Queue a message for the store; waits when the store is behind.
+
+        Args:
+            sender: Who sealed it.
+            message: The message; None when it came before, and is in the store or queued for it.
+            stored: Called once it is on the disk, or never will be.
+        """
+        await self._inbox.send((sender, message, self._window_of(sender).snapshot(), stored))
 
     async def send(self, recipient: Device, message: FromServer) -> bool:
         """Seal a message and send it on its way; False when that cannot be done now.
@@ -132,7 +144,7 @@ class Desk:
             data,
             key=self._key,
             recipient_public=recipient.public,
-            counter=await self._next_counter(),
+            counter=await self._next_counter(recipient.node),
             expires=int(time.time()) + limits.ENVELOPE_LIFE_S,
             nonce=nacl.utils.random(24),
         )
@@ -150,13 +162,18 @@ class Desk:
                     batch.append(self._incoming.receive_nowait())
                 except trio.WouldBlock:
                     break
-            refused = await self._commit(batch)
-            stored = [(item[0], item[1]) for place, item in enumerate(batch) if place not in refused]
+            messages = [
+                (device, message, window) for device, message, window, _ in batch if message is not None
+            ]
+            refused = await self._commit(messages) if messages else frozenset()
+            for *_, told in batch:
+                told()
+            stored = [(item[0], item[1]) for place, item in enumerate(messages) if place not in refused]
             await self._acknowledge(stored)
             for device, message in stored:
                 await taken(device, message)
 
-    async def _commit(self, batch: list[_Item]) -> frozenset[int]:
+    async def _commit(self, batch: Sequence[tuple[Device, FromDevice, bytes]]) -> frozenset[int]:
         """Store a batch, however long the disk stays full: nothing is acknowledged before.
 
         Returns:
@@ -189,12 +206,21 @@ class Desk:
         for device, received in ids.values():
             await self.send(device, Received(ids=received))
 
-    async def _next_counter(self) -> int:
+    async def _next_counter(self, recipient: NodeId) -> int:
+        """Return a number that grows by one for each recipient, so that those on their way at once are within
+        its replay window; only a restart leaves a gap.
+        """
         async with self._counting:
-            if self._counter >= self._reserved:
+            counter = self._counters.get(recipient, self._base) + 1
+            if counter > self._reserved:
                 first = await trio.to_thread.run_sync(
                     self._store.reserve_counters, _COUNTERS, limiter=self._threads
                 )
-                self._counter, self._reserved = first, first + _COUNTERS
-            self._counter += 1
-            return self._counter
+                counter = max(counter, first + 1)
+                self._base = self._base or first
+                self._reserved = first + _COUNTERS
+            if len(self._counters) >= limits.NODES_BELOW_MAX:
+                self._counters.clear()
+                self._base = self._reserved  # whoever is not remembered goes on above everything
+            self._counters[recipient] = counter
+            return counter

@@ -14,7 +14,7 @@ import msgspec
 from p2pdist.core.desired import Order, Wishes, wishes_for
 from p2pdist.core.scope import ancestors, covers, grant_valid
 from p2pdist.ids import FleetName, GroupPath, NodeId, SwarmName
-from p2pdist.trust.catalog import Catalog, SeedGrant
+from p2pdist.trust.catalog import Catalog, Duty, SeedGrant
 from p2pdist.wire.frames import Role
 from p2pdist.wire.messages import DesiredState, RateLimits
 
@@ -82,10 +82,10 @@ class Directory:
         """Return the attached devices."""
         return tuple(self._devices)
 
-    def grant(self, node: NodeId, now: int) -> SeedGrant | None:
-        """Return a node's seed grant while it is valid."""
+    def grant(self, node: NodeId, now: int, duty: Duty = "seed") -> SeedGrant | None:
+        """Return a node's seed grant while it is valid for a duty."""
         grant = self.catalog.grants.get(node) if self.catalog is not None else None
-        return grant if grant_valid(grant, "seed", now) else None
+        return grant if grant_valid(grant, duty, now) else None
 
     def role(self, node: NodeId, now: int) -> Role:
         """Return what a node is, by signed grants."""

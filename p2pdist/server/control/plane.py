@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import msgspec
 import trio
 
-from p2pdist.core.desired import Order
-from p2pdist.errors import P2PDistError, TrustError
+from p2pdist.errors import P2PDistError, PeerError, TrustError
 from p2pdist.ids import GroupPath, InfoHash, NodeId
 from p2pdist.logs import get_logger
+from p2pdist.net.exchange import Exchange
 from p2pdist.net.link import Link, RequestHandler, serve_links
 from p2pdist.net.tls import TlsIdentity
-from p2pdist.server.control.admit import Admission, AdmitStore
-from p2pdist.server.control.clones import CloneGuard, CloneStore
-from p2pdist.server.control.desk import Desk, DeskStore, Receiver
+from p2pdist.server.control.admit import Admission
+from p2pdist.server.control.clones import CloneGuard
+from p2pdist.server.control.desk import Desk, Receiver
 from p2pdist.server.control.devices import Device, Directory
 from p2pdist.server.control.neighbours import send_frame
+from p2pdist.server.control.ports import PlaneSettings, PlaneStore
+from p2pdist.server.control.reach import Reach
 from p2pdist.server.control.supply import Supply
 from p2pdist.server.control.swarms import Swarms
 from p2pdist.trust.catalog import Catalog
@@ -34,11 +37,14 @@ from p2pdist.wire.envelope import Envelope
 from p2pdist.wire.frames import (
     Announce,
     AnyFrame,
+    Arrived,
     Attached,
     ContentRefused,
     MetadataVersions,
     Presence,
     Routed,
+    Taken,
+    Way,
 )
 from p2pdist.wire.messages import (
     Certificate,
@@ -58,29 +64,6 @@ from p2pdist.wire.requests import (
 )
 
 _log = get_logger()
-
-
-class PlaneStore(AdmitStore, DeskStore, CloneStore, Protocol):
-    """What the control plane needs of the store. Blocking; called in a worker thread."""
-
-    def orders(self) -> Sequence[Order]:
-        """Return every deployment that has not been stopped."""
-
-    def revoked(self, now: int) -> Mapping[NodeId, GroupPath]:
-        """Return the groups of the nodes that were revoked with a certificate that is still valid."""
-
-    def look(self, nodes: Sequence[NodeId]) -> tuple[Sequence[Order], Sequence[Device]]:
-        """Return the deployments and these devices, as they were at one moment."""
-
-
-class PlaneSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the control plane listens, and its rules. ``port`` 0 takes any free one."""
-
-    host: str
-    port: int
-    certificate_life_s: int = 24 * 3600
-    heartbeat_s: int = 300
-    rates: Mapping[GroupPath, RateLimits] = msgspec.field(default_factory=dict)
 
 
 class ControlPlane:
@@ -122,14 +105,13 @@ class ControlPlane:
         self._supply = Supply(export, torrent)
         self._welcome = welcome
         self._links: dict[NodeId, Link] = {}
-        self._carrier: dict[NodeId, NodeId] = {}
-        self._carried: dict[NodeId, frozenset[NodeId]] = {}
+        self._reach = Reach(key.node, self._links)
         self._versions: Mapping[str, int] = {}
         self._swarms = Swarms(key.node, swarm_port, self._links)
         self._revoked: set[NodeId] = set()
         self.directory = Directory(authority.fleet, rates=settings.rates, heartbeat_s=settings.heartbeat_s)
         self._clones = CloneGuard(store, threads)
-        self._desk = Desk(key, store, threads, self._route, self._origin_of)
+        self._desk = Desk(key, store, threads, self._reach.send, self._origin_of)
         self._admission = Admission(
             key=key,
             authority=authority,
@@ -150,6 +132,8 @@ class ControlPlane:
         self._versions = dict(versions)
         for link in list(self._links.values()):
             send_frame(link, MetadataVersions(versions=self._versions))
+        for node in self._links:
+            self._tell_way(node)
         if known is None or (known.releases, known.grants) != (catalog.releases, catalog.grants):
             await self._tell_everybody()
 
@@ -181,8 +165,7 @@ class ControlPlane:
             return
         if device.revoked is not None:
             self._revoked.add(node)
-            if self.directory.get(node) is not None:
-                await self._desk.send(device, Revoked(reason=device.revoked))
+            await self._desk.send(device, Revoked(reason=device.revoked))
             self._detach(node)
             link = self._links.get(node)
             if link is not None:
@@ -206,7 +189,7 @@ class ControlPlane:
 
     def attached(self) -> Mapping[NodeId, NodeId | None]:
         """Return every device that can be reached now, and the point that carries it (None: direct)."""
-        return {node: self._carrier.get(node) for node in self.directory.nodes()}
+        return {node: self._reach.carrier(node) for node in self.directory.nodes()}
 
     async def tell(self, node: NodeId, message: FromServer) -> bool:
         """Tell a node something; False when there is no way to it now."""
@@ -214,8 +197,9 @@ class ControlPlane:
         return device is not None and await self._desk.send(device, message)
 
     def link_to(self, node: NodeId) -> Link | None:
-        """Return the link to a node, or to the point that carries it."""
-        return self._links.get(node) or self._links.get(self._carrier.get(node, node))
+        """Return the link to a node, or to the neighbour through which it is reached."""
+        neighbour = self._reach.neighbour(node)
+        return self._links.get(neighbour) if neighbour is not None else None
 
     # Running -----------------------------------------------------------------------------------------
 
@@ -225,7 +209,8 @@ class ControlPlane:
         await self._tell_points_of_revoked()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._desk.run, self._taken)
-            nursery.start_soon(self._clones.watch, self._claimed)
+            nursery.start_soon(self._clones.watch, self._reach.claimed)
+            nursery.start_soon(self._reach.run)
             address = await nursery.start(self._serve)
             task_status.started(address)
 
@@ -255,22 +240,29 @@ class ControlPlane:
         self._links[node] = link
         if older is not None:
             await older.aclose("a newer link of this node has come")
-        self._carrier.pop(node, None)
+        exchange = self._reach.linked(node, link)
         self.directory.learn(device)
         self._welcome(node)
         _log.info("link.attached", node=node, name=device.name, host=link.remote_host)
         try:
             send_frame(link, MetadataVersions(versions=dict(self._versions)))
+            self._tell_way(node)
             async for frame in link.frames():
-                await self._frame(node, link, frame)
+                await self._frame(node, link, exchange, frame)
         finally:
             if self._links.get(node) is link:
                 del self._links[node]
-                self._detach(node)
-                for carried in self._carried.pop(node, frozenset()):
-                    if self._carrier.get(carried) == node:
-                        self._detach(carried)
+                self._swarms.forget(node)
+                self._reach.gone(node)
+                for each in (node, *self._reach.moved()):
+                    if self._reach.neighbour(each) is None:
+                        self._detach(each)
                 _log.info("link.detached", node=node, name=device.name)
+
+    def _tell_way(self, node: NodeId) -> None:
+        """Tell a gateway that it stands right below the admin server: it may carry others."""
+        if self.directory.grant(node, _now(), "gateway") is not None:
+            send_frame(self._links[node], Way(nodes=[self._key.node]))
 
     async def _learn(self, node: NodeId) -> Device:
         device = await trio.to_thread.run_sync(self._store.device, node, limiter=self._threads)
@@ -284,76 +276,77 @@ class ControlPlane:
     def _detach(self, node: NodeId) -> None:
         self._swarms.forget(node)
         self._desk.forget(node)
-        self._carrier.pop(node, None)
         self.directory.forget(node)
 
     # Frames ------------------------------------------------------------------------------------------
 
-    async def _frame(self, node: NodeId, link: Link, frame: AnyFrame) -> None:
+    async def _frame(self, node: NodeId, link: Link, exchange: Exchange, frame: AnyFrame) -> None:
+        if self._links.get(node) is not link and not isinstance(frame, Routed):
+            return  # a newer link has taken over, and says how things are
         match frame:
             case Announce():
                 self._swarms.announced(node, link, frame, self.directory.role(node, _now()))
-            case Attached(nodes=nodes):
-                await self._attached(node, [NodeId(carried) for carried in nodes])
+            case Arrived(stamp=stamp):
+                self._reach.arrived(node, stamp)
+                await self._follow_moves()
+            case Attached():
+                await self._attached(node, frame)
             case Routed(envelope=envelope):
-                await self._open(node, envelope)
+                await self._open(node, exchange, envelope)
+            case Taken():
+                exchange.taken(frame)
             case ContentRefused():
                 _log.warning("content.refused", by=frame.by, source=frame.source, reason=frame.reason)
             case _:
                 _log.warning("frame.unexpected", frame=type(frame).__name__, node=node)
 
-    async def _attached(self, carrier: NodeId, nodes: Sequence[NodeId]) -> None:
+    async def _attached(self, neighbour: NodeId, frame: Attached) -> None:
         """A distribution point says whom it carries; only one with a grant is believed."""
-        if nodes and self.directory.role(carrier, _now()) != "point":
-            _log.warning("attached.refused", node=carrier, reason="it has no valid seed grant")
+        if any(self.directory.role(NodeId(n), _now()) != "point" for n in (neighbour, frame.carrier)):
+            _log.warning("attached.refused", node=frame.carrier, reason="it has no valid seed grant")
             return
-        back = carrier not in self._carried  # its devices did not notice, and will not ask
-        before, now = self._carried.get(carrier, frozenset()), frozenset(nodes)
-        self._carried[carrier] = now
-        for node in before - now:
-            if self._carrier.get(node) == carrier:
+        self._reach.heard(neighbour, frame)
+        await self._follow_moves()
+
+    async def _follow_moves(self) -> None:
+        """Take in who can be reached now, and who cannot. What was missed meanwhile is told."""
+        for node in self._reach.moved():
+            if self._reach.neighbour(node) is None:
                 self._detach(node)
-        for node in now - before:
-            try:
-                device = await self._learn(node)
-            except TrustError as error:
-                _log.warning("attached.refused", node=node, carrier=carrier, reason=str(error))
-                continue
-            if node not in self._links:
-                self._carrier[node] = carrier
-                self.directory.learn(device)
-                if back:
+            elif self.directory.get(node) is None:
+                try:
+                    device = await self._learn(node)
+                except TrustError as error:
+                    _log.warning("attached.refused", node=node, reason=str(error))
+                    if node in self._revoked:
+                        await self.device_changed(node)  # it was on its way when it was revoked
+                    continue
+                if self._reach.neighbour(node) is not None:
+                    self.directory.learn(device)
                     await self._tell(node, known=None)
 
-    def _claimed(self) -> list[NodeId]:
-        return [*self._links, *(node for nodes in self._carried.values() for node in nodes)]
-
-    async def _open(self, neighbour: NodeId, envelope: Envelope) -> None:
+    async def _open(self, neighbour: NodeId, exchange: Exchange, envelope: Envelope) -> None:
         """Take in what a node says. Whoever forwards it answers for nothing in it, and is believed nothing:
-        only an envelope that opens says where its sender can be reached.
+        only an envelope that opens proves where its sender can be reached.
         """
-        node = NodeId(envelope.sender)
+        node, settled = NodeId(envelope.sender), partial(exchange.settle, exchange.arrived())
         try:
             device = self.directory.get(node) or await self._learn(node)
             message = self._desk.open(envelope, device)
-        except P2PDistError as error:
+        except (TrustError, PeerError) as error:
             _log.warning("envelope.refused", node=node, by=neighbour, reason=str(error))
+            settled()
             return
-        if message is None:
-            return
-        if self.directory.get(node) is None:
-            self.directory.learn(device)
-        if node != neighbour and node not in self._links:
-            self._carrier[node] = neighbour
-        await self._desk.take(device, message)
-
-    def _route(self, envelope: Envelope) -> bool:
-        link = self.link_to(NodeId(envelope.recipient))
-        return link is not None and send_frame(link, Routed(envelope=envelope))
+        if message is not None:
+            if self.directory.get(node) is None:
+                self.directory.learn(device)
+            if self._desk.is_newest(device, envelope.counter):
+                self._reach.proved(node, neighbour)
+        await self._desk.take(device, message, settled)
 
     def _origin_of(self, node: NodeId) -> tuple[Receiver, str]:
         receiver: Receiver = "point" if self.directory.role(node, _now()) == "point" else "device"
-        return receiver, self._carrier.get(node, "")
+        return receiver, self._reach.carrier(node) or ""
 
     # Messages ----------------------------------------------------------------------------------------
 
