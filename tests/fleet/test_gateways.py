@@ -87,7 +87,7 @@ async def test_devices_behind_two_gateways_in_a_row_install_and_report(
         assert log_book.find("link.up", who=device.name)[-1]["upstream"] == lower.node
 
         async def over_the_wan() -> bool:
-            return (await fleet.received(release))["point", "origin"] >= len(release.content)
+            return (await fleet.received(release))["point", "origin"] > 0
 
         await fleet.until(over_the_wan, "the points say that the origin sent it")
 
