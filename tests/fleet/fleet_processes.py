@@ -230,6 +230,11 @@ class ServerProcess(ProcessProgram):
         """Take a device out of the fleet."""
         await self._ask("POST", f"/devices/{node}/revoke", api.RevokeDevice(reason=reason))
 
+    async def online(self) -> set[str]:
+        """Return the names of the nodes that the server can reach."""
+        answer = await self._ask("GET", "/devices")
+        return {device["name"] for device in answer["devices"] if device["state"] == "online"}
+
     async def _ask(
         self, method: str, path: str, body: msgspec.Struct | None = None, *, content: bytes | None = None
     ) -> Any:

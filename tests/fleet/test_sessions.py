@@ -20,9 +20,16 @@ from p2pdist.wire.services import Diagnosis, Echo, Tunnel
 pytestmark = pytest.mark.slow  # whole fleets as processes
 
 
-def visitor(fleet: Fleet) -> Visitor:
-    assert isinstance(fleet.server, ServerProcess)
-    return Visitor(fleet.server.target("operator"))
+async def visitor(fleet: Fleet) -> Visitor:
+    """An operator, once the server can reach every device."""
+    server = fleet.server
+    assert isinstance(server, ServerProcess)
+
+    async def reachable() -> bool:
+        return {device.name for device in fleet.devices} <= await server.online()
+
+    await fleet.until(reachable, "the server can reach every device")
+    return Visitor(server.target("operator"))
 
 
 @asynccontextmanager
@@ -47,7 +54,11 @@ async def test_an_operator_reaches_a_port_of_a_device(tmp_path: Path, log_book: 
             tmp_path, log_book, points=points, devices=1, form=Processes(log_book), tunnel_ports=[port]
         ) as fleet,
     ):
-        async with visitor(fleet).visit("device0", Tunnel(port=port), "a test") as (info, stream, tunnel):
+        async with (await visitor(fleet)).visit("device0", Tunnel(port=port), "a test") as (
+            info,
+            stream,
+            tunnel,
+        ):
             await tunnel.send_all(b"hello")
             await tunnel.send_eof()
             assert b"".join([bytes(data) async for data in tunnel]) == b"HELLO"
@@ -58,7 +69,7 @@ async def test_an_operator_reaches_a_port_of_a_device(tmp_path: Path, log_book: 
 async def test_a_port_that_the_device_does_not_allow_is_refused(tmp_path: Path, log_book: LogBook) -> None:
     async with open_fleet(tmp_path, log_book, devices=1, form=Processes(log_book)) as fleet:
         with pytest.raises(Unavailable, match="port 22 is not allowed"):
-            async with visitor(fleet).visit("device0", Tunnel(port=22), "a test"):
+            async with (await visitor(fleet)).visit("device0", Tunnel(port=22), "a test"):
                 pass
 
 
@@ -75,7 +86,7 @@ async def test_a_session_outlives_the_death_of_the_point_that_carries_it(
             if log_book.find("member.attached", who=point.name, node=device.node)
         )
         async with (
-            visitor(fleet).visit("device0", Echo(), "a test") as (_, _, echo),
+            (await visitor(fleet)).visit("device0", Echo(), "a test") as (_, _, echo),
             trio.open_nursery() as all,
         ):
             all.start_soon(echo.send_all, data)
@@ -88,12 +99,13 @@ async def test_a_session_outlives_the_death_of_the_point_that_carries_it(
 
 async def test_a_device_that_is_offline_is_told_so_at_once(tmp_path: Path, log_book: LogBook) -> None:
     async with open_fleet(tmp_path, log_book, devices=1, form=Processes(log_book)) as fleet:
+        operator = await visitor(fleet)
         await fleet.devices[0].program.stop()
         await fleet.until_logged("member.detached", node=fleet.devices[0].node)
 
         async def refused() -> bool:
             try:
-                async with visitor(fleet).visit("device0", Echo(), "a test"):
+                async with operator.visit("device0", Echo(), "a test"):
                     return False
             except Unavailable as error:
                 return "offline" in str(error)
@@ -106,7 +118,7 @@ async def test_nobody_but_who_announced_a_session_gets_a_path_to_it(
 ) -> None:
     async with open_fleet(tmp_path, log_book, devices=1, form=Processes(log_book)) as fleet:
         assert isinstance(fleet.server, ServerProcess)
-        async with visitor(fleet).visit("device0", Echo(), "a test") as (info, _, _):
+        async with (await visitor(fleet)).visit("device0", Echo(), "a test") as (info, _, _):
             for role, reason in (("operator", "there is no such session"), ("reader", "this needs operator")):
                 with pytest.raises(UsageError, match=reason):
                     async with open_path(fleet.server.target(role), info.session):
@@ -118,7 +130,7 @@ async def test_a_device_diagnoses_itself_and_a_reader_may_not_ask_for_it(
 ) -> None:
     async with open_fleet(tmp_path, log_book, devices=1, form=Processes(log_book)) as fleet:
         assert isinstance(fleet.server, ServerProcess)
-        async with visitor(fleet).visit("device0", Diagnosis(), "a test") as (_, _, told):
+        async with (await visitor(fleet)).visit("device0", Diagnosis(), "a test") as (_, _, told):
             said = b"".join([bytes(data) async for data in told])
         assert fleet.devices[0].node.encode() in said
         with pytest.raises(UsageError, match="this needs operator"):
