@@ -17,7 +17,7 @@ island                    the asyncio loop in its thread; events out, orders in,
 path, events              one path on the island: its phases, its heartbeat, its end; what it says and hears
 ice, sctp                 aioice and aiortc with what hostile or broken peers must not do taken out
 addresses                 which of this machine's addresses may be reachable
-library                   aiortc's transports without its media half
+transports                aiortc's transports without its media half
 
 Life cycle: gathering → exchanging → ICE → DTLS → SCTP → open → ended. Whatever happens on the way, an
 error, the time limit or a cancellation, ends in the same place: the path says goodbye, closes its sockets,

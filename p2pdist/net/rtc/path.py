@@ -25,7 +25,9 @@ from p2pdist.net.rtc.events import (
     Send,
 )
 from p2pdist.net.rtc.ice import IceConnection, SocketAddress, make_candidate
-from p2pdist.net.rtc.library import (
+from p2pdist.net.rtc.report import Phase, TriedCandidate
+from p2pdist.net.rtc.sctp import Association
+from p2pdist.net.rtc.transports import (
     RTCCertificate,
     RTCDtlsFingerprint,
     RTCDtlsParameters,
@@ -33,8 +35,6 @@ from p2pdist.net.rtc.library import (
     RTCIceTransport,
     RTCSctpCapabilities,
 )
-from p2pdist.net.rtc.report import Phase, TriedCandidate
-from p2pdist.net.rtc.sctp import Association
 
 _SCTP_PORT = 5000  # RFC 8841: any number; both sides run one association
 _DTLS_DIGEST = "sha-256"

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from p2pdist import limits
 from p2pdist.errors import PeerError
-from p2pdist.net.rtc.library import (
+from p2pdist.net.rtc.transports import (
     WEBRTC_BINARY,
     DataChunk,
     ForwardTsnChunk,

@@ -13,8 +13,8 @@ from p2pdist import limits
 from p2pdist.errors import P2PDistError, PeerError
 from p2pdist.net.rtc import path
 from p2pdist.net.rtc.events import Order, Send
-from p2pdist.net.rtc.library import DataChunk, ForwardTsnChunk, SackChunk
 from p2pdist.net.rtc.stream import PunchedStream
+from p2pdist.net.rtc.transports import DataChunk, ForwardTsnChunk, SackChunk
 
 FRAME = limits.PUNCH_FRAME_BYTES
 
