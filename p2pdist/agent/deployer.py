@@ -96,6 +96,7 @@ class Deployer:
         self._installer = installer
         self._journal_limiter = trio.CapacityLimiter(1)
         self._wake = trio.Event()
+        self._just_installed: list[Release] = []
         self._fetching: set[InfoHash] = set()
         self._fetches_changed = trio.Event()
         deployments = DeploymentSettings(
@@ -195,7 +196,10 @@ class Deployer:
                 self._wake = trio.Event()
                 changes = self._machine.take_changes()
                 commands = self._take_commands()
+                installed, self._just_installed = self._just_installed, []
                 await self._write_down(changes)
+                for release in installed:  # said once no kill can take it back
+                    _log.info("release.installed", target=release.target, sequence=release.sequence)
                 for command in commands:
                     await self._carry_out(command, nursery)
                 deadline = self._machine.next_deadline()
@@ -312,7 +316,7 @@ class Deployer:
 
     def _take_result(self, attempt: str, release: Release, result: InstallResult) -> None:
         if result.installed:
-            _log.info("release.installed", target=release.target, sequence=release.sequence)
+            self._just_installed.append(release)
             self._machine.handle_installed(
                 attempt, exit_code=result.exit_code, output=result.output, now=self._now()
             )
