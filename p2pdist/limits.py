@@ -70,6 +70,11 @@ LINK_STRANGERS_MAX = 256  # connections without a certificate at once
 LINK_HANDSHAKE_S = 10.0  # TLS and the HTTP/2 preface; a slow 3G link needs 3
 LINK_KEEPALIVE_S = 20.0  # below the 30 s at which careless NATs forget a TCP connection
 LINK_DEAD_AFTER_S = 45.0  # two keepalives and their answers lost
+LINK_PROBE_AFTER_S = (
+    3  # of silence before a dialler's kernel asks the other one: 35 bytes a second, no program
+)
+LINK_PROBE_EVERY_S = 1  # four of them: at 5 % loss none arrives once in ten thousand times
+LINK_UNREACHABLE_S = 7  # without a word of the other kernel: with dialling somebody else, below 10 s
 LINK_AWAITED_S = 2.0  # of silence before a neighbour that somebody waits for is asked for a sign of life
 LINK_ANSWER_S = 2.5  # for that sign, twice; a full queue at a slow line's end holds a second or two
 REQUEST_TIMEOUT_S = 30.0  # one request without an answer
@@ -142,6 +147,14 @@ MAILBOX_COMMIT_ENVELOPES = 256  # that wait for the disk or a receipt end the wa
 EXCHANGE_ENVELOPES_MAX = 16_384  # at the end of one link, before they are sent: each device of a gateway one
 EXCHANGE_BYTES_MAX = 16 * MIB  # the same in bytes: a desired state has 1 KiB
 EXCHANGE_OWN_SHARE = 16  # what is for the neighbour itself may only use this part: it may be a hostile device
+REPLAY_WINDOW = (
+    1_024  # counters of one sender that may still come, below the highest: 128 bytes in a heartbeat
+)
+OUTBOX_NODE_ENVELOPES_MAX = 64  # said to one device and not opened by it: a state, a certificate, invitations
+OUTBOX_NODE_BYTES_MAX = 1 * MIB  # the same in bytes: two of the largest
+OUTBOX_BYTES_MAX = 128 * MIB  # said to the whole fleet and not opened: 1 KiB to each of 100,000 at once
+OUTBOX_AGAIN_S = 60.0  # until what a device still has not opened is sent to it again over the same way
+RECEIPT_PATIENCE_S = 30.0  # for a gateway's next receipt: 240 KiB at the slowest, and its disk
 POST_ENVELOPES_MAX = 256  # of a node itself that nobody answers for yet; beyond it they are not sent
 MAILBOX_LOOK_S = 5.0  # how often what was refused, stuck or has expired is looked at
 GATEWAYS_IN_A_ROW_MAX = 8  # between a device and the admin server; three are a deep network

@@ -92,6 +92,11 @@ class Dispatch:
         self._under_way.append((letter, size))
         self._size_bytes += size
 
+    @property
+    def taken_count(self) -> int:
+        """How many envelopes the neighbour has answered for."""
+        return self._taken
+
     def under_way(self) -> tuple[int, ...]:
         """Return the letters that were sent and are not taken, in the order in which they were sent."""
         return tuple(letter for letter, _ in self._under_way)

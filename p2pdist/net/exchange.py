@@ -95,6 +95,10 @@ class Exchange:
         """How many envelopes the neighbour does not answer for yet."""
         return len(self._kept) + len(self._waiting)
 
+    def owed(self) -> int | None:
+        """While the neighbour owes receipts: for how many envelopes it has given some. None: it owes none."""
+        return self._dispatch.taken_count if self._kept else None
+
     def untaken(self) -> list[Envelope]:
         """Return what the neighbour does not answer for yet, in order."""
         return [*self._kept.values(), *self._waiting]

@@ -2,7 +2,9 @@
 
 Counters never repeat, not even after a crash: they are reserved on the disk in blocks before the first
 of a block is used, so a crash skips some and reuses none. What arrives twice is harmless, because
-every message states a whole situation or carries an id; the window here only saves the work.
+every message states a whole situation or carries an id. What was seen is on the disk all the same, before
+the sender hears of it: nobody can repeat an envelope from before a restart, and the admin server, which is
+told what was opened, need not send it again.
 """
 
 from __future__ import annotations
@@ -13,13 +15,16 @@ import nacl.utils
 import trio
 
 from p2pdist import limits
-from p2pdist.errors import UsageError
+from p2pdist.errors import Unavailable, UsageError
 from p2pdist.files import read_bounded, write_atomic
+from p2pdist.logs import get_logger
 from p2pdist.node.home import Home
 from p2pdist.trust.sealing import ReplayWindow, open_envelope, seal
 from p2pdist.wire import codec
-from p2pdist.wire.envelope import Envelope
+from p2pdist.wire.envelope import Envelope, Opened
 from p2pdist.wire.messages import FromDevice, FromServer
+
+_log = get_logger()
 
 _BLOCK = 256  # what a crash may skip: below a replay window, or what waits on a gateway would be too old
 _COUNTER_MAX = 2**63 - 1 - _BLOCK  # what an envelope takes, and a block to go on
@@ -62,7 +67,8 @@ class Mail:
     def __init__(self, home: Home) -> None:
         self._home = home
         self._counter = Counter(home.state / "envelope-counter")
-        self._seen = ReplayWindow()
+        self._seen_path = home.state / "envelopes-opened"
+        self._seen = _restored(self._seen_path)
 
     async def seal(self, message: FromDevice, *, now: int) -> Envelope:
         """Seal *message*; *now* is Unix time. Raises Unavailable when the disk is full."""
@@ -85,7 +91,7 @@ class Mail:
         return await self._counter.take()
 
     def open(self, envelope: Envelope, *, now: int) -> FromServer | None:
-        """Open an envelope from the admin server; None if it was opened before.
+        """Open an envelope from the admin server; None if it was dealt with before (:meth:`dealt_with`).
 
         Raises:
             TrustError: it is not from the admin server, was altered, or has expired.
@@ -94,7 +100,33 @@ class Mail:
         data = open_envelope(
             envelope, key=self._home.key, sender_public=self._home.enrolment.server_public, now=now
         )
-        if not self._seen.accept(envelope.counter):
+        if not self._seen.is_new(envelope.counter):
             return None
         message: FromServer = codec.decode(data, FromServer, bytes_max=limits.ENVELOPE_BYTES_MAX)
         return message
+
+    async def dealt_with(self, envelope: Envelope) -> None:
+        """What was opened has been acted upon: it is not opened again, also not after a restart.
+
+        A full disk is logged only: a restart would open again what is harmless when it comes twice.
+        """
+        if self._seen.accept(envelope.counter):
+            try:
+                await trio.to_thread.run_sync(write_atomic, self._seen_path, self._seen.snapshot())
+            except Unavailable as error:
+                _log.warning("envelope.not_recorded", reason=str(error))
+
+    def opened(self) -> Opened:
+        """Return which of the admin server's envelopes were dealt with."""
+        return self._seen.opened()
+
+
+def _restored(path: Path) -> ReplayWindow:
+    """Return the window that was written last; a damaged one costs nothing but work done twice."""
+    window = ReplayWindow()
+    if path.exists():
+        try:
+            window.restore(read_bounded(path, bytes_max=limits.KIB))
+        except UsageError as error:
+            _log.error("envelope.window_damaged", path=str(path), reason=str(error))
+    return window

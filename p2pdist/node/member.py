@@ -22,6 +22,7 @@ from p2pdist.logs import get_logger
 from p2pdist.net.link import Link, StreamHandler
 from p2pdist.node.content import Content
 from p2pdist.node.diagnosis import diagnose
+from p2pdist.node.diligence import Questions, watch_work
 from p2pdist.node.enrol import renew_while_expired
 from p2pdist.node.home import Home, load_desired, save_desired
 from p2pdist.node.hooks import Hooks
@@ -31,6 +32,7 @@ from p2pdist.node.metadata import Metadata
 from p2pdist.node.post import Post
 from p2pdist.node.reception import Reception
 from p2pdist.node.reports import Announcer, ContentReporter, Heart, Renewer
+from p2pdist.node.roaming import follow_network
 from p2pdist.node.settings import MemberSettings
 from p2pdist.node.uplink import Uplink, upstreams_for
 from p2pdist.node.vigil import watch_over
@@ -75,6 +77,7 @@ class Member:
         self._hooks = hooks
         self._mail = Mail(home)
         self._post = post
+        self._questions = Questions()
         self._revoked = ""
         self._revocation = trio.Event()
         self._spread = spread = int.from_bytes(home.node.encode()[:4], "big") % 997 / 997
@@ -88,7 +91,7 @@ class Member:
             on_up=self._link_up,
             on_frame=self._frame,
             on_down=self._link_down,
-            while_up=lambda link: watch_over(link, self.content),
+            while_up=self._beside,
             streams={SESSION_PATH: StreamHandler(PathOpening, hooks.session_path)},
         )
         self.metadata = Metadata(
@@ -116,6 +119,7 @@ class Member:
             spread=spread,
             desired=lambda: self.desired,
             installed=hooks.installed,
+            opened=self._mail.opened,
             send=self.send,
         )
         self._renewer = Renewer(home, spread=spread, send=self.send, lacking=self._certificate_lacks)
@@ -152,6 +156,7 @@ class Member:
             return False
         try:
             self._post.send(await self._mail.seal(message, now=_now()))
+            self._questions.sent(message, trio.current_time())
         except Unavailable as error:
             _log.info("message.not_sent", message=type(message).__name__, reason=str(error))
             return False
@@ -163,6 +168,7 @@ class Member:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._end_when_revoked)
             nursery.start_soon(self._keep_linked)
+            nursery.start_soon(follow_network, self.uplink)
             nursery.start_soon(self._run_metadata)
             nursery.start_soon(self.metadata.follow_time)
             nursery.start_soon(self.content.run)
@@ -210,10 +216,16 @@ class Member:
         self.metadata.offer({})
         self.content.introduced_anew()
         self.content.retry()
+        self._reporter.repeat()
         self.announce_soon()
         self.heartbeat_soon()
         self.renew_certificate()
         await self._hooks.linked()
+
+    async def _beside(self, link: Link) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch_over, link, self.content)
+            nursery.start_soon(watch_work, self.uplink, self._post, self._questions)
 
     def _link_down(self) -> None:
         self._post.unlinked()
@@ -246,7 +258,10 @@ class Member:
             await self._hooks.refuse("envelope", frame.envelope.sender, str(error))
             return
         if message is not None:
+            self._questions.answered()
+            self.uplink.answered()
             await self._message(message)
+            await self._mail.dealt_with(frame.envelope)
 
     async def _message(self, message: FromServer) -> None:
         match message:

@@ -36,6 +36,9 @@ class Post(Protocol):
     def taken(self, receipt: Taken) -> None:
         """The neighbour answers for what it got. Raises what :meth:`receive` does."""
 
+    def owed(self) -> int | None:
+        """While the neighbour owes receipts: for how many envelopes it has given some. None: it owes none."""
+
 
 class OwnPost:
     """The post of a node that carries nobody. In memory: what matters is repeated until it is answered."""
@@ -64,6 +67,10 @@ class OwnPost:
         if self._exchange.open >= limits.POST_ENVELOPES_MAX:
             raise Unavailable("the neighbour answers for too few of this node's envelopes")
         self._exchange.send(envelope)
+
+    def owed(self) -> int | None:
+        """While the neighbour owes receipts: for how many envelopes it has given some. None: it owes none."""
+        return self._exchange.owed() if self._exchange is not None else None
 
     async def receive(self, envelope: Envelope) -> None:
         """An envelope for somebody else is a mistake of the neighbour's; it is not kept."""

@@ -20,6 +20,7 @@ from p2pdist.node.home import Home
 from p2pdist.node.metadata import Metadata
 from p2pdist.node.uplink import Uplink
 from p2pdist.trust.certificates import NodeCertificate, make_request
+from p2pdist.wire.envelope import Opened
 from p2pdist.wire.frames import Announce, Role
 from p2pdist.wire.messages import ContentReport, DesiredState, FromDevice, Heartbeat, RenewalRequest
 
@@ -95,6 +96,10 @@ class ContentReporter:
         self._send = send
         self._sent: dict[InfoHash, ContentReport] = {}
 
+    def repeat(self) -> None:
+        """Report all anew: the last reports may have been lost with the neighbour that took them."""
+        self._sent.clear()
+
     async def run(self) -> None:
         """Report until cancelled."""
         while True:
@@ -124,6 +129,7 @@ class Heart:
         spread: float,
         desired: Callable[[], DesiredState | None],
         installed: Callable[[], Mapping[str, int]],
+        opened: Callable[[], Opened],
         send: Send,
     ) -> None:
         self.due = Bell()
@@ -133,6 +139,7 @@ class Heart:
         self._spread = spread
         self._desired = desired
         self._installed = installed
+        self._opened = opened
         self._send = send
 
     async def run(self) -> None:
@@ -156,6 +163,7 @@ class Heart:
             swarms=list(certificate.swarms),
             disk_free_bytes=await trio.to_thread.run_sync(_free_bytes, self._home.root),
             installed=dict(self._installed()),
+            opened=self._opened(),
         )
 
 

@@ -1,9 +1,10 @@
 """The link to the neighbour that carries this node, kept up for as long as the node runs.
 
-:class:`Uplink` dials what :class:`~p2pdist.core.upstream.UpstreamChooser` says, hands the frames that
-arrive to its owner, and moves to a better neighbour when one answers. Between links, sending raises
-:class:`~p2pdist.errors.Unavailable`; nothing is queued here, because every frame states a whole
-situation that the owner repeats when the next link is up.
+:class:`Uplink` dials what :class:`~p2pdist.core.upstream.UpstreamChooser` says, and the next one beside it
+when that takes long (as RFC 8305 does with addresses): a place that swallows what is sent to it costs a
+second. It hands the frames that arrive to its owner, and moves to a better neighbour when one answers.
+Between links, sending raises :class:`~p2pdist.errors.Unavailable`; nothing is queued here, because every
+frame states a whole situation that the owner repeats when the next link is up.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, Literal, TypeVar
 
 import trio
 
+from p2pdist import limits
 from p2pdist.core.scope import gateways_above, points_for, preferred_points
 from p2pdist.core.upstream import Upstream, UpstreamChooser
 from p2pdist.errors import P2PDistError, Unavailable
@@ -20,6 +22,7 @@ from p2pdist.ids import GroupPath, NodeId
 from p2pdist.logs import get_logger
 from p2pdist.net.endpoints import parse_endpoint
 from p2pdist.net.link import Link, StreamTable, open_link
+from p2pdist.net.pulse import Pulse
 from p2pdist.net.tls import TlsIdentity
 from p2pdist.node.home import Home
 from p2pdist.trust.catalog import Catalog
@@ -27,6 +30,9 @@ from p2pdist.wire.frames import AnyFrame
 
 _log = get_logger()
 T = TypeVar("T")
+
+_NEXT_AFTER_S = 1.0  # until the next neighbour is dialled beside one that has not answered
+_SIGN_OF_LIFE_S = 2 * (limits.LINK_AWAITED_S + 2 * limits.LINK_ANSWER_S)
 
 
 class Uplink:
@@ -67,7 +73,10 @@ class Uplink:
         self._link: Link | None = None
         self._upstream: Upstream | None = None
         self._changed = trio.Event()
+        self._doubt = Pulse()
         self._redial: trio.CancelScope | None = None
+        self._dialling: dict[Upstream, trio.CancelScope] = {}
+        self._carrying: Upstream | None = None  # of those that were dialled, until its link is closed
 
     @property
     def upstream(self) -> Upstream | None:
@@ -79,6 +88,11 @@ class Uplink:
         """The link that stands now."""
         return self._link
 
+    @property
+    def hosts(self) -> frozenset[str]:
+        """Where the neighbours are that may carry this node: names or addresses."""
+        return self._chooser.hosts
+
     def set_candidates(self, candidates: Sequence[Upstream]) -> None:
         """Replace the neighbours to choose from, best first. The present link stays."""
         self._chooser.set_candidates(candidates, trio.current_time())
@@ -88,6 +102,35 @@ class Uplink:
         """End the present link, and dial again what is best now."""
         if self._redial is not None:
             self._redial.cancel()
+
+    def leave(self, reason: str) -> None:
+        """The neighbour does not do its work: end the link; for a while, others come first."""
+        if self._upstream is not None:
+            _log.warning("link.left", upstream=self._upstream.node, kind=self._upstream.kind, reason=reason)
+            self._chooser.shun(self._upstream.node, trio.current_time())
+            self.redial()
+
+    def answered(self) -> None:
+        """The admin server has answered through the neighbour: both do their work."""
+        if self._upstream is not None:
+            self._chooser.proved(self._upstream.node)
+
+    def patience_s(self) -> float:
+        """Return how long the admin server may take to answer before another neighbour is tried."""
+        return self._chooser.patience()
+
+    def network_changed(self, still_ours: Callable[[str], bool]) -> None:
+        """The machine's network has changed: find out whether the link still works, and dial anew if not.
+
+        Args:
+            still_ours: Whether an address is one of this machine.
+        """
+        self._chooser.network_changed(trio.current_time())
+        self._give_up_dials()
+        self._wake()
+        if self._link is not None and not still_ours(self._link.local_host):
+            self._link.abort("this machine is in another network")
+        self._doubt.fire()
 
     async def send(self, frame: AnyFrame) -> None:
         """Send a frame to the neighbour. Raises Unavailable between links."""
@@ -100,12 +143,39 @@ class Uplink:
 
     async def run(self) -> None:
         """Keep a link up until cancelled; cancellation closes it cleanly."""
-        while True:
-            upstream, wake = self._chooser.next(trio.current_time())
-            if upstream is None:
-                await self._wait_changed(wake)
-                continue
-            await self._carry(upstream)
+        async with trio.open_nursery() as nursery:
+            while True:
+                while self._carrying is not None:
+                    await self._changed.wait()
+                upstream, wake = self._chooser.next(trio.current_time(), self._dialling)
+                if upstream is not None:
+                    self._dialling[upstream] = trio.CancelScope()
+                    nursery.start_soon(self._dial, upstream)
+                    with trio.move_on_after(_NEXT_AFTER_S):
+                        await self._wait_settled(upstream)
+                else:
+                    await self._wait_changed(wake)
+
+    async def _wait_settled(self, upstream: Upstream) -> None:
+        while upstream in self._dialling and self._carrying is None:
+            await self._changed.wait()
+
+    def _give_up_dials(self) -> None:
+        """End all dials but the one that stands; they may be begun anew."""
+        for upstream, scope in self._dialling.items():
+            if upstream != self._carrying:
+                scope.cancel()
+
+    async def _dial(self, upstream: Upstream) -> None:
+        """Dial a neighbour, and keep the link if it is the first that stands."""
+        try:
+            with self._dialling[upstream]:
+                await self._carry(upstream)
+        finally:
+            del self._dialling[upstream]
+            if self._carrying == upstream:
+                self._carrying = None
+            self._wake()
 
     async def _carry(self, upstream: Upstream) -> None:
         try:
@@ -117,13 +187,17 @@ class Uplink:
                 local_host=self._local_host,
                 streams=self._streams,
             ) as link:
-                await self._serve(upstream, link)
+                if self._carrying is None:
+                    self._carrying = upstream
+                    self._give_up_dials()
+                    await self._serve(upstream, link)
         except P2PDistError as error:
             _log.info("link.failed", upstream=upstream.node, kind=upstream.kind, reason=str(error))
             self._chooser.failed(upstream, trio.current_time())
 
     async def _serve(self, upstream: Upstream, link: Link) -> None:
         self._link, self._upstream = link, upstream
+        self._wake()
         self._chooser.connected(upstream)
         _log.info("link.up", upstream=upstream.node, kind=upstream.kind, host=upstream.host)
         try:
@@ -131,6 +205,7 @@ class Uplink:
                 self._redial = nursery.cancel_scope
                 nursery.start_soon(self._seek_better, upstream, nursery.cancel_scope)
                 nursery.start_soon(self._while_up, link)
+                nursery.start_soon(self._demand_life, link)
                 await self._on_up(upstream, link)
                 async for frame in link.frames():
                     await self._on_frame(frame)
@@ -142,6 +217,14 @@ class Uplink:
             self._chooser.lost(upstream, trio.current_time(), silent=link.fell_silent)
             self._on_down()
             _log.info("link.down", upstream=upstream.node, kind=upstream.kind)
+
+    async def _demand_life(self, link: Link) -> None:
+        """Have the neighbour show a sign of life within seconds each time that the network has changed."""
+        while True:
+            await self._doubt.wait()
+            with trio.move_on_after(_SIGN_OF_LIFE_S):
+                async with link.awaiting():
+                    await self._doubt.wait()
 
     async def _seek_better(self, present: Upstream, scope: trio.CancelScope) -> None:
         """Move to a better neighbour once it accepts a link."""

@@ -50,6 +50,12 @@ class GatewayPost:
         """Send an envelope of this node. Raises Unavailable when the mailbox has no room."""
         self.mailbox.post(envelope, sender=self._node)
 
+    def owed(self) -> int | None:
+        """While the neighbour owes receipts: for how many envelopes it has given some. None: it owes none."""
+        if self._hop is None or not self._hop.dispatch.under_way():
+            return None
+        return self._hop.dispatch.taken_count
+
     async def receive(self, envelope: Envelope) -> None:
         """An envelope for somebody below has come."""
         if self._hop is None:

@@ -24,7 +24,7 @@ from p2pdist import limits
 from p2pdist.errors import TrustError, UsageError
 from p2pdist.ids import node_id_of
 from p2pdist.trust.keys import IdentityKey
-from p2pdist.wire.envelope import Envelope
+from p2pdist.wire.envelope import Envelope, Opened
 
 _HEADER = struct.Struct(">32s32sQQ")
 
@@ -113,7 +113,7 @@ class ReplayWindow:
     What is older than the window counts as seen. Bounded: one integer of *size* bits.
     """
 
-    def __init__(self, size: int = 1_024) -> None:
+    def __init__(self, size: int = limits.REPLAY_WINDOW) -> None:
         self._size = size
         self._highest = 0
         self._seen = 0  # bit n: the counter `highest - n` was accepted
@@ -125,11 +125,20 @@ class ReplayWindow:
             self._seen = ((self._seen << shift) & self._mask if shift < self._size else 0) | 1
             self._highest = counter
             return True
-        offset = self._highest - counter
-        if counter < 1 or offset >= self._size or self._seen >> offset & 1:
+        if not self.is_new(counter):
             return False
-        self._seen |= 1 << offset
+        self._seen |= 1 << (self._highest - counter)
         return True
+
+    def is_new(self, counter: int) -> bool:
+        """Whether :meth:`accept` would take *counter*."""
+        offset = self._highest - counter
+        return counter >= 1 and offset < self._size and (offset < 0 or not self._seen >> offset & 1)
+
+    def opened(self) -> Opened:
+        """Return what was accepted, to be told to the sender."""
+        size = (self._seen.bit_length() + 7) // 8
+        return Opened(highest=self._highest, seen=self._seen.to_bytes(size, "big"))
 
     @property
     def highest(self) -> int:

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from p2pdist import limits
+from p2pdist.wire.envelope import Opened
 from p2pdist.wire.frames import Candidate, Count, InfoHashText, NodeIdText, RoleName, SessionIdText, Text
 
 Group = Annotated[str, Meta(pattern=r"^/", max_length=limits.GROUP_PATH_CHARS_MAX)]
@@ -54,6 +55,8 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
     disk_free_bytes: Count
     installed: Annotated[dict[Target, Count], Meta(max_length=10_000)]
     """``channel/product`` to the sequence number that is installed."""
+    opened: Opened | None = None
+    """Which of the admin server's envelopes the device has dealt with."""
 
 
 class Progress(Message, frozen=True, kw_only=True, tag="progress"):

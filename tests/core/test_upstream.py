@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from p2pdist.core.upstream import RETRY_FIRST_S, RETRY_MAX_S, SERVER_DELAY_S, Upstream, UpstreamChooser
+from p2pdist.core.upstream import (
+    RETRY_FIRST_S,
+    RETRY_MAX_S,
+    SERVER_DELAY_S,
+    SHUNNED_FIRST_S,
+    SHUNNED_MAX_S,
+    Upstream,
+    UpstreamChooser,
+)
 from p2pdist.ids import node_id_of
 
 POINT = Upstream(node=node_id_of(b"p" * 32), host="192.0.2.1", port=7443, kind="point")
@@ -92,3 +100,64 @@ def test_a_point_that_fell_silent_is_dialled_again_only_after_everybody_else(spr
     assert alone.next(wake)[0] == SERVER
     alone.failed(SERVER, wake)
     assert alone.next(wake + RETRY_FIRST_S)[0] == POINT
+
+
+def test_a_point_that_is_shunned_comes_last_even_behind_the_server() -> None:
+    made = chooser(POINT, SERVER)
+    made.connected(POINT)
+    made.shun(POINT.node, 100.0)
+    made.lost(POINT, 100.0)
+    assert made.next(109.0)[0] == SERVER
+    assert made.next(109.0, {SERVER})[0] is None, "nobody has failed yet"
+
+
+def test_a_point_that_is_shunned_is_used_while_nobody_else_answers() -> None:
+    made = chooser(POINT, SERVER)
+    made.shun(POINT.node, 100.0)
+    made.failed(SERVER, 100.0)
+    assert made.next(100.1)[0] == POINT
+
+
+def test_from_a_point_that_is_shunned_everybody_else_is_better_and_it_is_better_than_nobody() -> None:
+    made = chooser(POINT, SPARE, SERVER)
+    made.shun(POINT.node, 100.0)
+    assert made.better(POINT, 100.0)[0] == SPARE
+    assert made.better(SPARE, 100.0)[0] is None
+
+
+def test_a_point_is_shunned_for_longer_each_time_until_it_does_its_work() -> None:
+    made = chooser(POINT, SPARE)
+    made.shun(POINT.node, 0.0)
+    assert made.next(SHUNNED_FIRST_S - 1)[0] == SPARE
+    assert made.next(SHUNNED_FIRST_S)[0] == POINT
+    made.shun(POINT.node, 100.0)
+    assert made.next(100.0 + 2 * SHUNNED_FIRST_S - 1)[0] == SPARE
+    made.proved(POINT.node)
+    assert made.next(101.0)[0] == POINT
+    made.shun(POINT.node, 200.0)
+    assert made.next(200.0 + SHUNNED_FIRST_S)[0] == POINT
+
+
+def test_whoever_leaves_points_in_vain_waits_longer_before_it_leaves_the_next() -> None:
+    made = chooser(POINT, SPARE)
+    waits = [made.patience()]
+    for number in range(12):
+        made.shun((POINT, SPARE)[number % 2].node, 0.0)
+        waits.append(made.patience())
+    assert waits == sorted(waits)
+    assert (waits[0], waits[1], waits[-1]) == (SHUNNED_FIRST_S, 2 * SHUNNED_FIRST_S, SHUNNED_MAX_S)
+
+
+def test_what_is_being_dialled_is_not_dialled_again() -> None:
+    made = chooser(POINT, SPARE)
+    assert made.next(0.0, {POINT})[0] == SPARE
+    assert made.next(0.0, {POINT, SPARE})[0] is None
+
+
+def test_in_another_network_everybody_is_tried_afresh() -> None:
+    made = chooser(POINT, SPARE)
+    for _ in range(5):
+        made.failed(POINT, 10.0)
+    assert made.next(10.0)[0] == SPARE
+    made.network_changed(10.0)
+    assert made.next(10.0)[0] == POINT

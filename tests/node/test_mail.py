@@ -69,11 +69,46 @@ def sealed(nodes: Nodes, recipient: IdentityKey, counter: int, sender: IdentityK
     )
 
 
-def test_an_envelope_that_comes_twice_is_opened_once(nodes: Nodes, tmp_path: Path) -> None:
+async def test_an_envelope_that_was_dealt_with_is_not_opened_again_not_even_after_a_restart(
+    nodes: Nodes, tmp_path: Path
+) -> None:
     home = nodes.home(tmp_path)
     mail, envelope = Mail(home), sealed(nodes, home.key, 7)
     assert mail.open(envelope, now=NOW) == Received(ids=["a"])
+    await mail.dealt_with(envelope)
     assert mail.open(envelope, now=NOW) is None
+    assert Mail(home).open(envelope, now=NOW) is None
+
+
+async def test_an_envelope_that_was_opened_and_not_dealt_with_is_opened_again(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    home = nodes.home(tmp_path)
+    mail, envelope = Mail(home), sealed(nodes, home.key, 7)
+    mail.open(envelope, now=NOW)
+    assert not mail.opened().has(7)
+    assert mail.open(envelope, now=NOW) == Received(ids=["a"])
+
+
+async def test_a_node_says_which_envelopes_it_has_dealt_with_also_after_a_restart(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    home = nodes.home(tmp_path)
+    mail = Mail(home)
+    for counter in (3, 9, 7):
+        await mail.dealt_with(sealed(nodes, home.key, counter))
+    for told in (mail.opened(), Mail(home).opened()):
+        assert [counter for counter in range(1, 12) if told.has(counter)] == [3, 7, 9]
+
+
+async def test_a_damaged_record_of_what_was_opened_costs_work_and_nothing_else(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    home = nodes.home(tmp_path)
+    envelope = sealed(nodes, home.key, 7)
+    await Mail(home).dealt_with(envelope)
+    (home.state / "envelopes-opened").write_bytes(b"\xc1 damaged")
+    assert Mail(home).open(envelope, now=NOW) == Received(ids=["a"])
 
 
 def test_an_envelope_from_anybody_but_the_admin_server_is_refused(nodes: Nodes, tmp_path: Path) -> None:

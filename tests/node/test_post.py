@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nacl.utils
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +19,7 @@ from p2pdist.trust.sealing import seal
 from p2pdist.wire import codec
 from p2pdist.wire.envelope import Envelope
 from p2pdist.wire.frames import AnyFrame, Routed, Taken
-from p2pdist.wire.messages import Received
+from p2pdist.wire.messages import FromServer, Received
 from tests.node.nodes import Nodes
 
 G, H = NodeId("g" * 32), NodeId("h" * 32)
@@ -95,7 +96,7 @@ async def test_the_stamp_of_a_link_is_larger_than_on_any_link_before(nodes: Node
 
 
 @given(data=st.data())
-def test_envelopes_that_are_repeated_and_overtaken_within_the_window_are_each_opened_once(
+def test_envelopes_that_are_repeated_and_overtaken_are_each_opened_once_whatever_restarts(
     nodes: Nodes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     home = nodes.home(tmp_path_factory.mktemp("node"))
@@ -112,8 +113,20 @@ def test_envelopes_that_are_repeated_and_overtaken_within_the_window_are_each_op
         for number in range(8)
     ]
     order = data.draw(st.permutations([*range(8), *range(8), *range(8)]))
-    mail = Mail(home)
-    opened = [message for number in order if (message := mail.open(envelopes[number], now=NOW)) is not None]
+    restarts = data.draw(st.sets(st.integers(0, len(order))))
+
+    async def open_all() -> list[FromServer]:
+        mail, opened = Mail(home), []
+        for place, number in enumerate(order):
+            if place in restarts:
+                mail = Mail(home)
+            message = mail.open(envelopes[number], now=NOW)
+            if message is not None:
+                opened.append(message)
+                await mail.dealt_with(envelopes[number])
+        return opened
+
+    opened = trio.run(open_all)
     assert sorted(message.ids for message in opened if isinstance(message, Received)) == [
         [str(number)] for number in range(8)
     ]

@@ -1,15 +1,16 @@
-"""Messages from devices: opened, taken in, stored in batches, answered once they are stored."""
+"""Messages from devices, stored in batches, then answered; and to them, kept until they have opened them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Literal, Protocol
 
 import nacl.utils
 import trio
 
 from p2pdist import limits
+from p2pdist.core.outbox import Outbox
 from p2pdist.errors import PeerError, Unavailable, UsageError
 from p2pdist.ids import NodeId
 from p2pdist.logs import get_logger
@@ -17,8 +18,17 @@ from p2pdist.server.control.devices import Device
 from p2pdist.trust.keys import IdentityKey
 from p2pdist.trust.sealing import ReplayWindow, open_envelope, seal
 from p2pdist.wire import codec
-from p2pdist.wire.envelope import Envelope
-from p2pdist.wire.messages import FromDevice, FromServer, Received, Refusal, Report
+from p2pdist.wire.envelope import Envelope, Opened
+from p2pdist.wire.messages import (
+    Certificate,
+    DesiredState,
+    FromDevice,
+    FromServer,
+    Received,
+    Refusal,
+    Report,
+    Revoked,
+)
 
 _log = get_logger()
 
@@ -28,6 +38,7 @@ _Item = tuple[Device, FromDevice | None, bytes, Callable[[], None]]
 """A message, its sender, the sender's replay window once the message was in it, and whom to tell when all of
 it is on the disk. Without a message: the telling alone, after everything that came before."""
 
+_REPLACING = (DesiredState, Certificate, Revoked)  # each takes the place of the one before
 _INBOX_MESSAGES = 4_096  # a few seconds of a large fleet; beyond it, devices wait on their links
 _BATCH_MESSAGES = 512
 _COUNTERS = 65_536
@@ -70,6 +81,7 @@ class Desk:
         store: Where messages go.
         threads: Limits how many threads use the store at once.
         route: Hands an envelope to the link that reaches its recipient; returns whether there is one.
+        way: Returns by what way a node is reached now, as something to compare; None if it is not.
         origin: Returns what a node is, and who carries it (empty: its own link).
     """
 
@@ -79,6 +91,7 @@ class Desk:
         store: DeskStore,
         threads: trio.CapacityLimiter,
         route: Callable[[Envelope], bool],
+        way: Callable[[NodeId], Hashable],
         origin: Callable[[NodeId], tuple[Receiver, str]],
     ) -> None:
         self._origin = origin
@@ -86,6 +99,8 @@ class Desk:
         self._store = store
         self._threads = threads
         self._route = route
+        self._way = way
+        self._outbox = Outbox()
         self._windows: dict[NodeId, ReplayWindow] = {}
         self._inbox, self._incoming = trio.open_memory_channel[_Item](_INBOX_MESSAGES)
         self._counters: dict[NodeId, int] = {}
@@ -127,7 +142,8 @@ class Desk:
     async def send(self, recipient: Device, message: FromServer) -> bool:
         """Seal a message and send it on its way; False when that cannot be done now.
 
-        Nothing is lost by that: the next heartbeat of the recipient asks for it again.
+        What was sent is kept until the recipient has opened it, and sent again when there is another way
+        (:meth:`again`). What was not sent is not kept: the next heartbeat of the recipient asks for it.
         """
         try:
             envelope = await self._seal(recipient, message)
@@ -136,7 +152,30 @@ class Desk:
                 "message.not_sent", node=recipient.node, message=type(message).__name__, reason=str(error)
             )
             return False
-        return self._route(envelope)
+        if isinstance(message, Revoked):
+            self._outbox.forget(recipient.node)
+        way = self._way(recipient.node)
+        if not self._route(envelope):
+            return False
+        try:
+            subject = type(message).__name__ if isinstance(message, _REPLACING) else ""
+            self._outbox.sent(envelope, subject=subject, way=way, now=trio.current_time())
+        except Unavailable as error:
+            _log.warning("message.not_kept", node=recipient.node, reason=str(error))
+        return True
+
+    def opened(self, node: NodeId, opened: Opened) -> None:
+        """A node says what it has opened: that need not be sent again."""
+        for counter in self._outbox.opened(node, opened):
+            _log.error("message.too_late", node=node, counter=counter)
+
+    def again(self, node: NodeId) -> None:
+        """Send again what a node has not opened and what went another way than there is to it now."""
+        way, now = self._way(node), trio.current_time()
+        for envelope in self._outbox.due(node, way=way, now=now, unix=int(time.time())):
+            if way is None or not self._route(envelope):
+                return
+            self._outbox.sent_again(envelope, way=way, now=now)
 
     async def _seal(self, recipient: Device, message: FromServer) -> Envelope:
         data = codec.encode(message, bytes_max=limits.ENVELOPE_BYTES_MAX - limits.KIB)

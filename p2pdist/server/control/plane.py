@@ -111,7 +111,7 @@ class ControlPlane:
         self._revoked: set[NodeId] = set()
         self.directory = Directory(authority.fleet, rates=settings.rates, heartbeat_s=settings.heartbeat_s)
         self._clones = CloneGuard(store, threads)
-        self._desk = Desk(key, store, threads, self._reach.send, self._origin_of)
+        self._desk = Desk(key, store, threads, self._reach.send, self._reach.way, self._origin_of)
         self._admission = Admission(
             key=key,
             authority=authority,
@@ -324,6 +324,7 @@ class ControlPlane:
                 if self._reach.neighbour(node) is not None:
                     self.directory.learn(device)
                     await self._tell(node, known=None)
+            self._desk.again(node)
 
     async def _open(self, neighbour: NodeId, exchange: Exchange, envelope: Envelope) -> None:
         """Take in what a node says. Whoever forwards it answers for nothing in it, and is believed nothing:
@@ -352,11 +353,14 @@ class ControlPlane:
 
     async def _taken(self, device: Device, message: FromDevice) -> None:
         match message:
-            case Heartbeat(revision=revision, platform=platform, name=name):
+            case Heartbeat(revision=revision, platform=platform, name=name, opened=opened):
+                if opened is not None:
+                    self._desk.opened(device.node, opened)
                 known = self.directory.get(device.node)
                 if known is not None and (known.platform, known.name) != (platform, name):
                     self.directory.learn(msgspec.structs.replace(known, platform=platform, name=name))
                 await self._tell(device.node, known=revision)
+                self._desk.again(device.node)
             case RenewalRequest():
                 await self._renew(device, message)
 

@@ -37,6 +37,8 @@ class Reach:
         self._routes = Routes(node, top=True)
         self._proven: dict[NodeId, NodeId] = {}
         self._exchanges: dict[NodeId, Exchange] = {}
+        self._numbers: dict[NodeId, int] = {}  # of the neighbours' links
+        self._last = 0
 
     async def run(self) -> None:
         """Look again at what a full link did not take, now and then, until cancelled."""
@@ -60,6 +62,12 @@ class Reach:
             return None
         return self._routes.carrier(node) if self._routes.next_hop(node) == found else found
 
+    def way(self, node: NodeId) -> tuple[int, NodeId | None] | None:
+        """Return by what way a node is reached now, to be compared: over which link, and who carries it."""
+        neighbour = self.neighbour(node)
+        link = self._numbers.get(neighbour) if neighbour is not None else None
+        return (link, self.carrier(node)) if link is not None else None
+
     def send(self, envelope: Envelope) -> bool:
         """Send an envelope on its way; False when there is none, or too much waits on it."""
         neighbour = self.neighbour(NodeId(envelope.recipient))
@@ -77,6 +85,8 @@ class Reach:
         """A link with a neighbour stands: it is there, whatever was said of it before."""
         self._proven[neighbour] = neighbour
         exchange = self._exchanges[neighbour] = Exchange(link)
+        self._last += 1
+        self._numbers[neighbour] = self._last
         return exchange
 
     def proved(self, node: NodeId, neighbour: NodeId) -> None:
@@ -98,6 +108,7 @@ class Reach:
         """The link with a neighbour has ended."""
         self._proven.pop(neighbour, None)
         self._exchanges.pop(neighbour, None)
+        self._numbers.pop(neighbour, None)
         self._routes.detached(neighbour)
 
     def moved(self) -> tuple[NodeId, ...]:
