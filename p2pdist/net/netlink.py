@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
-from collections.abc import AsyncIterator
+import struct
+from collections.abc import AsyncIterator, Iterator
 
 import trio
 
@@ -11,13 +13,19 @@ from p2pdist.errors import Unavailable
 
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # links; addresses and routes of IPv4; of IPv6 (RTMGRP_*)
 _BYTES = 64 * 1024
+_MESSAGE = struct.Struct("=IHHII")  # length, type, flags, sequence, port
+_ATTRIBUTE = struct.Struct("=HH")  # length, type
+_IFADDRMSG_BYTES = 8
+_RTM_DELADDR, _IFA_ADDRESS, _IFA_LOCAL = 21, 1, 2
 _SETTLE_S = 0.25  # a new lease is an address, then a route: one change
 _SETTLED_AFTER_S = 2.0  # however long it goes on
 _FLOOD_S = 1.0  # between two changes that are told: a flapping cable does not keep a node busy
 
 
-async def network_changes() -> AsyncIterator[None]:
+async def network_changes() -> AsyncIterator[frozenset[str]]:
     """Yield each time that addresses or routes of this machine have changed, once they have settled.
+
+    What is yielded are the addresses that went away; some may be there again.
 
     Raises:
         Unavailable: the kernel does not tell (another system, or a sandbox).
@@ -34,11 +42,11 @@ async def network_changes() -> AsyncIterator[None]:
             raise Unavailable(f"the kernel does not tell of changes of the network ({error})") from error
         while True:
             await trio.lowlevel.wait_readable(told)
-            _drain(told)
+            gone = _drain(told)
             with trio.move_on_after(_SETTLED_AFTER_S):
                 while await _more_within(told, _SETTLE_S):
-                    _drain(told)
-            yield
+                    gone |= _drain(told)
+            yield frozenset(gone)
             await trio.sleep(_FLOOD_S)
 
 
@@ -74,12 +82,36 @@ async def _more_within(told: socket.socket, seconds: float) -> bool:
     return False
 
 
-def _drain(told: socket.socket) -> None:
-    """Read what has come. That some was lost (ENOBUFS) is a change like the others."""
+def _drain(told: socket.socket) -> set[str]:
+    """Read what has come, and return the addresses that went away.
+
+    That some was lost (ENOBUFS) is a change like the others.
+    """
+    gone: set[str] = set()
     while True:
         try:
-            told.recv(_BYTES)
+            gone.update(removed_addresses(told.recv(_BYTES)))
         except BlockingIOError:
-            return
+            return gone
         except OSError:
             continue
+
+
+def removed_addresses(datagram: bytes) -> Iterator[str]:
+    """Yield the addresses that the RTM_DELADDR messages in one datagram name (rtnetlink(7), netlink(7))."""
+    for kind, body in _parts(datagram, _MESSAGE, _MESSAGE.size):
+        if kind != _RTM_DELADDR or len(body) < _IFADDRMSG_BYTES:
+            continue
+        for attribute, value in _parts(body[_IFADDRMSG_BYTES:], _ATTRIBUTE, _ATTRIBUTE.size):
+            if attribute in (_IFA_ADDRESS, _IFA_LOCAL) and len(value) in (4, 16):
+                yield str(ipaddress.ip_address(value))
+
+
+def _parts(data: bytes, header: struct.Struct, least: int) -> Iterator[tuple[int, bytes]]:
+    """Yield what stands in a row, each with its length and kind before it, and aligned to four bytes."""
+    while len(data) >= least:
+        length, kind = header.unpack_from(data)[:2]
+        if not least <= length <= len(data):
+            return
+        yield kind, data[least:length]
+        data = data[(length + 3) & ~3 :]

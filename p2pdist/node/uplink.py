@@ -119,16 +119,16 @@ class Uplink:
         """Return how long the admin server may take to answer before another neighbour is tried."""
         return self._chooser.patience()
 
-    def network_changed(self, still_ours: Callable[[str], bool]) -> None:
+    def network_changed(self, *, cut: bool) -> None:
         """The machine's network has changed: find out whether the link still works, and dial anew if not.
 
         Args:
-            still_ours: Whether an address is one of this machine.
+            cut: Whether the address that the link uses went away: it does not work any more.
         """
         self._chooser.network_changed(trio.current_time())
         self._give_up_dials()
         self._wake()
-        if self._link is not None and not still_ours(self._link.local_host):
+        if self._link is not None and cut:
             self._link.abort("this machine is in another network")
         self._doubt.fire()
 

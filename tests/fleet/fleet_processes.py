@@ -11,10 +11,11 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -42,7 +43,11 @@ _ONLINE_SEED = b"online".ljust(32, b".")  # the workshop's key of this name
 
 
 class ProcessProgram:
-    """A program in a process of its own. Its log lines go into the test's book."""
+    """A program in a process of its own. Its log lines go into the test's book.
+
+    Attributes:
+        within: Makes a command line one that runs where the program should; here, if not said otherwise.
+    """
 
     def __init__(self, nursery: trio.Nursery, who: str, arguments: list[str], log: LogBook) -> None:
         self._nursery = nursery
@@ -52,6 +57,7 @@ class ProcessProgram:
         self._process: trio.Process | None = None
         self._gone = trio.Event()
         self._error = ""
+        self.within: Callable[..., list[str]] = lambda *command: list(command)
 
     @property
     def running(self) -> bool:
@@ -67,16 +73,19 @@ class ProcessProgram:
         """Start the process, and wait until it says that it is ready (sd_notify), or has ended."""
         assert self._process is None, f"{self._who} runs already"
         self._log.lines.append({"event": "test.started", "who": self._who, "at": trio.current_time()})
-        name = f"p2pdist-test-{os.getpid()}-{self._who}-{secrets.token_hex(4)}"
-        with trio.socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
-            await notified.bind(f"\0{name}")
+        with (
+            TemporaryDirectory(prefix="p2pdist-test-") as directory,
+            trio.socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified,
+        ):
+            address = f"{directory}/notify"  # a path: abstract names end at a network namespace
+            await notified.bind(address)
             self._gone, self._error = trio.Event(), ""
             self._process = await trio.lowlevel.open_process(
-                [sys.executable, "-c", *self._arguments],
+                self.within(sys.executable, "-c", *self._arguments),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                env={**os.environ, "NOTIFY_SOCKET": f"@{name}"},
+                env={**os.environ, "NOTIFY_SOCKET": address},
             )
             self._nursery.start_soon(self._follow, self._process, self._gone)
             with trio.fail_after(_READY_S):
@@ -302,7 +311,7 @@ class Processes:
         """A device."""
         return self._node("p2pdist.agent.main", who, config)
 
-    def _node(self, module: str, who: str, config: AgentConfig) -> Program:
+    def _node(self, module: str, who: str, config: AgentConfig) -> ProcessProgram:
         path = config.node.data.parent / "config.toml"
         tables = msgspec.to_builtins(config, enc_hook=str)
         path.write_text(_toml({**tables, "log": {"json": True}}))

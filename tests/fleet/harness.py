@@ -154,7 +154,7 @@ class Fleet:
         self._form = form
         self._hosts = iter(range(2, 250))
         host = addresses.host(1)
-        port = free_port(host)
+        port = self.port(host)
         data = directory / "server"
         root = self.signing.workshop.roots[0]
         self.server_home = ServerHome.create(data, FLEET, root, datetime.now(UTC))
@@ -190,7 +190,7 @@ class Fleet:
             link=base.link,
             swarm=base.swarm,
             install=base.install,
-            point=PointTable(host=host, port=free_port(host)),
+            point=PointTable(host=host, port=self.port(host)),
         )
         node = await self._enrolled(name, host, config, self._form.point(name, config), POINTS)
         self.signing.grant(node.node, [node.address], scope=scope, duties=list(duties))
@@ -209,6 +209,14 @@ class Fleet:
         if start:
             await node.program.start()
         return node
+
+    def port(self, host: str) -> int:
+        """Return a port that nobody has on *host*."""
+        return free_port(host)
+
+    def dials_from(self, host: str) -> str | None:
+        """Return the address from which a node on *host* is enrolled."""
+        return host
 
     def next_host(self) -> str:
         """Return an address that no node of this fleet has."""
@@ -343,7 +351,12 @@ class Fleet:
     ) -> Node:
         token = await self.server.make_token(group)
         home = await enrol(
-            config.node.data, self.bundle, token, name=name, machine=f"machine {name}", local_host=host
+            config.node.data,
+            self.bundle,
+            token,
+            name=name,
+            machine=f"machine {name}",
+            local_host=self.dials_from(host),
         )
         return Node(name, home.node, host, config, program)
 
@@ -367,10 +380,7 @@ async def open_fleet(
         async with trio.open_nursery() as nursery:
             fleet = Fleet(directory, form(nursery), addresses, log, options or ServerOptions())
             fleet.tunnel_ports = list(tunnel_ports)
-            try:
-                await fleet.server.start()
-                for group in (GROUP, POINTS):
-                    await fleet.server.add_group(group)
+            async with running(fleet):
                 for _ in range(points):
                     await fleet.add_point()
                 await fleet.publish()
@@ -379,11 +389,21 @@ async def open_fleet(
                 for device in fleet.devices:
                     await fleet.until_linked(device, "point" if points else "server")
                 yield fleet
-            finally:
-                with trio.CancelScope(shield=True), trio.move_on_after(20):
-                    await _stop_all(fleet)
-                fleet.store.close()
             nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def running(fleet: Fleet) -> AsyncIterator[None]:
+    """Start the admin server and make the groups; at the end, stop everything."""
+    try:
+        await fleet.server.start()
+        for group in (GROUP, POINTS):
+            await fleet.server.add_group(group)
+        yield
+    finally:
+        with trio.CancelScope(shield=True), trio.move_on_after(20):
+            await _stop_all(fleet)
+        fleet.store.close()
 
 
 async def _stop_all(fleet: Fleet) -> None:

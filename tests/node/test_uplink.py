@@ -8,7 +8,9 @@ from functools import partial
 
 import pytest
 import trio
+import trio.testing
 
+from p2pdist import limits
 from p2pdist.core.upstream import Upstream
 from p2pdist.net.link import Link, serve_links
 from p2pdist.node.uplink import Uplink
@@ -143,3 +145,71 @@ async def test_a_neighbour_that_is_not_who_was_expected_is_not_believed(nodes: N
         expected = Upstream(node=IdentityKey.generate().node, host="127.0.0.1", port=liar.port, kind="point")
         carried.uplink.set_candidates([expected, honest.upstream("point")])
         assert await carried.greeted_by() == 2
+
+
+@asynccontextmanager
+async def nobody_who_answers() -> AsyncIterator[Upstream]:
+    """A port that takes connections and says nothing: as good as a place that swallows what is sent to it."""
+    with trio.socket.socket() as listener:
+        await listener.bind(("127.0.0.1", 0))
+        listener.listen(8)
+        port = listener.getsockname()[1]
+        yield Upstream(node=IdentityKey.generate().node, host="127.0.0.1", port=port, kind="point")
+
+
+async def test_a_neighbour_that_does_not_answer_costs_a_second_and_not_a_handshakes_time(
+    nodes: Nodes,
+) -> None:
+    spare = Neighbour(nodes, 2)
+    async with nobody_who_answers() as silent, running(nodes, spare) as (carried, _):
+        begun = trio.current_time()
+        carried.uplink.set_candidates([silent, spare.upstream("point")])
+        assert await carried.greeted_by() == 2
+        assert trio.current_time() - begun < limits.LINK_HANDSHAKE_S / 2
+
+
+async def test_a_neighbour_that_is_left_comes_after_all_others(nodes: Nodes) -> None:
+    lazy, spare = Neighbour(nodes, 1), Neighbour(nodes, 2)
+    async with running(nodes, lazy, spare) as (carried, _):
+        carried.uplink.set_candidates([lazy.upstream("point"), spare.upstream("point")])
+        assert await carried.greeted_by() == 1
+        carried.uplink.leave("a test")
+        assert await carried.greeted_by() == 2
+        spare.scope.cancel()
+        assert await carried.greeted_by() == 1
+
+
+async def test_an_address_that_went_away_ends_the_link_and_it_is_dialled_anew(nodes: Nodes) -> None:
+    point = Neighbour(nodes, 1)
+    async with running(nodes, point) as (carried, _):
+        carried.uplink.set_candidates([point.upstream("point")])
+        assert await carried.greeted_by() == 1
+        carried.uplink.network_changed(cut=True)
+        assert await carried.greeted_by() == 1
+
+
+@pytest.mark.slow
+async def test_in_another_network_whoever_failed_before_is_dialled_at_once(nodes: Nodes) -> None:
+    point = Neighbour(nodes, 1)
+    async with running(nodes, point) as (carried, nursery):
+        point.scope.cancel()
+        carried.uplink.set_candidates([point.upstream("point")])
+        chooser = carried.uplink._chooser
+        with trio.fail_after(20):
+            while chooser.next(trio.current_time())[1] < trio.current_time() + 1.5:
+                await trio.sleep(0.02)  # until it fails again, and waits longer each time
+        await nursery.start(point.serve)
+        carried.uplink.network_changed(cut=False)
+        with trio.fail_after(1):
+            assert await carried.greeted_by() == 1
+
+
+async def test_a_change_of_the_network_that_does_not_touch_the_link_leaves_it_alone(nodes: Nodes) -> None:
+    point = Neighbour(nodes, 1)
+    async with running(nodes, point) as (carried, _):
+        carried.uplink.set_candidates([point.upstream("point")])
+        assert await carried.greeted_by() == 1
+        link = carried.uplink.link
+        carried.uplink.network_changed(cut=False)
+        await trio.testing.wait_all_tasks_blocked(0.1)
+        assert carried.uplink.link is link

@@ -117,6 +117,19 @@ class Place:
         for translator in self._translators:
             translator.renew()
 
+    def take_in(self, guest: Host, *, at: int) -> Host:
+        """Plug a host of another place into this one's LAN, at the address of host number *at*, and return it
+        as it stands here. The cables of both hosts are pulled first: ours has none after that.
+
+        LaboratoryError where the hosts of this place do not share a LAN behind its router.
+        """
+        if self.kind.layout is not Layout.ROUTER:
+            raise LaboratoryError(f"{self.name}: no LAN behind a router here")
+        for host in (self.hosts[at], guest):
+            host.run("sh", "-c", "ip link delete eth0 2>/dev/null || true")
+        self._wire(guest.namespace, self._router, "lan", at)
+        return self._at_home(guest.namespace, at)
+
     def _build_switch(self, hosts: int) -> list[Host]:
         self._bridge(self._router, address="")
         self._router.ip("link set wan master lan")
@@ -198,13 +211,19 @@ class Place:
         return [Host(first, (outside,), ()), *inside]
 
     def _home_host(self, router: Namespace, number: int) -> Host:
+        return self._at_home(self._wire_host(router, "lan", number), number)
+
+    def _at_home(self, host: Namespace, number: int) -> Host:
         address = f"192.168.1.{10 + number}"
-        host = self._wire_host(router, "lan", number)
         host.ip(f"address add {address}/24 dev eth0", "link set eth0 up", "route add default via 192.168.1.1")
         return Host(host, (address,), ())
 
     def _wire_host(self, router: Namespace, bridge: str, number: int) -> Namespace:
         host = self._make_namespace(f"{number}")
+        self._wire(host, router, bridge, number)
+        return host
+
+    def _wire(self, host: Namespace, router: Namespace, bridge: str, number: int) -> None:
         first_port = 65_536 - (HOSTS_MAX - number) * _PORTS_EACH
         host.settings({"ipv4/ip_local_port_range": f"{first_port} {first_port + _PORTS_EACH - 1}"})
         port = f"host{number}"
@@ -214,7 +233,6 @@ class Place:
             if self.kind.isolated:
                 lines.append(f"link set {port} type bridge_slave isolated on")
         router.ip(*lines)
-        return host
 
     def _make_router(self, router: Namespace, address: str = "192.168.1.1/24") -> None:
         router.settings(ROUTING)
