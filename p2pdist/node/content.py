@@ -132,6 +132,11 @@ class Content:
         found = {info_hash: self.statistics(info_hash) for info_hash in self._wanted}
         return {i: each.bytes_done for i, each in found.items() if each is not None and not each.complete}
 
+    def is_cut_off(self) -> bool:
+        """Whether something is being fetched, and nobody is connected from whom it could come."""
+        found = [self.statistics(info_hash) for info_hash in self.unfinished()]
+        return bool(found) and not any(each is not None and each.peers for each in found)
+
     async def wait_unfinished(self) -> None:
         """Wait until something is being fetched."""
         while not self.unfinished():

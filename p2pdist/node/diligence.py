@@ -1,9 +1,10 @@
-"""Whether the distribution point that carries this node does its work: gives receipts, and brings answers.
+"""Whether the distribution point that carries this node does its work: receipts, answers, sources.
 
 Its link stands and its machine answers; but a point that is broken or hostile may take envelopes and give no
-receipt, or give receipts and pass nothing on. The node leaves it for another one then, and says so in its
-log. It does not know whether the admin server itself is away: each time that leaving did not help it waits
-twice as long before the next (:meth:`~p2pdist.core.upstream.UpstreamChooser.patience`).
+receipt, give receipts and pass nothing on, or name sources that nobody can reach. The node leaves it for
+another one then, and says so in its log. It does not know whether the admin server itself is away: each time
+that leaving did not help it waits twice as long before the next
+(:meth:`~p2pdist.core.upstream.UpstreamChooser.patience`).
 """
 
 from __future__ import annotations
@@ -56,13 +57,21 @@ class Questions:
         self.since = None
 
 
-async def watch_work(uplink: Leaving, post: Owing, questions: Questions) -> None:
+class Fetching(Protocol):
+    """What is being fetched; see :class:`~p2pdist.node.content.Content`."""
+
+    def is_cut_off(self) -> bool:
+        """Whether something is being fetched, and nobody is connected from whom it could come."""
+
+
+async def watch_work(uplink: Leaving, post: Owing, questions: Questions, content: Fetching) -> None:
     """Leave the neighbour when it does not do its work; runs beside each link, until cancelled."""
     if uplink.upstream is None or uplink.upstream.kind == "server":
         return  # nobody does its work better
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_watch_receipts, uplink, post)
         nursery.start_soon(_watch_answers, uplink, questions)
+        nursery.start_soon(_watch_sources, uplink, content)
 
 
 async def _watch_receipts(uplink: Leaving, post: Owing) -> None:
@@ -86,3 +95,14 @@ async def _watch_answers(uplink: Leaving, questions: Questions) -> None:
             waited_s = trio.current_time() - max(here, questions.since)
             if waited_s >= uplink.patience_s():
                 uplink.leave(f"no answer of the admin server came through it for {waited_s:.0f} s")
+
+
+async def _watch_sources(uplink: Leaving, content: Fetching) -> None:
+    """Leave a neighbour whose sources have not answered for long; a point is one itself."""
+    since = trio.current_time()
+    while True:
+        await trio.sleep(_LOOK_S)
+        if not content.is_cut_off():
+            since = trio.current_time()
+        elif trio.current_time() - since >= uplink.patience_s():
+            uplink.leave(f"no source that it names has answered for {trio.current_time() - since:.0f} s")

@@ -225,7 +225,7 @@ class Member:
     async def _beside(self, link: Link) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch_over, link, self.content)
-            nursery.start_soon(watch_work, self.uplink, self._post, self._questions)
+            nursery.start_soon(watch_work, self.uplink, self._post, self._questions, self.content)
 
     def _link_down(self) -> None:
         self._post.unlinked()

@@ -17,7 +17,7 @@ from p2pdist.net.endpoints import parse_endpoint
 from p2pdist.net.link import Link, RequestHandler, open_link, serve_links
 from p2pdist.node.enrol import enrol
 from p2pdist.node.home import Home
-from p2pdist.wire.frames import AnyFrame, Arrived, Attached, MetadataVersions, Routed
+from p2pdist.wire.frames import AnyFrame, Arrived, Attached, MetadataVersions, Routed, Taken
 from p2pdist.wire.requests import Bundle, BundleRequest, Torrent, TorrentRequest
 
 Twist = Callable[[Routed], Sequence[Routed]]
@@ -36,6 +36,7 @@ class LyingPoint:
         down: What it does with envelopes for devices.
         up: What it does with envelopes for the admin server.
         passed: Every envelope that came by, downwards and upwards.
+        receipts: Whether it gives receipts to devices, whatever it does with their envelopes.
         node: Its node id.
         uplink: Its link to the admin server.
     """
@@ -46,6 +47,7 @@ class LyingPoint:
         self.down: Twist = honest
         self.up: Twist = honest
         self.passed: list[Routed] = []
+        self.receipts = False
         self.uplink: Link
         self._devices: dict[NodeId, Link] = {}
 
@@ -95,9 +97,13 @@ class LyingPoint:
         self._devices[link.remote.node] = link
         nodes = {str(link.remote.node): time.time_ns()}
         await self.uplink.send(Attached(carrier=self.node, nodes=nodes))
+        came = 0
         try:
             async for frame in link.frames():
                 if isinstance(frame, Routed):
+                    came += 1
+                    if self.receipts:
+                        await link.send(Taken(count=came))
                     self.passed.append(frame)
                     for twisted in self.up(frame):
                         await self.uplink.send(twisted)

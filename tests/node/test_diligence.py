@@ -55,6 +55,16 @@ class Uplink:
         self.left.append(reason)
 
 
+class Content:
+    """What is being fetched."""
+
+    def __init__(self) -> None:
+        self.cut_off = False
+
+    def is_cut_off(self) -> bool:
+        return self.cut_off
+
+
 class Watched:
     """A node whose neighbour is watched."""
 
@@ -62,13 +72,14 @@ class Watched:
         self.uplink = Uplink(kind)
         self.post = Post()
         self.questions = Questions()
+        self.content = Content()
 
 
 @asynccontextmanager
 async def watched(kind: Literal["point", "server"] = "point") -> AsyncIterator[Watched]:
     node = Watched(kind)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch_work, node.uplink, node.post, node.questions)
+        nursery.start_soon(watch_work, node.uplink, node.post, node.questions, node.content)
         yield node
         nursery.cancel_scope.cancel()
 
@@ -121,6 +132,16 @@ async def test_what_needs_no_answer_is_not_waited_for(autojump_clock: trio.testi
         assert node.uplink.left == []
 
 
+async def test_a_point_none_of_whose_sources_answers_is_left(autojump_clock: trio.testing.MockClock) -> None:
+    async with watched() as node:
+        for cut_off in (True, False, True):
+            node.content.cut_off = cut_off
+            await trio.sleep(PATIENCE_S - 10)
+        assert node.uplink.left == []
+        await trio.sleep(20)
+        assert "no source" in node.uplink.left[0]
+
+
 async def test_a_question_from_before_the_link_gives_the_new_neighbour_its_full_time(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -138,5 +159,6 @@ async def test_the_admin_server_itself_is_never_left(
     async with watched("server") as node:
         node.post.count = count
         node.questions.sent(REFUSAL, trio.current_time())
+        node.content.cut_off = True
         await trio.sleep(1_000)
         assert node.uplink.left == []
