@@ -52,17 +52,17 @@ class Outbox:
         """Return the counters of what *node* has not opened, in order."""
         return tuple(sorted(self._kept.get(node, ())))
 
-    def sent(self, envelope: Envelope, *, subject: str, way: Hashable, now: float) -> None:
-        """An envelope was sent for the first time: keep it.
+    def keep(self, envelope: Envelope, *, subject: str, way: Hashable, now: float) -> None:
+        """Keep an envelope that is to be sent.
 
         Args:
             envelope: The envelope.
             subject: It replaces what was said to its recipient on the same subject; empty: nothing.
-            way: Over what it was sent; compared with later ways.
+            way: Over what it is sent; compared with later ways.
             now: The time.
 
         Raises:
-            Unavailable: too much is kept already. It was sent, and is not kept.
+            Unavailable: too much is kept already.
         """
         node, size = NodeId(envelope.recipient), len(envelope.box)
         for counter, kept in list(self._kept.get(node, {}).items()):
@@ -82,6 +82,10 @@ class Outbox:
             envelope=envelope, subject=subject, way=way, sent_at=now
         )
         self._size_bytes += size
+
+    def drop(self, envelope: Envelope) -> None:
+        """Forget an envelope: it could not be sent."""
+        self._drop(NodeId(envelope.recipient), envelope.counter)
 
     def opened(self, node: NodeId, opened: Opened) -> list[int]:
         """A node says what it has opened: forget that, and return the counters of what came too late.

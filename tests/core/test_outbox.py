@@ -32,7 +32,7 @@ def opened(*counters: int) -> Opened:
 def outbox(*counters: int, way: str = "through A") -> Outbox:
     made = Outbox()
     for counter in counters:
-        made.sent(envelope(counter), subject="", way=way, now=0.0)
+        made.keep(envelope(counter), subject="", way=way, now=0.0)
     return made
 
 
@@ -48,7 +48,7 @@ def test_what_a_device_has_opened_is_forgotten_and_what_it_has_not_is_kept() -> 
 
 def test_what_went_another_way_is_due_at_once_in_order_and_what_went_this_way_is_not() -> None:
     box = outbox(2, 1)
-    box.sent(envelope(3), subject="", way="through B", now=0.0)
+    box.keep(envelope(3), subject="", way="through B", now=0.0)
     assert due(box, "through B") == [1, 2]
     assert due(box, "through A") == [3]
 
@@ -69,7 +69,7 @@ def test_what_is_not_opened_for_long_is_due_again_over_the_same_way() -> None:
 def test_a_message_takes_the_place_of_an_older_one_on_its_subject_and_of_no_other() -> None:
     box = outbox(1)
     for counter, subject in ((2, "state"), (3, "certificate"), (4, "state")):
-        box.sent(envelope(counter), subject=subject, way="through A", now=0.0)
+        box.keep(envelope(counter), subject=subject, way="through A", now=0.0)
     assert box.unopened(D) == (1, 3, 4)
 
 
@@ -86,8 +86,8 @@ def test_what_a_device_would_refuse_as_too_old_is_named_and_forgotten() -> None:
 def test_a_device_that_never_opens_anything_uses_its_share_and_no_more() -> None:
     box = outbox(*range(1, limits.OUTBOX_NODE_ENVELOPES_MAX + 1))
     with pytest.raises(Unavailable):
-        box.sent(envelope(1_000), subject="", way="through A", now=0.0)
-    box.sent(envelope(1, E), subject="", way="through A", now=0.0)
+        box.keep(envelope(1_000), subject="", way="through A", now=0.0)
+    box.keep(envelope(1, E), subject="", way="through A", now=0.0)
     assert box.unopened(E) == (1,)
 
 
@@ -97,11 +97,11 @@ def test_however_many_devices_never_open_anything_there_is_room_for_another_one(
         node = NodeId(f"{number:032d}".translate(str.maketrans("01", "ab")))
         for counter in range(1, 5):
             try:
-                box.sent(envelope(counter, node, size=1_000), subject="", way="", now=0.0)
+                box.keep(envelope(counter, node, size=1_000), subject="", way="", now=0.0)
             except Unavailable:
                 break
     assert box.size_bytes <= 100_000
-    box.sent(envelope(1, E, size=100), subject="", way="", now=0.0)
+    box.keep(envelope(1, E, size=100), subject="", way="", now=0.0)
 
 
 def test_what_is_forgotten_leaves_nothing_behind() -> None:

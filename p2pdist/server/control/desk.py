@@ -143,7 +143,8 @@ class Desk:
         """Seal a message and send it on its way; False when that cannot be done now.
 
         What was sent is kept until the recipient has opened it, and sent again when there is another way
-        (:meth:`again`). What was not sent is not kept: the next heartbeat of the recipient asks for it.
+        (:meth:`again`). What was not sent is not kept: the next heartbeat of the recipient asks for it. What
+        cannot be kept is not sent, unless it states a whole situation.
         """
         try:
             envelope = await self._seal(recipient, message)
@@ -154,14 +155,17 @@ class Desk:
             return False
         if isinstance(message, Revoked):
             self._outbox.forget(recipient.node)
-        way = self._way(recipient.node)
-        if not self._route(envelope):
-            return False
+        way, subject = self._way(recipient.node), ""
+        if isinstance(message, _REPLACING):
+            subject = type(message).__name__
         try:
-            subject = type(message).__name__ if isinstance(message, _REPLACING) else ""
-            self._outbox.sent(envelope, subject=subject, way=way, now=trio.current_time())
+            self._outbox.keep(envelope, subject=subject, way=way, now=trio.current_time())
         except Unavailable as error:
             _log.warning("message.not_kept", node=recipient.node, reason=str(error))
+            return self._route(envelope) if subject else False  # it is said again in any case
+        if not self._route(envelope):
+            self._outbox.drop(envelope)
+            return False
         return True
 
     def opened(self, node: NodeId, opened: Opened) -> None:
