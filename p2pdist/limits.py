@@ -75,6 +75,11 @@ LINK_PROBE_AFTER_S = (
 )
 LINK_PROBE_EVERY_S = 1  # four of them: at 5 % loss none arrives once in ten thousand times
 LINK_UNREACHABLE_S = 7  # without a word of the other kernel: with dialling somebody else, below 10 s
+QUESTIONS_PASSED_AT_ONCE = 2  # of one device, by its point: metadata and a torrent
+FRAMES_PER_S = 100  # of one device that are handled in the long run: ten times what a deployment makes it say
+FRAMES_BURST_S = 6  # so many seconds' worth at once: a whole window of envelopes after an outage
+FRAMES_GATEWAY_FACTOR = 100  # a gateway speaks for so many at a time: 10,000 frames a second fill a core
+FRAMES_PAUSE_S = 0.05  # until the next five: fewer wake-ups than frames
 LINK_AWAITED_S = 2.0  # of silence before a neighbour that somebody waits for is asked for a sign of life
 LINK_ANSWER_S = 2.5  # for that sign, twice; a full queue at a slow line's end holds a second or two
 REQUEST_TIMEOUT_S = 30.0  # one request without an answer

@@ -23,9 +23,11 @@ from p2pdist.ids import GroupPath, InfoHash, NodeId
 from p2pdist.logs import get_logger
 from p2pdist.net.link import Link, OfferedStream, RequestHandler, serve_links
 from p2pdist.net.mailbox import Hop
+from p2pdist.net.pacing import paced_frames
 from p2pdist.net.splicing import splice
 from p2pdist.node.member import Member
 from p2pdist.seed.gateway import Gateway
+from p2pdist.seed.passing import Passing
 from p2pdist.seed.post import GatewayPost
 from p2pdist.trust.catalog import SeedGrant
 from p2pdist.wire.envelope import Envelope
@@ -75,6 +77,7 @@ class Members:
         self._post = post
         self._links: dict[NodeId, Link] = {}
         self._gateway = Gateway(member.node, self._links, post.mailbox.look)
+        self._passing = Passing(member.uplink)
         self._tracker = Tracker(SourceRules())
         self._refused: dict[InfoHash, ContentRefused] = {}
         self._origins: dict[InfoHash, Candidate] = {}
@@ -230,7 +233,7 @@ class Members:
                 self._gateway.welcome(remote.node)
             with self._post.mailbox.hop(remote.node, link) as hop:
                 self._post.mailbox.look(remote.node)
-                async for frame in link.frames():
+                async for frame in paced_frames(link, carries_others=carries_others):
                     await self._frame(remote.node, link, hop, frame)
         finally:
             if self._links.get(remote.node) is link:
@@ -358,7 +361,7 @@ class Members:
     async def _bundle(self, link: Link, request: BundleRequest) -> Bundle:
         if request.relay:
             asked = BundleRequest(have=request.have, relay=False)
-            return await self._member.uplink.request("/bundle", asked, Bundle)
+            return await self._passing.ask(link, "/bundle", asked, Bundle)
         return await self._member.metadata.export(request.have)
 
     async def _torrent(self, link: Link, request: TorrentRequest) -> Torrent:
@@ -366,19 +369,23 @@ class Members:
         try:
             return Torrent(torrent=await trio.to_thread.run_sync(path.read_bytes))
         except FileNotFoundError:
-            return await self._member.uplink.request("/torrent", request, Torrent)
+            return await self._passing.ask(link, "/torrent", request, Torrent)
         except OSError as error:
             raise Unavailable(f"torrent {request.info_hash} cannot be read ({error.strerror})") from error
 
     async def _pass_enrolment(self, link: Link, request: EnrolRequest) -> Enrolled:
-        return await self._member.uplink.request("/enrol", request, Enrolled)
+        return await self._passing.ask(link, "/enrol", request, Enrolled)
 
     async def _pass_renewal(self, link: Link, request: RenewRequest) -> Enrolled:
-        return await self._member.uplink.request("/renew", request, Enrolled)
+        return await self._passing.ask(link, "/renew", request, Enrolled)
 
 
 def _send(link: Link, frame: AnyFrame) -> None:
+    """Send a frame; whoever does not read loses its link, and hears everything anew with the next."""
+    if link.is_over:
+        return
     try:
         link.send_nowait(frame)
     except P2PDistError as error:
         _log.warning("member.too_slow", node=link.remote.node if link.remote else "", reason=str(error))
+        link.abort("it does not read what it is sent")

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import ipaddress
 
+import trio
+
+from p2pdist.core.throttle import Throttle
 from p2pdist.errors import P2PDistError
+from p2pdist.ids import NodeId
 from p2pdist.logs import get_logger
 from p2pdist.net.link import Link
+from p2pdist.wire.envelope import Envelope
 from p2pdist.wire.frames import AnyFrame
 
 _log = get_logger()
+
+_LINES_MAX, _LINES_WITHIN_S = 10, 60.0
 
 
 def send_frame(link: Link, frame: AnyFrame) -> bool:
@@ -20,6 +27,18 @@ def send_frame(link: Link, frame: AnyFrame) -> bool:
         _log.warning("link.not_sent", node=link.remote.node if link.remote else "", reason=str(error))
         return False
     return True
+
+
+class Complaints:
+    """What the log says of envelopes that do not open: a few lines for each neighbour that brings them."""
+
+    def __init__(self) -> None:
+        self._throttle = Throttle(_LINES_MAX, _LINES_WITHIN_S)
+
+    def refused(self, envelope: Envelope, neighbour: NodeId, error: P2PDistError) -> None:
+        """An envelope was refused."""
+        if self._throttle.allows(neighbour, trio.current_time()):
+            _log.warning("envelope.refused", node=envelope.sender, by=neighbour, reason=str(error))
 
 
 def network_of(host: str) -> str:

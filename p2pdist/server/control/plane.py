@@ -20,12 +20,13 @@ from p2pdist.ids import GroupPath, InfoHash, NodeId
 from p2pdist.logs import get_logger
 from p2pdist.net.exchange import Exchange
 from p2pdist.net.link import Link, RequestHandler, serve_links
+from p2pdist.net.pacing import paced_frames
 from p2pdist.net.tls import TlsIdentity
 from p2pdist.server.control.admit import Admission
 from p2pdist.server.control.clones import CloneGuard
 from p2pdist.server.control.desk import Desk, Receiver
 from p2pdist.server.control.devices import Device, Directory
-from p2pdist.server.control.neighbours import send_frame
+from p2pdist.server.control.neighbours import Complaints, send_frame
 from p2pdist.server.control.ports import PlaneSettings, PlaneStore
 from p2pdist.server.control.reach import Reach
 from p2pdist.server.control.supply import Supply
@@ -111,6 +112,7 @@ class ControlPlane:
         self._revoked: set[NodeId] = set()
         self.directory = Directory(authority.fleet, rates=settings.rates, heartbeat_s=settings.heartbeat_s)
         self._clones = CloneGuard(store, threads)
+        self._complaints = Complaints()
         self._desk = Desk(key, store, threads, self._reach.send, self._reach.way, self._origin_of)
         self._admission = Admission(
             key=key,
@@ -247,7 +249,8 @@ class ControlPlane:
         try:
             send_frame(link, MetadataVersions(versions=dict(self._versions)))
             self._tell_way(node)
-            async for frame in link.frames():
+            point = self.directory.role(node, _now()) == "point"
+            async for frame in paced_frames(link, carries_others=point):
                 await self._frame(node, link, exchange, frame)
         finally:
             if self._links.get(node) is link:
@@ -335,7 +338,7 @@ class ControlPlane:
             device = self.directory.get(node) or await self._learn(node)
             message = self._desk.open(envelope, device)
         except (TrustError, PeerError) as error:
-            _log.warning("envelope.refused", node=node, by=neighbour, reason=str(error))
+            self._complaints.refused(envelope, neighbour, error)
             settled()
             return
         if message is not None:
