@@ -1,13 +1,14 @@
 """A fleet of real programs in the laboratory of networks: each on a host of its own, behind real NAT.
 
-The test itself stands on the admin server's host: :func:`standing_on` moves its main thread there, so that it
-asks the HTTP API and enrols nodes over the laboratory's network. That takes root.
+The test itself stands on the admin server's host: the sockets that it opens are made in that host's network
+namespace, so that it asks the HTTP API and enrols nodes over the laboratory's network. That takes root.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -17,16 +18,26 @@ import msgspec
 import pytest
 import trio
 from fleet_logs import LogBook
-from fleet_processes import Processes, ProcessProgram
+from fleet_processes import Processes, ProcessProgram, ServerProcess
 from fleet_programs import ServerOptions
 from harness import Fleet, Node, running
 
 sys.path.append(str(Path(__file__).parents[2] / "tools"))
 
 from laboratory.namespaces import why_not
-from laboratory.network import Host, Laboratory
+from laboratory.network import Host, Laboratory, Place
 
 from p2pdist.node.config import AgentConfig, LinkTable, SwarmTable
+
+__all__ = [
+    "Host",
+    "Laboratory",
+    "LaboratoryFleet",
+    "Place",
+    "needs_laboratory",
+    "open_laboratory_fleet",
+    "standing_on",
+]
 
 needs_laboratory = [
     pytest.mark.network,
@@ -43,7 +54,9 @@ _FIRST_PORT = 7_700  # nobody else is on these hosts
 
 @contextmanager
 def standing_on(host: Host) -> Iterator[None]:
-    """Have this thread use the network of a host, and the threads that it starts."""
+    """Have this thread make its sockets on a host, for as long as the block runs. Not across a checkpoint:
+    a thread that is started meanwhile would stay there.
+    """
     with (
         Path("/proc/self/ns/net").open() as ours,
         Path(f"/proc/{host.namespace.pid}/ns/net").open() as theirs,
@@ -59,6 +72,19 @@ def _enter(namespace: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.setns(namespace, _CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), "setns")
+
+
+class _SocketsOf(trio.abc.SocketFactory):
+    """Makes trio's sockets on a host."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def socket(
+        self, family: int = socket.AF_INET, type: int = socket.SOCK_STREAM, proto: int = 0
+    ) -> trio.socket.SocketType:
+        with standing_on(self._host):
+            return trio.socket.from_stdlib_socket(socket.socket(family, type, proto))
 
 
 class _Addresses:
@@ -126,12 +152,18 @@ async def open_laboratory_fleet(
     directory: Path, log: LogBook, laboratory: Laboratory, *, options: ServerOptions | None = None
 ) -> AsyncIterator[LaboratoryFleet]:
     """Start the admin server in the laboratory; the caller adds points and devices, and publishes."""
-    with standing_on(laboratory.server):
-        async with trio.open_nursery() as nursery:
-            form = _Form(log, nursery)
-            addresses = _Addresses(laboratory.server)
+    async with trio.open_nursery() as nursery:
+        form = _Form(log, nursery)
+        addresses = _Addresses(laboratory.server)
+        with standing_on(laboratory.server):
             fleet = LaboratoryFleet(directory, form, addresses, log, options or ServerOptions())  # type: ignore[arg-type]  # all that is used of them
-            fleet.form = form
+        fleet.form = form
+        assert isinstance(fleet.server, ServerProcess)
+        fleet.server.within = laboratory.server.command
+        before = trio.socket.set_custom_socket_factory(_SocketsOf(laboratory.server))
+        try:
             async with running(fleet):
                 yield fleet
-            nursery.cancel_scope.cancel()
+        finally:
+            trio.socket.set_custom_socket_factory(before)
+        nursery.cancel_scope.cancel()
