@@ -13,6 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -27,6 +28,8 @@ sys.path.append(str(Path(__file__).parents[2] / "tools"))
 from laboratory.namespaces import why_not
 from laboratory.network import Host, Laboratory, Place
 
+from p2pdist.cli.profile import Target
+from p2pdist.cli.visit import Visitor
 from p2pdist.node.config import AgentConfig, LinkTable, SwarmTable
 
 __all__ = [
@@ -34,9 +37,9 @@ __all__ = [
     "Laboratory",
     "LaboratoryFleet",
     "Place",
+    "VisitorThere",
     "needs_laboratory",
     "open_laboratory_fleet",
-    "standing_on",
 ]
 
 needs_laboratory = [
@@ -58,7 +61,7 @@ def standing_on(host: Host) -> Iterator[None]:
     a thread that is started meanwhile would stay there.
     """
     with (
-        Path("/proc/self/ns/net").open() as ours,
+        Path("/proc/thread-self/ns/net").open() as ours,
         Path(f"/proc/{host.namespace.pid}/ns/net").open() as theirs,
     ):
         _enter(theirs.fileno())
@@ -85,6 +88,18 @@ class _SocketsOf(trio.abc.SocketFactory):
     ) -> trio.socket.SocketType:
         with standing_on(self._host):
             return trio.socket.from_stdlib_socket(socket.socket(family, type, proto))
+
+
+class VisitorThere(Visitor):
+    """An operator's command line on a host: it asks the API in a thread."""
+
+    def __init__(self, host: Host, target: Target) -> None:
+        super().__init__(target)
+        self._host = host
+
+    def _announce(self, *arguments: Any) -> Any:
+        with standing_on(self._host):
+            return super()._announce(*arguments)
 
 
 class _Addresses:
@@ -116,6 +131,7 @@ class LaboratoryFleet(Fleet):
     """See the module. Nodes are added with the host that they stand on."""
 
     form: _Form
+    server_host: Host
 
     def port(self, host: str) -> int:
         """The first port of ours: each host has one program that listens."""
@@ -158,6 +174,7 @@ async def open_laboratory_fleet(
         with standing_on(laboratory.server):
             fleet = LaboratoryFleet(directory, form, addresses, log, options or ServerOptions())  # type: ignore[arg-type]  # all that is used of them
         fleet.form = form
+        fleet.server_host = laboratory.server
         assert isinstance(fleet.server, ServerProcess)
         fleet.server.within = laboratory.server.command
         before = trio.socket.set_custom_socket_factory(_SocketsOf(laboratory.server))

@@ -9,13 +9,19 @@ from pathlib import Path
 
 import pytest
 import trio
-from fleet_laboratory import Laboratory, LaboratoryFleet, Place, needs_laboratory, open_laboratory_fleet
+from fleet_laboratory import (
+    Laboratory,
+    LaboratoryFleet,
+    Place,
+    VisitorThere,
+    needs_laboratory,
+    open_laboratory_fleet,
+)
 from fleet_logs import LogBook
 from fleet_processes import ServerProcess
 from fleet_programs import DEVICES
 from harness import Node
 
-from p2pdist.cli.visit import Visitor
 from p2pdist.wire.services import Echo
 
 pytestmark = needs_laboratory
@@ -38,7 +44,7 @@ class Site:
         lines = self.fleet.log.find("link.up", who=self.device.name, kind="point")
         return next((p for p in self.fleet.points if lines and p.node == lines[-1]["upstream"]), None)
 
-    async def visitor(self) -> Visitor:
+    async def visitor(self) -> VisitorThere:
         """An operator, once the server can reach the device."""
         server = self.fleet.server
         assert isinstance(server, ServerProcess)
@@ -47,7 +53,7 @@ class Site:
             return self.device.name in await server.online()
 
         await self.fleet.until(reachable, "the server can reach the device")
-        return Visitor(server.target("operator"))
+        return VisitorThere(self.fleet.server_host, server.target("operator"))
 
 
 @asynccontextmanager
