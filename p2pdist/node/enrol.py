@@ -118,9 +118,14 @@ async def renew_expired(home: Home, mail: Mail, *, now: int, local_host: str | N
         TrustError, UsageError: the admin server refuses; the node was revoked or is not known.
         Unavailable: no address answered; call again later.
     """
-    envelope = await mail.seal(RenewalRequest(request=make_request(home.key)), now=now)
-    enrolled = await _ask(home.enrolment, "/renew", RenewRequest(envelope=envelope), local_host)
+    asked = await ask_for_renewal(home, mail, now=now)
+    enrolled = await _ask(home.enrolment, "/renew", asked, local_host)
     await trio.to_thread.run_sync(home.replace_certificate, enrolled.certificate)
+
+
+async def ask_for_renewal(home: Home, mail: Mail, *, now: int) -> RenewRequest:
+    """Make the request for :func:`renew_expired`, for whoever brings it to the admin server."""
+    return RenewRequest(envelope=await mail.seal(RenewalRequest(request=make_request(home.key)), now=now))
 
 
 def _expired(home: Home) -> bool:

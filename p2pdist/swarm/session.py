@@ -33,7 +33,7 @@ from p2pdist.swarm.model import (
 )
 from p2pdist.swarm.outbox import Outbox
 from p2pdist.swarm.parameters import torrent_parameters
-from p2pdist.swarm.tuning import SwarmSettings, parse_host, session_settings
+from p2pdist.swarm.tuning import SwarmSettings, dialling_settings, parse_host, session_settings
 from p2pdist.wire.messages import RateLimits
 
 __all__ = [
@@ -173,6 +173,10 @@ class Swarm:
         """Learn of nodes that may connect to this one, so that their bytes can be put to their names."""
         for node in nodes:
             self._book.learn(node)
+
+    def set_dials(self, dials: bool) -> None:
+        """Dial sources from now on, or only take connections of others. Open ones stay."""
+        self._session.apply_settings(dialling_settings(dials))
 
     def set_rates(self, rates: RateLimits) -> None:
         """Limit what crosses the site's own network and the WAN, from now on. Windows are not read."""

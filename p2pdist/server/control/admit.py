@@ -14,7 +14,7 @@ from p2pdist.core.throttle import Throttle
 from p2pdist.errors import PeerError, TrustError, Unavailable
 from p2pdist.ids import NodeId, node_id_of
 from p2pdist.logs import get_logger
-from p2pdist.net.link import Link
+from p2pdist.net.link import Link, RequestHandler, RequestTable
 from p2pdist.server.control.devices import Device, Directory
 from p2pdist.trust.certificates import FleetAuthority, parse_certificate, parse_request
 from p2pdist.trust.keys import IdentityKey
@@ -78,6 +78,14 @@ class Admission:
         self._life_s = life_s
         self._refused = refused
         self._renewals = Throttle(RENEWALS_MAX, RENEWALS_WITHIN_S)
+
+    @property
+    def requests(self) -> RequestTable:
+        """What may be asked of it, by strangers too."""
+        return {
+            "/enrol": RequestHandler(EnrolRequest, self.enrol, strangers=True),
+            "/renew": RequestHandler(RenewRequest, self.renew, strangers=True),
+        }
 
     async def enrol(self, link: Link, request: EnrolRequest) -> Enrolled:
         """Answer ``/enrol``."""
