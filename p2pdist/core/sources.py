@@ -77,7 +77,8 @@ def decide_sources(
     """Decide on each of *members* as a source for *receiver*.
 
     Returns:
-        One candidate per member but the receiver, the taken ones first, at most
+        One candidate per member but the receiver, the taken ones first, those who wait for the receiver's
+        call before the others, at most
         :data:`p2pdist.limits.CANDIDATES_MAX`.
     """
     rules = rules or SourceRules()
@@ -94,7 +95,7 @@ def decide_sources(
         )
         for member in others
     ]
-    decided.sort(key=lambda candidate: (not candidate.taken, candidate.role, candidate.node))
+    decided.sort(key=lambda c: (not c.taken, c.dial != "receiver", c.role, c.node))
     return tuple(decided[: limits.CANDIDATES_MAX])
 
 

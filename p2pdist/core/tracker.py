@@ -78,8 +78,6 @@ class Tracker:
             if receiver is None:
                 continue
             members = list(self._swarms[info_hash].values())
-            if receiver.role == "origin":
-                members = [member for member in members if member.dialled]  # it fetches from nobody
             candidates = decide_sources(receiver, members, rules=self._rules)
             sources = Sources(info_hash=info_hash, candidates=list(candidates))
             told = self._told.setdefault(node, {})

@@ -70,8 +70,8 @@ class Content:
         ask: AskTorrent,
         judge: JudgeSource,
         alternative: Callable[[NodeId], bool],
-        dials: Callable[[], bool],
         on_change: Callable[[], None],
+        dials: Callable[[], bool] = lambda: True,
     ) -> None:
         self._home = home
         self._swarm = swarm

@@ -291,7 +291,7 @@ def grant(
     One in a DMZ, from which nothing may be dialled:
 
         p2pdist-sign grant q5dgtkqaw4lp2wnvmzq3xjc7yhfoqjax \\
-            --scope /emea/plant --duty seed --duty gateway --address 203.0.113.9:7601 --dialled
+            --scope /emea/plant --address 203.0.113.9:7601 --dialled
 
     Parameters
     ----------

@@ -256,9 +256,8 @@ class Swarm:
             carried.handle.prioritize_pieces(priorities(self._settings.node, points, carried.pieces))
 
     def _dial(self, carried: Carried, sources: Sequence[Source]) -> None:
-        carried.dial(
-            (source for source in sources if source.node != self._settings.node), trio.current_time()
-        )
+        others = [source for source in sources if source.node != self._settings.node]
+        carried.dial(others, trio.current_time())
 
     def _emit(self, event: SwarmEvent) -> None:
         if isinstance(event, PieceRefused) and event.source is not None:

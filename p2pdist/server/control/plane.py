@@ -109,7 +109,7 @@ class ControlPlane:
         self.directory = Directory(authority.fleet, rates=settings.rates, heartbeat_s=settings.heartbeat_s)
         self._clones = CloneGuard(store, threads)
         self._desk = Desk(key, store, threads, self._reach.send, self._origin_of)
-        self._admission = Admission(
+        self.admission = Admission(
             key=key,
             authority=authority,
             store=store,
@@ -119,14 +119,14 @@ class ControlPlane:
             life_s=settings.certificate_life_s,
             refused=refused,
         )
-        self._requests = {**self._admission.requests, **Supply(export, torrent).requests}
+        self._requests = {**self.admission.requests, **Supply(export, torrent).requests}
         self.callees = Callees(
             identity=identity,
             requests=self._requests,
             on_link=self._carry,
             reached=lambda node: self._reach.neighbour(node) is not None,
             unwanted=lambda node: node in self._revoked,
-            renew=self._admission.renew,
+            renew=self.admission.renew,
         )
 
     # What the programs around it say ---------------------------------------------------------------
@@ -369,7 +369,7 @@ class ControlPlane:
         if present is None:
             return
         try:
-            pem = await self._admission.certificate(present, message)
+            pem = await self.admission.certificate(present, message)
         except P2PDistError as error:
             _log.warning("certificate.refused", node=device.node, reason=str(error))
             return

@@ -94,8 +94,11 @@ class Swarms:
 
     def _send_decisions(self) -> None:
         for receiver, sources in self._tracker.poll():
-            if receiver == self._origin and (called := [c for c in sources.candidates if c.taken]):
-                self._call(InfoHash(sources.info_hash), called)
+            if receiver == self._origin:
+                called = [c for c in sources.candidates if c.taken and c.dial == "receiver"]
+                if called:
+                    self._call(InfoHash(sources.info_hash), called)
+                continue
             target = self._links.get(receiver)
             if target is not None:
                 send_frame(target, self._seen_by(target, sources))
