@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from fleet_links import link_as, say
 from fleet_logs import LogBook
 from fleet_programs import ServerTask
 from harness import GROUP, Fleet, Node, open_fleet
@@ -170,3 +171,23 @@ async def test_a_revoked_gateway_is_not_dialled_any_more(tmp_path: Path, log_boo
         calls = fleet.server.service.plane.callees.calls
         await fleet.until(lambda: calls()[point.node].state != "linked", "the link is gone")
         assert attached(fleet) == {}
+
+
+async def test_what_devices_say_while_the_admin_server_is_away_waits_on_a_gateway_that_is_dialled(
+    tmp_path: Path, log_book: LogBook
+) -> None:
+    async with open_fleet(tmp_path, log_book, points=0, devices=0) as fleet:
+        point = await in_the_zone(fleet)
+        device = await fleet.add_device(start=False)
+        await fleet.server.stop()
+        names = [f"refusal {number}" for number in range(50)]
+        async with link_as(device, point.address) as link:
+            await say(device, link, names)
+        await point.program.stop()
+        await point.program.start()
+        await fleet.server.start()
+
+        async def all_heard() -> bool:
+            return len(await fleet.refusals(who=device, kind="stranger")) == len(names)
+
+        await fleet.until(all_heard, "the admin server has everything", patience_s=10)
