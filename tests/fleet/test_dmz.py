@@ -20,10 +20,11 @@ GATEWAY = ("seed", "gateway")
 
 
 async def in_the_zone(fleet: Fleet, *, scope: str = "/emea") -> Node:
-    """A gateway that is dialled, once it is carried."""
+    """A gateway that is dialled, once it is carried and knows of its grant."""
     point = await fleet.add_point(scope=scope, duties=GATEWAY, dialled=True)
     await fleet.publish()
     await fleet.until_logged("link.up", who=point, dialled=True)
+    await fleet.until(lambda: point.agent.member.metadata.catalog, "it has metadata")
     return point
 
 
