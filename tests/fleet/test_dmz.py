@@ -110,19 +110,30 @@ async def test_a_gateway_above_dials_the_one_below_it_and_the_server_stands_in_f
         assert not log_book.find("link.up", who=lower.name, dialled=False)
 
 
-async def test_a_gateway_reaches_the_server_through_one_that_is_dialled(
+async def test_of_three_gateways_in_a_row_the_one_in_the_middle_is_dialled_from_both_sides(
     tmp_path: Path, log_book: LogBook
 ) -> None:
     async with open_fleet(tmp_path, log_book, points=0, devices=0) as fleet:
-        upper = await in_the_zone(fleet)
-        lower = await fleet.add_point(scope=GROUP, duties=GATEWAY)
+        top = await fleet.add_point(scope="/", duties=GATEWAY)
+        middle = await in_the_zone(fleet, scope="/emea")
+        await fleet.until_linked(middle, "point")
+        bottom = await fleet.add_point(scope=GROUP, duties=GATEWAY)
         await fleet.publish()
-        await fleet.until_linked(lower, "point")
+        await fleet.until_linked(bottom, "point")
         device = await fleet.add_device()
         await fleet.until_linked(device, "point")
         release = await fleet.release()
         await fleet.until_reported(release)
-        assert attached(fleet) == {upper.node: None, lower.node: upper.node, device.node: lower.node}
+        assert attached(fleet) == {
+            top.node: None, middle.node: top.node, bottom.node: middle.node, device.node: bottom.node
+        }  # fmt: skip
+        assert not log_book.find("link.up", who=middle.name, dialled=False)
+
+        async def once_over_the_wan() -> bool:
+            received = await fleet.received(release)
+            return received["point", "origin"] == len(release.content) and not received["device", "origin"]
+
+        await fleet.until(once_over_the_wan, "each passes it on to the next")
 
 
 async def test_a_certificate_that_ran_out_in_the_zone_is_replaced_by_whoever_dials(
