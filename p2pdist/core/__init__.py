@@ -6,6 +6,7 @@ sources     who fetches from whom
 tracker     who takes part in which artifact's swarm, and what each should hear about the others
 deployment  one device's way from a deployment to an installed release
 mailbox     which envelopes wait on a gateway, and who is next
+outbox      what was said to each node and not opened by it yet
 receipts    who answers for an envelope while it crosses a link
 routes      the way to every node below a gateway, and to the admin server above
 storage     what a distribution point keeps on its disk

@@ -65,9 +65,11 @@ class UpstreamChooser:
 
     Args:
         spread: A number from 0 to 1 that differs from node to node; it spreads retries and fallbacks.
+        retry_max_s: The longest wait between two attempts.
     """
 
     spread: float
+    retry_max_s: float = RETRY_MAX_S
     _candidates: tuple[Upstream, ...] = ()
     _attempts: dict[Upstream, _Attempts] = field(default_factory=dict)
     _shunned: dict[NodeId, _Shunned] = field(default_factory=dict)
@@ -96,7 +98,7 @@ class UpstreamChooser:
             now: The time.
             dialling: What is being dialled already.
         """
-        wake = now + RETRY_MAX_S
+        wake = now + self.retry_max_s
         fine = [c for c in self._candidates if not self._is_shunned(c, now)]
         shunned = [c for c in self._candidates if self._is_shunned(c, now)]
         nobody_else = all(self._attempts[c].failures for c in fine)
@@ -173,7 +175,7 @@ class UpstreamChooser:
         if attempts is None:
             return
         attempts.failures += 1
-        delay = min(RETRY_MAX_S, RETRY_FIRST_S * 2 ** min(attempts.failures, 10))
+        delay = min(self.retry_max_s, RETRY_FIRST_S * 2 ** min(attempts.failures, 10))
         attempts.not_before = now + delay * (0.5 + 0.5 * self.spread)
 
     def _ready_at(self, candidate: Upstream) -> float:

@@ -275,11 +275,6 @@ class Link:
         """
         await self._carrier.aclose(reason)
 
-    @property
-    def is_over(self) -> bool:
-        """Whether the link has ended, or is about to."""
-        return self._carrier.end is not None
-
     def abort(self, reason: str) -> None:
         """End the link at once: nothing more is sent, and no frame that has not been read is delivered."""
         self._control.drop_unread()

@@ -6,7 +6,10 @@ mail      sealed messages to and from the admin server
 post      their envelopes on the way, kept until a neighbour answers for them
 uplink    the link to the neighbour that carries this node, with failover
 vigil     notices a neighbour that has gone without a word
+diligence  and one that is there and does not do its work
+roaming   has the link looked at when the machine's network changes
 metadata  signed metadata: asked for, verified, kept, let go in time
+rates     how fast the swarm may be now
 clock     the wall clock, which may be set
 content   artifacts: wanted, fetched in the swarm, served
 member    the runtime that wires them and speaks the control protocol

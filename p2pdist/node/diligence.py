@@ -15,6 +15,8 @@ import trio
 
 from p2pdist import limits
 from p2pdist.core.upstream import Upstream
+from p2pdist.net.link import Link
+from p2pdist.node import vigil
 from p2pdist.wire.messages import FromDevice, Refusal, RenewalRequest, Report
 
 _LOOK_S = 5.0
@@ -57,14 +59,25 @@ class Questions:
         self.since = None
 
 
-class Fetching(Protocol):
-    """What is being fetched; see :class:`~p2pdist.node.content.Content`."""
+class CutOff(Protocol):
+    """Whether what is being fetched has sources; see :class:`~p2pdist.node.content.Content`."""
 
     def is_cut_off(self) -> bool:
         """Whether something is being fetched, and nobody is connected from whom it could come."""
 
 
-async def watch_work(uplink: Leaving, post: Owing, questions: Questions, content: Fetching) -> None:
+class Fetching(vigil.Fetching, CutOff, Protocol):
+    """What is being fetched."""
+
+
+async def watch(link: Link, uplink: Leaving, post: Owing, questions: Questions, content: Fetching) -> None:
+    """Watch over a neighbour and its work for as long as it carries this node; until cancelled."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(vigil.watch_over, link, content)
+        nursery.start_soon(watch_work, uplink, post, questions, content)
+
+
+async def watch_work(uplink: Leaving, post: Owing, questions: Questions, content: CutOff) -> None:
     """Leave the neighbour when it does not do its work; runs beside each link, until cancelled."""
     if uplink.upstream is None or uplink.upstream.kind == "server":
         return  # nobody does its work better
@@ -97,7 +110,7 @@ async def _watch_answers(uplink: Leaving, questions: Questions) -> None:
                 uplink.leave(f"no answer of the admin server came through it for {waited_s:.0f} s")
 
 
-async def _watch_sources(uplink: Leaving, content: Fetching) -> None:
+async def _watch_sources(uplink: Leaving, content: CutOff) -> None:
     """Leave a neighbour whose sources have not answered for long; a point is one itself."""
     since = trio.current_time()
     while True:

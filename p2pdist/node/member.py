@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from p2pdist.core.rates import granted_rates, lowest_at
+from p2pdist.core.dialling import dials
 from p2pdist.core.scope import are_alternatives, grant_valid
 from p2pdist.core.sources import objection
 from p2pdist.core.upstream import Upstream
@@ -22,20 +22,20 @@ from p2pdist.logs import get_logger
 from p2pdist.net.link import Link, StreamHandler
 from p2pdist.node.content import Content
 from p2pdist.node.diagnosis import diagnose
-from p2pdist.node.diligence import Questions, watch_work
-from p2pdist.node.enrol import renew_while_expired
+from p2pdist.node.diligence import Questions, watch
+from p2pdist.node.enrol import ask_for_renewal, renew_while_expired
 from p2pdist.node.home import Home, load_desired, save_desired
 from p2pdist.node.hooks import Hooks
 from p2pdist.node.mail import Mail
 from p2pdist.node.memory import keep_small
 from p2pdist.node.metadata import Metadata
 from p2pdist.node.post import Post
+from p2pdist.node.rates import Rates
 from p2pdist.node.reception import Reception
 from p2pdist.node.reports import Announcer, ContentReporter, Heart, Renewer
 from p2pdist.node.roaming import follow_network
 from p2pdist.node.settings import MemberSettings
 from p2pdist.node.uplink import Uplink, upstreams_for
-from p2pdist.node.vigil import watch_over
 from p2pdist.swarm.session import Swarm, SwarmSettings, open_swarm
 from p2pdist.trust.catalog import SeedGrant
 from p2pdist.trust.verifier import Verifier
@@ -59,11 +59,9 @@ from p2pdist.wire.messages import (
     SessionInvite,
 )
 from p2pdist.wire.paths import SESSION_PATH, PathOpening
-from p2pdist.wire.requests import Bundle, Torrent
+from p2pdist.wire.requests import Bundle, RenewRequest, Torrent
 
 _log = get_logger()
-
-_RATES_EVERY_S = 30.0
 
 
 class Member:
@@ -74,6 +72,7 @@ class Member:
         self.settings = settings
         self.swarm = swarm
         self.desired: DesiredState | None = load_desired(home)
+        self.session_path = hooks.session_path
         self._hooks = hooks
         self._mail = Mail(home)
         self._post = post
@@ -91,8 +90,9 @@ class Member:
             on_up=self._link_up,
             on_frame=self._frame,
             on_down=self._link_down,
-            while_up=self._beside,
+            while_up=lambda link: watch(link, self.uplink, self._post, self._questions, self.content),
             streams={SESSION_PATH: StreamHandler(PathOpening, hooks.session_path)},
+            dials=not settings.dialled,
         )
         self.metadata = Metadata(
             Verifier(home.trust, home.enrolment.root),
@@ -106,6 +106,7 @@ class Member:
             ask=lambda request: self.uplink.request("/torrent", request, Torrent),
             judge=self._judge,
             alternative=lambda node: are_alternatives(self._point_grant(self.node), self._point_grant(node)),
+            dials=lambda: self.dials,
             on_change=self.announce_soon,
         )
         self._announcer = Announcer(
@@ -122,6 +123,7 @@ class Member:
             opened=self._mail.opened,
             send=self.send,
         )
+        self._rates = Rates(swarm, settings.rates, lambda: self.desired, self._grant)
         self._renewer = Renewer(home, spread=spread, send=self.send, lacking=self._certificate_lacks)
 
     @property
@@ -134,6 +136,11 @@ class Member:
         """The administration group, as the newest word of the admin server has it."""
         return GroupPath(self.desired.group) if self.desired is not None else self.home.certificate.group
 
+    @property
+    def dials(self) -> bool:
+        """Whether this node dials anybody: its file and its grant may say that it is dialled."""
+        return not self.settings.dialled and dials(self._grant())
+
     def announce_soon(self) -> None:
         """Tell the neighbour shortly what this node takes part in."""
         self._announcer.due.ring()
@@ -145,6 +152,10 @@ class Member:
     def renew_certificate(self) -> None:
         """Look shortly whether a new certificate is needed, and ask for it."""
         self._renewer.due.ring()
+
+    async def renewal(self) -> RenewRequest:
+        """Ask for a new certificate in a way that needs no valid one."""
+        return await ask_for_renewal(self.home, self._mail, now=_now())
 
     async def send(self, message: FromDevice) -> bool:
         """Send a message to the admin server if there is a way now.
@@ -178,7 +189,7 @@ class Member:
             nursery.start_soon(self._heart.run)
             nursery.start_soon(self._renewer.run)
             nursery.start_soon(self.reception.run)
-            nursery.start_soon(self._apply_rates)
+            nursery.start_soon(self._rates.run)
             nursery.start_soon(self._reporter.run)
             nursery.start_soon(keep_small)
 
@@ -192,15 +203,18 @@ class Member:
     # Links -----------------------------------------------------------------------------------------
 
     async def _keep_linked(self) -> None:
-        await renew_while_expired(
-            self.home, self._mail, spread=self._spread, local_host=self.settings.link_host
-        )
+        if self.dials:
+            await renew_while_expired(
+                self.home, self._mail, spread=self._spread, local_host=self.settings.link_host
+            )
         self.swarm.set_identity(self.home.certificate_pem, self.home.key.private_pem())
         self._choose_upstreams()
         await self.uplink.run()
 
     def _choose_upstreams(self) -> None:
         group = self.group if self.settings.role == "device" else None
+        if self.uplink.set_dials(self.dials):
+            self.swarm.set_dials(self.dials)
         self.uplink.set_candidates(upstreams_for(self.home, self.metadata.catalog, group=group, now=_now()))
         present = self.uplink.upstream
         if present is not None and present.kind == "point" and self._point_grant(present.node) is None:
@@ -221,11 +235,6 @@ class Member:
         self.heartbeat_soon()
         self.renew_certificate()
         await self._hooks.linked()
-
-    async def _beside(self, link: Link) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(watch_over, link, self.content)
-            nursery.start_soon(watch_work, self.uplink, self._post, self._questions, self.content)
 
     def _link_down(self) -> None:
         self._post.unlinked()
@@ -270,7 +279,7 @@ class Member:
             case Received(ids=ids):
                 await self._hooks.received(ids)
             case Certificate(certificate=pem):
-                await self._take_certificate(pem)
+                await self.take_certificate(pem)
             case SessionInvite():
                 self.reception.expect(message)
             case Revoked(reason=reason):
@@ -287,7 +296,7 @@ class Member:
         self.desired = desired
         if self._certificate_lacks():
             self.renew_certificate()
-        self._set_rates()
+        self._rates.apply()
         self.heartbeat_soon()
         await self._hooks.state_changed(desired, self.metadata.catalog)
         if moved:
@@ -300,7 +309,8 @@ class Member:
             return False
         return desired.group != certificate.group or not set(desired.swarms) <= set(certificate.swarms)
 
-    async def _take_certificate(self, pem: bytes) -> None:
+    async def take_certificate(self, pem: bytes) -> None:
+        """Use a new certificate from now on. One that cannot be used is left, and the log says why."""
         before, lacked = self.home.certificate, self._certificate_lacks()
         try:
             await trio.to_thread.run_sync(self.home.replace_certificate, pem)
@@ -318,15 +328,6 @@ class Member:
             await self._hooks.state_changed(self.desired, self.metadata.catalog)
         if self.home.certificate.group != before.group:
             self.uplink.redial()
-
-    def _set_rates(self) -> None:
-        local = time.localtime()
-        catalog = self.metadata.catalog
-        grant = catalog.grants.get(self.node) if catalog is not None else None
-        limits = [self.settings.rates]
-        limits += [self.desired.rates] if self.desired is not None else []
-        limits += [granted_rates(grant)] if grant is not None else []
-        self.swarm.set_rates(lowest_at(limits, local.tm_hour * 60 + local.tm_min))
 
     # Metadata and content --------------------------------------------------------------------------
 
@@ -360,16 +361,16 @@ class Member:
             group=self.group if self.settings.role == "device" else None,
         )
 
+    def _grant(self) -> SeedGrant | None:
+        """Return this node's own grant, valid or not."""
+        catalog = self.metadata.catalog
+        return catalog.grants.get(self.node) if catalog is not None else None
+
     def _point_grant(self, node: NodeId) -> SeedGrant | None:
         """Return the grant by which *node* may serve content now."""
         catalog = self.metadata.catalog
         grant = catalog.grants.get(node) if catalog is not None else None
         return grant if grant_valid(grant, "seed", _now()) else None
-
-    async def _apply_rates(self) -> None:
-        while True:
-            self._set_rates()
-            await trio.sleep(_RATES_EVERY_S)
 
 
 @asynccontextmanager
@@ -389,6 +390,7 @@ async def open_member(
         ca_pem=home.enrolment.ca_pem,
         certificate_pem=home.certificate_pem,
         key_pem=home.key.private_pem(),
+        dials=not settings.dialled,
     )
     async with open_swarm(swarm_settings) as swarm:
         yield Member(home, settings, swarm, hooks, post)

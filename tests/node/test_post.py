@@ -7,7 +7,7 @@ from pathlib import Path
 import nacl.utils
 import pytest
 import trio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pdist import limits
@@ -96,6 +96,7 @@ async def test_the_stamp_of_a_link_is_larger_than_on_any_link_before(nodes: Node
 
 
 @given(data=st.data())
+@settings(deadline=None)  # it writes to the disk
 def test_envelopes_that_are_repeated_and_overtaken_are_each_opened_once_whatever_restarts(
     nodes: Nodes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:

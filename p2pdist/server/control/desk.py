@@ -168,10 +168,13 @@ class Desk:
             return False
         return True
 
-    def opened(self, node: NodeId, opened: Opened) -> None:
-        """A node says what it has opened: that need not be sent again."""
+    def opened(self, node: NodeId, opened: Opened | None) -> None:
+        """A node says what it has opened, and hears again what it lacks. None: it says nothing of it."""
+        if opened is None:
+            return
         for counter in self._outbox.opened(node, opened):
             _log.error("message.too_late", node=node, counter=counter)
+        self.again(node)
 
     def again(self, node: NodeId) -> None:
         """Send again what a node has not opened and what went another way than there is to it now."""
