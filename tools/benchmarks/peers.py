@@ -1,0 +1,3 @@
+"""stub"""
+PEERS = {}
+def measure_peer(*a): ...
