@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import sys
 
 import trio
+
+from p2pdist import limits
 
 _M_ARENA_MAX = -8  # malloc.h
 _EVERY_S = 60.0
@@ -25,9 +28,14 @@ def use_one_arena() -> None:
 
 
 async def keep_small() -> None:
-    """Give unused memory back to the system every minute, until cancelled."""
+    """Give unused memory back to the system every minute, until cancelled.
+
+    Unused cycles are looked for first, except in a process with very many objects, such as a gateway with
+    thousands of links: there it would hold everything up for longer than what is found is worth.
+    """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     while trim is not None:
         await trio.sleep(_EVERY_S)
-        gc.collect()
+        if sys.getallocatedblocks() <= limits.COLLECTED_BLOCKS_MAX:
+            gc.collect()  # stops everything; the interpreter does it itself as such a process grows
         await trio.to_thread.run_sync(trim, 0)

@@ -107,9 +107,7 @@ class Carried:
         fleet.found()
         for group, uses in (("/points", 1), (str(_SITE), 1)):
             fleet.operate("p2pdist", "group", "add", group)
-            fleet.operate(
-                "p2pdist", "token", "add", group, "--uses", str(uses), "--to", fleet._token(group)
-            )
+            fleet.operate("p2pdist", "token", "add", group, "--uses", str(uses), "--to", fleet._token(group))
         node = fleet._enrol("gateway", self._gateway_host, "/points")
         fleet.node_ids["gateway-point"] = node
         host, port = self.address
@@ -164,14 +162,13 @@ class Carried:
         self._home = home
 
     @contextmanager
-    def crowds(self, processes: int, *, follow: bool) -> Iterator[Crowds]:
+    def crowds(self, processes: int) -> Iterator[Crowds]:
         """The devices, not attached yet."""
         setting = Setting(
             server_public=self._home.key.public,
             versions=dict(self._versions),
             swarms=[_SWARM],
             certificate_expires=int(time.time()) + _LIFE_S,
-            follow=follow,
         )
         with self.crowd("link", self.address, processes, setting) as opened:
             yield opened

@@ -4,7 +4,7 @@ Each device has a certificate and a node id of its own, and says what a :class:`
 say. One thread and one epoll serve them all, because the devices share the machine with what is measured.
 
     {"do": "attach", "at_once": 64}  connect every device, so many at a time; answers when all are ready
-    {"do": "listen"}                 forget what was heard
+    {"do": "listen", "follow": true} forget what was heard; from now on, act on what is heard, or not
     {"do": "heard", "what": "…", "within_s": 60}  answer with when each device heard it first
     {"do": "pings", "every_s": 0.02} answer with the round trips so far, and measure on at this pace (0: not)
     {"do": "again", "count": 100}    cut the connections of the first devices; all connect again at once
@@ -17,7 +17,6 @@ import base64
 import errno
 import json
 import os
-import resource
 import select
 import socket
 import ssl
@@ -45,7 +44,7 @@ _IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h
 class Device:
     """One device and its connection."""
 
-    __slots__ = ("certificate", "host", "key", "out", "sock", "speaker", "started", "stands")
+    __slots__ = ("certificate", "host", "key", "out", "sock", "speaker", "stands", "started")
 
     def __init__(self, key: IdentityKey, certificate: bytes, host: str) -> None:
         self.key = key
@@ -157,6 +156,7 @@ class Crowd:
                         self._waiting.append(device)
                     self._answer = self._attached
                 case "listen":
+                    self._setting.follow = order["follow"]
                     for device in self._devices:
                         if device.speaker is not None:
                             device.speaker.heard.clear()
@@ -167,8 +167,7 @@ class Crowd:
                     self._ping_every_s = order["every_s"]
                     self._answer = self._round_trips
                 case "usage":
-                    used = resource.getrusage(resource.RUSAGE_SELF)
-                    self._answer = lambda: {"cpu_s": used.ru_utime + used.ru_stime}
+                    self._answer = lambda: {"cpu_s": time.process_time()}
 
     def _attached(self) -> dict[str, Any] | None:
         if self._waiting or self._later or self._dialling:

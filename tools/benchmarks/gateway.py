@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from carried import Carried
+from crowds import Crowds
 from peers import PEERS, measure_peer
 
 P2PDIST = "p2pdist"
@@ -79,9 +80,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--settle", type=float, default=65.0, help="seconds of rest before memory is read (default 65)"
     )
-    parser.add_argument(
-        "--no-follow", dest="follow", action="store_false", help="devices do not fetch what was published"
-    )
     parser.add_argument("--only", choices=(P2PDIST, *PEERS), action="append", help="this one (repeatable)")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     parser.add_argument("--output", type=Path, default=Path("bench-results"), help="where to save it")
@@ -120,7 +118,7 @@ def measure(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
 def measure_gateway(options: argparse.Namespace, carried: Carried) -> dict[str, Any]:
     """Attach every device to the real gateway, and measure."""
     result: dict[str, Any] = {}
-    with carried.crowds(options.processes, follow=options.follow) as crowds:
+    with carried.crowds(options.processes) as crowds:
         time.sleep(min(2.0, options.settle))
         before, cpu, begun = carried.memory(), carried.cpu_s(), time.monotonic()
         attached_at, result["attach_failures"] = crowds.attach(options.at_once)
@@ -132,27 +130,35 @@ def measure_gateway(options: argparse.Namespace, carried: Carried) -> dict[str, 
         result["bytes_per_connection"] = memory["rss"]
         result["memory_per_connection"] = memory
         result["idle_cpu_percent"] = carried.idle_cpu_percent(min(20.0, options.settle))
-        rounds = [measure_publication(options, carried, crowds) for _ in range(options.rounds)]
+        rounds = [measure_publication(options, carried, crowds, follow=False) for _ in range(options.rounds)]
         result |= summary("fanout", [each["seconds"] for each in rounds])
         result["fanout_cpu_ms"] = {
             role: statistics.median(each["cpu_ms"][role] for each in rounds) for role in rounds[0]["cpu_ms"]
         }
-        result |= summary("metadata", [each["metadata"] for each in rounds]) if options.follow else {}
+        followed = measure_publication(options, carried, crowds, follow=True)
+        result |= summary("followed_fanout", [followed["seconds"]])
+        result |= summary("metadata", [followed["metadata"]])
         result |= summary("envelope", [measure_order(options, carried, crowds)])
         result |= measure_return(options, carried, crowds)
         result["memory_after"] = carried.memory().per(options.connections, before)
     return result
 
 
-def measure_publication(options: argparse.Namespace, carried: Carried, crowds: Any) -> dict[str, Any]:
-    """Publish, and return after how many seconds each device has heard of it, and has what was published."""
+def measure_publication(
+    options: argparse.Namespace, carried: Carried, crowds: Crowds, *, follow: bool
+) -> dict[str, Any]:
+    """Publish, and return after how many seconds each device has heard of it.
+
+    Args:
+        follow: Whether all of them fetch it then, and how long that takes is measured too.
+    """
     publish = carried.prepare_publication()
-    crowds.ask("listen")
+    crowds.ask("listen", follow=follow)
     cpu, begun = carried.cpu_s(), time.monotonic()
     publish()
     heard, missing = crowds.heard("notification", 60.0)
     taken = {"seconds": [at - begun for at in heard], "missing": missing}
-    if options.follow:
+    if follow:
         fetched, _ = crowds.heard("metadata", 120.0)
         taken["metadata"] = [at - begun for at in fetched]
     taken["cpu_ms"] = carried.cpu_ms_each(cpu)
@@ -163,9 +169,9 @@ def measure_publication(options: argparse.Namespace, carried: Carried, crowds: A
     return taken
 
 
-def measure_order(options: argparse.Namespace, carried: Carried, crowds: Any) -> Sequence[float]:
+def measure_order(options: argparse.Namespace, carried: Carried, crowds: Crowds) -> Sequence[float]:
     """Order a release onto every device, and return after how many seconds each has its sealed state."""
-    crowds.ask("listen")
+    crowds.ask("listen", follow=True)
     begun = time.monotonic()
     carried.deploy()
     heard, missing = crowds.heard("envelope", 300.0)
@@ -177,7 +183,7 @@ def measure_order(options: argparse.Namespace, carried: Carried, crowds: Any) ->
     return seconds
 
 
-def measure_return(options: argparse.Namespace, carried: Carried, crowds: Any) -> dict[str, Any]:
+def measure_return(options: argparse.Namespace, carried: Carried, crowds: Crowds) -> dict[str, Any]:
     """Have half of the devices come back at once, and measure the round trips of some that stayed."""
     crowds.round_trips(0.05)
     time.sleep(min(5.0, options.settle))
@@ -237,7 +243,7 @@ def table(result: dict[str, Any]) -> list[str]:
             f"{row['handshakes_per_second']:>12}"
             + "".join(f"{each:>8.2f}" if each is not None else f"{'-':>8}" for each in times)
         )
-    for name in ("metadata", "envelope"):
+    for name in ("followed_fanout", "metadata", "envelope"):
         if f"{name}_seconds_p50" in result:
             values = {key: result[f"{name}_seconds_{key}"] for key in ("p50", "p99", "max")}
             lines.append(f"{name}: {', '.join(f'{key} {value:.2f} s' for key, value in values.items())}")

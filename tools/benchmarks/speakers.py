@@ -1,8 +1,8 @@
-"""What the devices of :mod:`crowd` say on their TLS connections: the fleet's own protocol, or that of a peer.
+"""What the devices of :mod:`crowd` say on their TLS connections: the fleet's own protocol, or a peer's.
 
-:class:`LinkSpeaker` is a device of the fleet as its gateway sees it, made of the product's own HTTP/2 session,
-frames, envelopes and receipts, without tasks and disk: it says when it came, announces, asks for metadata,
-sends sealed heartbeats, answers envelopes with receipts, and asks for signs of life as an agent does.
+:class:`LinkSpeaker` is a device of the fleet as its gateway sees it, made of the product's own HTTP/2
+session, frames, envelopes and receipts, without tasks and disk: it says when it came, announces, asks for
+metadata, sends sealed heartbeats, gives receipts, and asks for signs of life as an agent does.
 """
 
 from __future__ import annotations
@@ -42,17 +42,18 @@ _ANNOUNCE_EVERY_S: Final = 30.0  # as p2pdist.node.reports
 _SWARM_PORT: Final = 7602
 
 
-class Setting(msgspec.Struct, frozen=True, kw_only=True):
+class Setting(msgspec.Struct, kw_only=True):
     """What every device of a crowd knows.
 
-    ``follow``: whether a device that hears of new metadata fetches it at once, as an agent does.
+    ``follow``: whether a device acts on what it hears at once, as an agent does: it fetches new metadata,
+    and says in a heartbeat that it has a new state.
     """
 
     server_public: bytes = b""
     versions: dict[str, int] = {}
     swarms: list[str] = []
     certificate_expires: int = 0
-    follow: bool = True
+    follow: bool = False
 
     @classmethod
     def parse(cls, data: Any) -> Setting:

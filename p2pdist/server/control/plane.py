@@ -18,6 +18,7 @@ import trio
 from p2pdist.errors import P2PDistError, PeerError, TrustError
 from p2pdist.ids import GroupPath, InfoHash, NodeId
 from p2pdist.logs import get_logger
+from p2pdist.net.broadcast import broadcast
 from p2pdist.net.exchange import Exchange
 from p2pdist.net.link import Link, RequestHandler, serve_links
 from p2pdist.net.tls import TlsIdentity
@@ -25,7 +26,7 @@ from p2pdist.server.control.admit import Admission
 from p2pdist.server.control.clones import CloneGuard
 from p2pdist.server.control.desk import Desk, Receiver
 from p2pdist.server.control.devices import Device, Directory
-from p2pdist.server.control.neighbours import send_frame
+from p2pdist.server.control.neighbours import not_sent, send_frame
 from p2pdist.server.control.ports import PlaneSettings, PlaneStore
 from p2pdist.server.control.reach import Reach
 from p2pdist.server.control.supply import Supply
@@ -64,6 +65,8 @@ from p2pdist.wire.requests import (
 )
 
 _log = get_logger()
+
+_TOLD_AT_ONCE = 64  # devices between two checkpoints: 5 ms
 
 
 class ControlPlane:
@@ -130,8 +133,7 @@ class ControlPlane:
         known = self.directory.catalog
         self.directory.catalog = catalog
         self._versions = dict(versions)
-        for link in list(self._links.values()):
-            send_frame(link, MetadataVersions(versions=self._versions))
+        await broadcast(self._links.values(), MetadataVersions(versions=self._versions), not_sent)
         for node in self._links:
             self._tell_way(node)
         if known is None or (known.releases, known.grants) != (catalog.releases, catalog.grants):
@@ -379,7 +381,9 @@ class ControlPlane:
                 await self._tell(node, known=None)
 
     async def _tell_everybody(self) -> None:
-        for node in self.directory.nodes():
+        for number, node in enumerate(self.directory.nodes()):
+            if number % _TOLD_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()  # most of them have it: telling them waits for nothing
             await self._tell(node, known=None)
 
     async def _tell(self, node: NodeId, *, known: int | None) -> None:
