@@ -29,6 +29,8 @@ TARGETS_BYTES_MAX = 5 * MIB  # 10,000 releases in one role measured 2.8 MB
 ROOT_ROTATIONS_MAX = 4_096  # counted from the root in the enrolment bundle: weekly for 78 years
 BUNDLE_BYTES_MAX = 32 * MIB  # every role of a large fleet in one answer
 GRANT_ADDRESSES_MAX = 16  # a point has a few interfaces and an outside address
+EXPORTS_KEPT_MAX = 16  # answers to neighbours who lack the same: most lack the newest, or everything
+EXPORT_KEPT_BYTES_MAX = 1 * MIB  # of each; larger ones are read again
 BUNDLE_FILES_MAX = 5_000  # root's whole history plus 64 bins plus channels
 
 # Frames and messages -----------------------------------------------------------------------------
@@ -76,6 +78,7 @@ LINK_ANSWER_S = 2.5  # for that sign, twice; a full queue at a slow line's end h
 REQUEST_TIMEOUT_S = 30.0  # one request without an answer
 LINK_PATIENCE_S = 1.0  # a handshake that waits longer for the other side loses its place to others
 BROADCAST_TURN_S = 0.02  # of one frame to many links, until everything else has its turn: 300 links
+LINK_HANDSHAKE_STEPS = 8  # of all handshakes, until everything else has its turn: 10 ms
 LINKS_PENDING_MAX = 1_024  # accepted, not yet through the handshake
 
 # Sessions ----------------------------------------------------------------------------------------

@@ -130,6 +130,7 @@ class _Acceptor:
         self._links = links
         self._pending: dict[SecureStream, None] = {}  # in order of arrival
         self._strangers: dict[Link, None] = {}
+        self._turns = trio.Semaphore(limits.LINK_HANDSHAKE_STEPS)
         self._context: tuple[TlsIdentity, ssl.SSLContext] | None = None
 
     async def connection(self, tcp: trio.SocketStream) -> None:
@@ -173,7 +174,7 @@ class _Acceptor:
         local_host, remote_host = stream.addresses()
         with trio.move_on_at(deadline) as scope:
             try:
-                await stream.do_handshake()
+                await stream.do_handshake(self._turns)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 raise failure(remote_host, error) from error
         if scope.cancelled_caught:

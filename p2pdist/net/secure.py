@@ -62,13 +62,30 @@ class SecureStream(trio.abc.Stream):
         self._rest = bytearray()
         self.waiting_since: float | None = None
 
-    async def do_handshake(self) -> None:
+    async def do_handshake(self, turns: trio.Semaphore | None = None) -> None:
         """Carry out the handshake. The caller sets the deadline.
+
+        Args:
+            turns: Shared by many handshakes: so many take a step between two turns of everything else.
 
         Raises:
             BrokenResourceError: it failed; its cause is an ``ssl.SSLError`` or another OSError.
         """
-        await self._attempt(self._socket.do_handshake)
+        if turns is None:
+            await self._attempt(self._socket.do_handshake)
+            return None
+        while True:
+            async with turns:
+                self._check_open()
+                try:
+                    return self._socket.do_handshake()
+                except ssl.SSLWantReadError:
+                    ready = trio.lowlevel.wait_readable
+                except ssl.SSLWantWriteError:
+                    ready = trio.lowlevel.wait_writable
+                except OSError as error:
+                    raise _broken(error) from error
+            await self._wait(ready)
 
     def certificate(self) -> bytes | None:
         """Return the other side's verified certificate (DER), or None if it showed none."""

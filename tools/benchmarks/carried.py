@@ -26,6 +26,7 @@ from p2pdist.install.platform import detect_platform
 from p2pdist.server.serverhome import ServerHome
 from p2pdist.store.fleetstore import FleetStore
 from p2pdist.store.tables import devices
+from p2pdist.trust.certificates import FleetAuthority
 from p2pdist.wire import api
 
 _SITE = GroupPath(f"{GROUP}/site1")
@@ -98,6 +99,11 @@ class Carried:
     def address(self) -> tuple[str, int]:
         """Where devices reach the gateway."""
         return self._gateway_host.address, LINK_PORT
+
+    @property
+    def authority(self) -> FleetAuthority:
+        """The fleet's authority."""
+        return self._home.authority
 
     # Before ------------------------------------------------------------------------------------------
 

@@ -98,6 +98,7 @@ def measure(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
     with Carried(directory, network, options.connections) as carried:
         say(options, f"a fleet with {options.connections} devices ...")
         carried.prepare()
+        say(options, "enrolled")
         if P2PDIST in wanted:
             result |= measure_gateway(options, carried)
     peers = {}
@@ -120,6 +121,7 @@ def measure_gateway(options: argparse.Namespace, carried: Carried) -> dict[str, 
     result: dict[str, Any] = {}
     with carried.crowds(options.processes) as crowds:
         time.sleep(min(2.0, options.settle))
+        say(options, "attaching ...")
         before, cpu, begun = carried.memory(), carried.cpu_s(), time.monotonic()
         attached_at, result["attach_failures"] = crowds.attach(options.at_once)
         result["handshakes_per_second"] = round(options.connections / (attached_at - begun), 1)
@@ -129,6 +131,7 @@ def measure_gateway(options: argparse.Namespace, carried: Carried) -> dict[str, 
         memory = carried.memory().per(options.connections, before)
         result["bytes_per_connection"] = memory["rss"]
         result["memory_per_connection"] = memory
+        say(options, f"rested: {memory}")
         result["idle_cpu_percent"] = carried.idle_cpu_percent(min(20.0, options.settle))
         rounds = [measure_publication(options, carried, crowds, follow=False) for _ in range(options.rounds)]
         result |= summary("fanout", [each["seconds"] for each in rounds])

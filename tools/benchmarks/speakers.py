@@ -313,10 +313,24 @@ class PlainSpeaker:
         return b""
 
 
+class HttpSpeaker(PlainSpeaker):
+    """One request on a connection that is kept alive: there is nothing to be notified of."""
+
+    def opened(self) -> bytes:
+        return b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n"
+
+    def received(self, data: bytes) -> bytes:
+        if not data.startswith(b"HTTP/1.1 204"):
+            raise ValueError(f"the server says {data[:40]!r}")
+        self.ready = True
+        return b""
+
+
 SPEAKERS: Final[Mapping[str, type[Speaker]]] = {
     "link": LinkSpeaker,
     "mqtt": MqttSpeaker,
     "plain": PlainSpeaker,
+    "http": HttpSpeaker,
 }
 
 REFUSED = (ValueError, P2PDistError)
