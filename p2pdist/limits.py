@@ -175,7 +175,7 @@ REFUSALS_UNCONFIRMED_MAX = 256  # a bad source makes one each, an attacker as ma
 REPORTS_OUTPUT_BYTES_MAX = 4 * MIB  # output of unconfirmed reports; beyond it a report has 1 KiB
 JOURNAL_RECORD_BYTES_MAX = 1 * MIB  # one record of a journal: a report with its output
 JOURNAL_RECORDS_MAX = 50_000  # 1,000 deployments, 10,000 products, what is unconfirmed; a multiple of it
-COLLECTED_BLOCKS_MAX = 3_000_000  # of memory in use, until which looking for unused cycles takes under 0.2 s
+COLLECTED_BLOCKS_MAX = 500_000  # of memory in use, until which a look for unused cycles takes under 0.3 s
 
 # The admin server's state ---------------------------------------------------------------------------
 REVOKED_NAMED_MAX = 5_000  # to one point: those of one certificate life, 34 bytes each in a message

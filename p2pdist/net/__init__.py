@@ -15,6 +15,7 @@ exchanges, asking,        requests that we make and that we answer; byte streams
   answering, streaming,   and what they are
   bytestream
 splicing                  two byte streams made one
+broadcast                 one frame to many links
 silence                   when to ask for a sign of life, and when to give the neighbour up
 carrier, established      the trio adapter: reading, writing, the end; and the link itself
 exchange, mailbox         envelopes over links, kept until somebody answers for them: in memory at the ends

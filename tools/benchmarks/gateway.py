@@ -120,8 +120,8 @@ def measure_gateway(options: argparse.Namespace, carried: Carried) -> dict[str, 
     """Attach every device to the real gateway, and measure."""
     result: dict[str, Any] = {}
     with carried.crowds(options.processes) as crowds:
-        time.sleep(min(2.0, options.settle))
         say(options, "attaching ...")
+        time.sleep(min(2.0, options.settle))
         before, cpu, begun = carried.memory(), carried.cpu_s(), time.monotonic()
         attached_at, result["attach_failures"] = crowds.attach(options.at_once)
         result["handshakes_per_second"] = round(options.connections / (attached_at - begun), 1)
