@@ -78,6 +78,9 @@ LINK_ANSWER_S = 2.5  # for that sign, twice; a full queue at a slow line's end h
 REQUEST_TIMEOUT_S = 30.0  # one request without an answer
 LINK_PATIENCE_S = 1.0  # a handshake that waits longer for the other side loses its place to others
 BROADCAST_TURN_S = 0.02  # of one frame to many links, until everything else has its turn: 300 links
+BROADCAST_TURN_S_MAX = (
+    0.5  # the same while everything else takes long: below what anybody waits for an answer
+)
 LINK_HANDSHAKE_STEPS = 8  # of all handshakes, until everything else has its turn: 10 ms
 LINKS_PENDING_MAX = 1_024  # accepted, not yet through the handshake
 

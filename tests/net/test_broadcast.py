@@ -124,9 +124,7 @@ async def test_others_have_their_turn_meanwhile(fleet: Any, serving: Serving) ->
 
     class SlowLink:
         def push(self, packed: bytes) -> None:
-            ends = trio.current_time() + limits.BROADCAST_TURN_S / 2
-            while trio.current_time() < ends:
-                pass
+            spend(limits.BROADCAST_TURN_S / 2)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(count)
@@ -135,3 +133,37 @@ async def test_others_have_their_turn_meanwhile(fleet: Any, serving: Serving) ->
         await broadcast([SlowLink() for _ in range(8)], NEWS, nobody)  # type: ignore[misc]
         nursery.cancel_scope.cancel()
     assert turns - before >= 3
+
+
+async def test_it_has_as_much_time_as_everything_else(fleet: Any, serving: Serving) -> None:
+    pushed = 0
+    between: list[int] = []
+
+    class SlowLink:
+        def push(self, packed: bytes) -> None:
+            nonlocal pushed
+            pushed += 1
+            spend(limits.BROADCAST_TURN_S / 4)
+
+    async def be_busy() -> None:
+        nonlocal pushed
+        while True:
+            await trio.lowlevel.checkpoint()
+            spend(4 * limits.BROADCAST_TURN_S)
+            between.append(pushed)
+            pushed = 0
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(be_busy)
+        await trio.lowlevel.checkpoint()
+        await broadcast([SlowLink() for _ in range(60)], NEWS, nobody)  # type: ignore[misc]
+        nursery.cancel_scope.cancel()
+    assert max(between) > 8, "it went on for no longer than it does in quiet times"
+    assert len(between) > 3, "everything else did not have its turn"
+
+
+def spend(seconds: float) -> None:
+    """Keep everything up."""
+    ends = trio.current_time() + seconds
+    while trio.current_time() < ends:
+        pass

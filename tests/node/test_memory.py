@@ -1,4 +1,4 @@
-"""A node gives back what a burst has left behind, and a large one is never stopped for long to look for it."""
+"""A node gives back what a burst has left behind, and a large one is not stopped for long to look for it."""
 
 from __future__ import annotations
 
