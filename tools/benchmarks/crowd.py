@@ -233,7 +233,7 @@ class Crowd:
                 self._shake(device)
             elif device.out and events & select.EPOLLOUT:
                 self._say(device, b"")
-            if device.stands:
+            if device.stands and device.sock is not None:
                 self._receive(device)
         except (OSError, *REFUSED) as error:
             self._failed(device, f"{type(error).__name__}: {error}")
@@ -263,6 +263,8 @@ class Crowd:
             if not data:
                 raise OSError("the other side has closed the connection")
             self._say(device, device.speaker.received(data))
+            if device.sock is None:
+                return  # it turned out to be gone
             self._settle(device)
             if not device.sock.pending():
                 return
