@@ -136,6 +136,9 @@ class _Acceptor:
     async def connection(self, tcp: trio.SocketStream) -> None:
         """Serve one connection. Nothing that comes of it reaches the others."""
         stream: SecureStream | None = None
+        if len(self._pending) >= limits.LINKS_PENDING_MAX and self._slow() is None:
+            await trio.aclose_forcefully(tcp)  # before it costs anything: it comes again, later each time
+            return
         try:
             deadline = trio.current_time() + limits.LINK_HANDSHAKE_S
             stream = SecureStream(tcp, self._tls(), server_side=True)
@@ -159,9 +162,7 @@ class _Acceptor:
         everybody comes back at once they wait for us, not we for them.
         """
         if len(self._pending) >= limits.LINKS_PENDING_MAX:
-            late = trio.current_time() - limits.LINK_PATIENCE_S
-            slow = (each for each in self._pending if each.waiting_since and each.waiting_since <= late)
-            loser = next(slow, stream)
+            loser = self._slow() or stream
             self._pending.pop(loser, None)
             loser.sever()
         self._pending[stream] = None
@@ -169,6 +170,11 @@ class _Acceptor:
             yield
         finally:
             self._pending.pop(stream, None)
+
+    def _slow(self) -> SecureStream | None:
+        """Return a connection whose handshake keeps us waiting, if there is one."""
+        late = trio.current_time() - limits.LINK_PATIENCE_S
+        return next((s for s in self._pending if s.waiting_since and s.waiting_since <= late), None)
 
     async def _shake_hands(self, stream: SecureStream, deadline: float) -> Link | None:
         local_host, remote_host = stream.addresses()

@@ -7,7 +7,7 @@ say. One thread and one epoll serve them all, because the devices share the mach
     {"do": "listen", "follow": true} forget what was heard; from now on, act on what is heard, or not
     {"do": "heard", "what": "…", "within_s": 60}  answer with when each device heard it first
     {"do": "pings", "every_s": 0.02} answer with the round trips so far, and measure on at this pace (0: not)
-    {"do": "again", "count": 100}    cut the connections of the first devices; all connect again at once
+    {"do": "again", "count": 100, "within_s": 60}  cut the first devices' connections; all come again at once
     {"do": "usage"}                  answer with the CPU seconds used so far
 """
 
@@ -15,8 +15,12 @@ from __future__ import annotations
 
 import base64
 import errno
+import heapq
+import itertools
 import json
+import math
 import os
+import random
 import select
 import socket
 import ssl
@@ -24,10 +28,12 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from speakers import REFUSED, SPEAKERS, Setting, Speaker
 
+from p2pdist.core.upstream import RETRY_FIRST_S, RETRY_MAX_S
 from p2pdist.net.tls import stranger_context
 from p2pdist.trust.keys import IdentityKey
 
@@ -35,7 +41,6 @@ _READ_BYTES = 16_384
 _TICK_S = 0.05  # between two looks at the clock
 _ROUND_S = 5.0  # in which each device looks at its clock once, as an agent does
 _PATIENCE_S = 10.0  # until a connection is ready; then it is tried again, as an agent does
-_AGAIN_S = 1.0
 _PER_ADDRESS = 1_500  # connections from one source address
 _PINGED = 200  # devices at the end of the list, whose round trips are measured
 _IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h
@@ -44,7 +49,7 @@ _IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h
 class Device:
     """One device and its connection."""
 
-    __slots__ = ("certificate", "host", "key", "out", "sock", "speaker", "stands", "started")
+    __slots__ = ("certificate", "failures", "host", "key", "out", "sock", "speaker", "stands", "started")
 
     def __init__(self, key: IdentityKey, certificate: bytes, host: str) -> None:
         self.key = key
@@ -54,6 +59,7 @@ class Device:
         self.speaker: Speaker | None = None
         self.out = bytearray()
         self.stands = False  # TLS does
+        self.failures = 0
         self.started = 0.0
 
     @property
@@ -84,7 +90,8 @@ class Crowd:
         self._epoll.register(sys.stdin.fileno(), select.EPOLLIN)
         self._connected: dict[int, Device] = {}
         self._waiting: deque[Device] = deque()
-        self._later: deque[tuple[float, Device]] = deque()
+        self._later: list[tuple[float, int, Device]] = []
+        self._order = itertools.count()
         self._dialling: dict[Device, None] = {}
         self._at_once = 64
         self._failures: Counter[str] = Counter()
@@ -120,7 +127,7 @@ class Crowd:
             if device.ready and device.speaker is not None:
                 self._say(device, device.speaker.ping(now))
         while self._later and self._later[0][0] <= now:
-            self._waiting.append(self._later.popleft()[1])
+            self._waiting.append(heapq.heappop(self._later)[2])
         while self._waiting and len(self._dialling) < self._at_once:
             self._dial(self._waiting.popleft(), now)
         answer = self._answer()
@@ -154,7 +161,7 @@ class Crowd:
                     for device in self._devices[: order["count"]]:
                         self._cut(device)
                         self._waiting.append(device)
-                    self._answer = self._attached
+                    self._answer = partial(self._attached, time.monotonic() + order["within_s"])
                 case "listen":
                     self._setting.follow = order["follow"]
                     for device in self._devices:
@@ -169,11 +176,12 @@ class Crowd:
                 case "usage":
                     self._answer = lambda: {"cpu_s": time.process_time()}
 
-    def _attached(self) -> dict[str, Any] | None:
-        if self._waiting or self._later or self._dialling:
+    def _attached(self, until: float = math.inf) -> dict[str, Any] | None:
+        left = len(self._waiting) + len(self._later) + len(self._dialling)
+        if left and time.monotonic() < until:
             return None
         failures, self._failures = self._failures, Counter()
-        return {"at": time.monotonic(), "failures": dict(failures)}
+        return {"at": time.monotonic(), "failures": dict(failures), "left": left}
 
     def _hear(self, what: str, until: float) -> None:
         def answer() -> dict[str, Any] | None:
@@ -272,6 +280,7 @@ class Crowd:
     def _settle(self, device: Device) -> None:
         if device.ready:
             self._dialling.pop(device, None)
+            device.failures = 0
 
     def _say(self, device: Device, data: bytes) -> None:
         if device.sock is None or not (data or device.out):
@@ -292,7 +301,10 @@ class Crowd:
     def _failed(self, device: Device, reason: str) -> None:
         self._failures[reason] += 1
         self._cut(device)
-        self._later.append((time.monotonic() + _AGAIN_S, device))
+        device.failures += 1
+        delay = min(RETRY_MAX_S, RETRY_FIRST_S * 2 ** min(device.failures, 10))
+        again = time.monotonic() + delay * (0.5 + 0.5 * random.random())
+        heapq.heappush(self._later, (again, next(self._order), device))
 
     def _cut(self, device: Device) -> None:
         self._dialling.pop(device, None)

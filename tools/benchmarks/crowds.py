@@ -76,9 +76,14 @@ class Crowds:
         """Connect every device; return when the last was ready, and what went wrong on the way."""
         return _summed(self.ask("attach", at_once=max(1, at_once // len(self.processes))))
 
-    def again(self, count: int) -> tuple[float, dict[str, int]]:
-        """Cut so many devices' connections and connect all of them at once. Returns what attach does."""
-        return _summed(self.ask("again", count=count // len(self.processes)))
+    def again(self, count: int, within_s: float) -> tuple[float, dict[str, int], int]:
+        """Cut so many devices' connections and connect all of them at once.
+
+        Returns:
+            What attach does, and how many are not back within that time.
+        """
+        answers = self.ask("again", count=count // len(self.processes), within_s=within_s)
+        return *_summed(answers), sum(answer["left"] for answer in answers)
 
     def heard(self, what: str, within_s: float) -> tuple[list[float], int]:
         """Return when each device heard it first, in order, and how many have not within that time."""
