@@ -52,7 +52,7 @@ worker_processes 1;
 worker_rlimit_nofile {files};
 pid {folder}/nginx.pid;
 error_log stderr;
-events {{ worker_connections {files}; }}
+events {{ worker_connections {connections}; }}
 http {{
     access_log off;
     client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
@@ -190,7 +190,10 @@ def _mosquitto(folder: Path, address: tuple[str, int], count: int) -> Iterator[P
 def _nginx(folder: Path, address: tuple[str, int], count: int) -> Iterator[Peer]:
     host, port = address
     config = folder / "nginx.conf"
-    config.write_text(_NGINX.format(host=host, port=port, folder=folder, files=count + 200))
+    # With few connections to spare nginx closes idle ones.
+    config.write_text(
+        _NGINX.format(host=host, port=port, folder=folder, files=count + 200, connections=2 * count + 200)
+    )
     program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or "nginx"
     with _running([program, "-p", str(folder), "-c", str(config)], address, "http") as peer:
         yield peer
