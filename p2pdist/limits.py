@@ -29,6 +29,8 @@ TARGETS_BYTES_MAX = 5 * MIB  # 10,000 releases in one role measured 2.8 MB
 ROOT_ROTATIONS_MAX = 4_096  # counted from the root in the enrolment bundle: weekly for 78 years
 BUNDLE_BYTES_MAX = 32 * MIB  # every role of a large fleet in one answer
 GRANT_ADDRESSES_MAX = 16  # a point has a few interfaces and an outside address
+EXPORTS_KEPT_MAX = 16  # answers to neighbours who lack the same: most lack the newest, or everything
+EXPORT_KEPT_BYTES_MAX = 1 * MIB  # of each; larger ones are read again
 BUNDLE_FILES_MAX = 5_000  # root's whole history plus 64 bins plus channels
 
 # Frames and messages -----------------------------------------------------------------------------
@@ -36,6 +38,7 @@ FRAME_BYTES_MAX = 1 * MIB  # one control frame; larger things are requests with 
 REQUEST_BYTES_MAX = 1 * MIB  # one request's body, before it is decoded
 ENVELOPE_BYTES_MAX = 512 * KIB  # one sealed message: a report with its output, a list of deployments
 ENVELOPE_LIFE_S = 7 * 24 * 3600  # a laptop on holiday still gets its commands
+SEALING_BOXES_KEPT_MAX = 20_000  # agreed keys, by who is written to: those of one gateway, 0.5 KB each
 CLOCK_LATE_S_MAX = 3_600  # behind the admin server's; a dead CMOS battery is off by years
 CLOCK_SKEW_S = 300  # devices whose clocks differ by less still talk
 TORRENT_BYTES_MAX = 16 * MIB  # 32 bytes per piece: 1 TiB in 4 MiB pieces needs 8 MiB
@@ -84,6 +87,11 @@ LINK_AWAITED_S = 2.0  # of silence before a neighbour that somebody waits for is
 LINK_ANSWER_S = 2.5  # for that sign, twice; a full queue at a slow line's end holds a second or two
 REQUEST_TIMEOUT_S = 30.0  # one request without an answer
 LINK_PATIENCE_S = 1.0  # a handshake that waits longer for the other side loses its place to others
+BROADCAST_TURN_S = 0.02  # of one frame to many links, until everything else has its turn: 300 links
+BROADCAST_TURN_S_MAX = (
+    0.5  # the same while everything else takes long: below what anybody waits for an answer
+)
+LINK_HANDSHAKE_STEPS = 8  # of all handshakes, until everything else has its turn: 10 ms
 LINKS_PENDING_MAX = 1_024  # accepted, not yet through the handshake
 
 # Sessions ----------------------------------------------------------------------------------------
@@ -190,6 +198,7 @@ REFUSALS_UNCONFIRMED_MAX = 256  # a bad source makes one each, an attacker as ma
 REPORTS_OUTPUT_BYTES_MAX = 4 * MIB  # output of unconfirmed reports; beyond it a report has 1 KiB
 JOURNAL_RECORD_BYTES_MAX = 1 * MIB  # one record of a journal: a report with its output
 JOURNAL_RECORDS_MAX = 50_000  # 1,000 deployments, 10,000 products, what is unconfirmed; a multiple of it
+COLLECTED_BLOCKS_MAX = 500_000  # of memory in use, until which a look for unused cycles takes under 0.3 s
 
 # The admin server's state ---------------------------------------------------------------------------
 REVOKED_NAMED_MAX = 5_000  # to one point: those of one certificate life, 34 bytes each in a message

@@ -17,6 +17,7 @@ exchanges, asking,        requests that we make and that we answer; byte streams
 splicing                  two byte streams made one
 pacing                    how many frames one neighbour may have handled
 netlink                   changes of this machine's network
+broadcast                 one frame to many links
 silence                   when to ask for a sign of life, and when to give the neighbour up
 carrier, established      the trio adapter: reading, writing, the end; and the link itself
 exchange, mailbox         envelopes over links, kept until somebody answers for them: in memory at the ends

@@ -130,11 +130,15 @@ class _Acceptor:
         self._links = links
         self._pending: dict[SecureStream, None] = {}  # in order of arrival
         self._strangers: dict[Link, None] = {}
+        self._turns = trio.Semaphore(limits.LINK_HANDSHAKE_STEPS)
         self._context: tuple[TlsIdentity, ssl.SSLContext] | None = None
 
     async def connection(self, tcp: trio.SocketStream) -> None:
         """Serve one connection. Nothing that comes of it reaches the others."""
         stream: SecureStream | None = None
+        if len(self._pending) >= limits.LINKS_PENDING_MAX and self._slow() is None:
+            await trio.aclose_forcefully(tcp)  # before it costs anything: it comes again, later each time
+            return
         try:
             deadline = trio.current_time() + limits.LINK_HANDSHAKE_S
             stream = SecureStream(tcp, self._tls(), server_side=True)
@@ -158,9 +162,7 @@ class _Acceptor:
         everybody comes back at once they wait for us, not we for them.
         """
         if len(self._pending) >= limits.LINKS_PENDING_MAX:
-            late = trio.current_time() - limits.LINK_PATIENCE_S
-            slow = (each for each in self._pending if each.waiting_since and each.waiting_since <= late)
-            loser = next(slow, stream)
+            loser = self._slow() or stream
             self._pending.pop(loser, None)
             loser.sever()
         self._pending[stream] = None
@@ -169,11 +171,16 @@ class _Acceptor:
         finally:
             self._pending.pop(stream, None)
 
+    def _slow(self) -> SecureStream | None:
+        """Return a connection whose handshake keeps us waiting, if there is one."""
+        late = trio.current_time() - limits.LINK_PATIENCE_S
+        return next((s for s in self._pending if s.waiting_since and s.waiting_since <= late), None)
+
     async def _shake_hands(self, stream: SecureStream, deadline: float) -> Link | None:
         local_host, remote_host = stream.addresses()
         with trio.move_on_at(deadline) as scope:
             try:
-                await stream.do_handshake()
+                await stream.do_handshake(self._turns)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 raise failure(remote_host, error) from error
         if scope.cancelled_caught:

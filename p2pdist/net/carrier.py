@@ -19,6 +19,7 @@ from p2pdist.net.asking import printable
 from p2pdist.net.events import PingAnswered, SessionEnded, SessionEvent
 from p2pdist.net.http2 import Session
 from p2pdist.net.pulse import Pulse
+from p2pdist.net.secure import SecureStream
 from p2pdist.net.silence import Silence
 from p2pdist.net.tls import failure
 
@@ -68,6 +69,7 @@ class Carrier:
         "_farewell",
         "_outgoing",
         "_owner",
+        "_parked",
         "_peer",
         "_pinged_at",
         "_running",
@@ -76,6 +78,7 @@ class Carrier:
         "_sever",
         "_silence",
         "_stream",
+        "_unsent",
         "_waiting",
         "bytes_received",
         "bytes_sent",
@@ -103,6 +106,8 @@ class Carrier:
         self._outgoing = Pulse()
         self._done = Pulse()
         self._ended = Pulse()
+        self._parked = False  # the writer waits for something to do
+        self._unsent = 0  # bytes that the stream has taken and not sent
         self._running = 2  # the reader and the writer
         self._farewell = ""
         self._said = False  # the goodbye
@@ -120,6 +125,24 @@ class Carrier:
     def wake(self) -> None:
         """The session has something to send."""
         self._outgoing.fire()
+
+    def push(self) -> None:
+        """Send what the session has at once, as far as that needs no wait; the writer does the rest.
+
+        For a few bytes on an idle connection it costs half of what waking the writer does.
+        """
+        if not self._parked or self.end is not None or not isinstance(self._stream, SecureStream):
+            self._outgoing.fire()
+            return
+        try:
+            while data := self._taken():
+                if not self._stream.send_nowait(data):
+                    self._unsent += len(data)
+                    self._outgoing.fire()  # it waits until the rest can be sent
+                    return
+                self._left(len(data))
+        except _GONE:
+            self._outgoing.fire()  # the writer finds out, too; the reader learns why
 
     def finish(self, error: P2PDistError, *, loud: bool = False, farewell: str = "") -> None:
         """End the link because of *error*; the first reason counts. What is queued is still sent.
@@ -212,7 +235,7 @@ class Carrier:
                     self._handle(event, nursery)
                     if isinstance(event, SessionEnded):
                         return
-                self._outgoing.fire()
+                self.push()
         except PeerError as error:
             named = PeerError(f"{self._peer} {error.what}", hint=error.hint)
             self.finish(named, loud=True, farewell=error.what)
@@ -225,14 +248,15 @@ class Carrier:
     async def _write(self) -> None:
         try:
             while True:
-                data = self._owner.output()
-                if data:
-                    self._silence.sent(len(data), trio.current_time())
+                data = self._taken()
+                if data or self._unsent:
+                    unsent, self._unsent = self._unsent, 0
                     await self._stream.send_all(data)
-                    self.bytes_sent += len(data)
-                    self._owner.sent()
+                    self._left(unsent + len(data))
                 elif self.end is None:
+                    self._parked = True
                     await self._outgoing.wait()
+                    self._parked = False
                 else:
                     break
             self._session.close(self._farewell)
@@ -242,6 +266,18 @@ class Carrier:
             self._said = True  # or cannot be said; the reader learns why
         finally:
             self._over()
+
+    def _taken(self) -> bytes:
+        """Take the next bytes that are to be sent."""
+        data = self._owner.output()
+        if data:
+            self._silence.sent(len(data), trio.current_time())
+        return data
+
+    def _left(self, count: int) -> None:
+        """So many bytes are on their way."""
+        self.bytes_sent += count
+        self._owner.sent()
 
     async def _listen_closely(self) -> None:
         """Look at the silence whenever it says so; for as long as the link lives, or until cancelled."""

@@ -25,16 +25,18 @@ class ControlStream:
 
     Attributes:
         stream: The stream's number; 0 before it is open.
+        window_opened: Whether the frame taken last let the neighbour send more: it has to be told.
         moved_at: When bytes last left the queue or the queue was empty (trio's clock).
     """
 
-    __slots__ = ("_session", "_splitter", "_unread", "moved_at", "stream")
+    __slots__ = ("_session", "_splitter", "_unread", "moved_at", "stream", "window_opened")
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._splitter = FrameSplitter()
         self._unread: deque[bytes] | None = None  # most links are idle most of the time
         self.stream = 0
+        self.window_opened = False
         self.moved_at = trio.current_time()
 
     def open(self, stream: int) -> None:
@@ -90,7 +92,7 @@ class ControlStream:
         packed = self._unread.popleft()
         if not self._unread:
             self._unread = None
-        self._session.consumed(self.stream, PREFIX_BYTES + len(packed))
+        self.window_opened = self._session.consumed(self.stream, PREFIX_BYTES + len(packed))
         return packed
 
     def drop_unread(self) -> None:

@@ -186,6 +186,14 @@ class Link:
         """
         self._frames.send_nowait(frame)
 
+    def push(self, packed: bytes) -> None:
+        """Queue a frame that is packed already, and send it at once if the connection takes it.
+
+        For what goes to many links; see :func:`p2pdist.net.broadcast.broadcast`. Raises what
+        :meth:`send_nowait` does.
+        """
+        self._frames.push(packed)
+
     def frames(self) -> AsyncIterator[AnyFrame]:
         """Iterate over the neighbour's frames. One task at a time; leaving early needs no clean-up.
 

@@ -49,8 +49,16 @@ class FrameFlow:
         """Queue a frame without waiting."""
         packed = pack_frame(frame)
         if not self._may_queue(len(packed)):
-            raise Unavailable(f"{self._peer} does not read fast enough", hint="send less, or drop the link")
+            raise self._too_slow()
         self._queue(packed)
+
+    def push(self, packed: bytes) -> None:
+        """Queue a packed frame, and send it at once if that needs no wait."""
+        if not self._may_queue(len(packed)):
+            raise self._too_slow()
+        self._control.queue(packed)
+        self.sent += 1
+        self._carrier.push()
 
     async def next(self) -> AnyFrame | None:
         """Return the next frame; None when there will be no other. Raises what the link's end is."""
@@ -61,7 +69,8 @@ class FrameFlow:
                     raise again(self._carrier.end)
                 return None
             await self._inbox.wait()
-        self._carrier.wake()
+        if self._control.window_opened:
+            self._carrier.wake()
         try:
             frame = unpack_frame(packed)
         except PeerError as error:
@@ -92,6 +101,9 @@ class FrameFlow:
         if not self._control.stream:
             raise UsageError(f"the link with {self._peer} carries no frames", hint="enrol first")
         return self._control.has_room(count)
+
+    def _too_slow(self) -> Unavailable:
+        return Unavailable(f"{self._peer} does not read fast enough", hint="send less, or drop the link")
 
     def _queue(self, packed: bytes) -> None:
         self._control.queue(packed)

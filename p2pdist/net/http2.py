@@ -200,10 +200,13 @@ class Session:
             self._h2.send_headers(stream, headers.breaking(problem), end_stream=True)
         self.reset(stream)
 
-    def consumed(self, stream: int, count: int) -> None:
-        """Say that *count* received bytes of *stream* are out of the way, so that more may come."""
-        if stream in self._owed:
-            self._give_back(stream, count, portion=_CREDIT_BYTES)
+    def consumed(self, stream: int, count: int) -> bool:
+        """Say that *count* received bytes of *stream* are out of the way, so that more may come.
+
+        Returns:
+            Whether there is something to send now.
+        """
+        return stream in self._owed and self._give_back(stream, count, portion=_CREDIT_BYTES)
 
     def ping(self) -> None:
         """Ask for a sign of life, which comes as PingAnswered. Nothing happens when the session is over."""
@@ -326,16 +329,17 @@ class Session:
         if data:
             events.append(BodyReceived(stream=stream, data=data))
 
-    def _give_back(self, stream: int, count: int, *, portion: int) -> None:
+    def _give_back(self, stream: int, count: int, *, portion: int) -> bool:
         """Open the window of *stream* (0: of the connection) again, in portions."""
         self._owed[stream] += count
         if self._owed[stream] < portion:
-            return
+            return False
         try:
             self._h2.increment_flow_control_window(self._owed[stream], stream or None)
         except h2.exceptions.H2Error:
-            return  # it is over
+            return False  # it is over
         self._owed[stream] = 0
+        return True
 
     def _check_flood(self) -> None:
         earned = limits.LINK_OVERHEAD_RATIO * (self._content - self._counted)

@@ -10,12 +10,31 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import trio
 
+from p2pdist import limits
+
 T = TypeVar("T")
+
+_READ_BYTES: Final = 16 * limits.KIB  # one TLS record, which is all that OpenSSL returns at once
+
+
+class _Shared(threading.local):
+    """Where all connections of one thread read to, one after the other.
+
+    A buffer for each read would be cut to what has come, and leave holes in the heap of a process with
+    thousands of connections.
+    """
+
+    def __init__(self) -> None:
+        self.buffer = memoryview(bytearray(_READ_BYTES))
+
+
+_shared = _Shared()
 
 
 class SecureStream(trio.abc.Stream):
@@ -43,13 +62,30 @@ class SecureStream(trio.abc.Stream):
         self._rest = bytearray()
         self.waiting_since: float | None = None
 
-    async def do_handshake(self) -> None:
+    async def do_handshake(self, turns: trio.Semaphore | None = None) -> None:
         """Carry out the handshake. The caller sets the deadline.
+
+        Args:
+            turns: Shared by many handshakes: so many take a step between two turns of everything else.
 
         Raises:
             BrokenResourceError: it failed; its cause is an ``ssl.SSLError`` or another OSError.
         """
-        await self._attempt(self._socket.do_handshake)
+        if turns is None:
+            await self._attempt(self._socket.do_handshake)
+            return None
+        while True:
+            async with turns:
+                self._check_open()
+                try:
+                    return self._socket.do_handshake()
+                except ssl.SSLWantReadError:
+                    ready = trio.lowlevel.wait_readable
+                except ssl.SSLWantWriteError:
+                    ready = trio.lowlevel.wait_writable
+                except OSError as error:
+                    raise _broken(error) from error
+            await self._wait(ready)
 
     def certificate(self) -> bytes | None:
         """Return the other side's verified certificate (DER), or None if it showed none."""
@@ -65,13 +101,46 @@ class SecureStream(trio.abc.Stream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return what has arrived; empty at the end of the connection. Cancellation loses nothing."""
-        return await self._attempt(self._socket.recv, max_bytes or 65_536)
+        self._check_open()
+        if self._socket.pending():
+            await trio.lowlevel.checkpoint()
+        else:  # a look before the wait would find nothing, nearly always
+            await self._wait(trio.lowlevel.wait_readable)
+        while True:
+            try:
+                return self._read(max_bytes or _READ_BYTES)
+            except ssl.SSLWantReadError:
+                await self._wait(trio.lowlevel.wait_readable)
+            except ssl.SSLWantWriteError:
+                await self._wait(trio.lowlevel.wait_writable)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send *data*. What cancellation leaves unsent goes out before the next *data*."""
         self._rest += data
         while self._rest:
             del self._rest[: await self._attempt(self._socket.send, self._rest)]
+
+    def send_nowait(self, data: bytes) -> bool:
+        """Send *data* as far as it can be sent at once; the rest goes out before the next *data*.
+
+        Not to be called while a task is in :meth:`send_all`.
+
+        Returns:
+            Whether all of it was sent.
+
+        Raises:
+            BrokenResourceError, ClosedResourceError: the connection is gone.
+        """
+        self._check_open()
+        self._rest += data
+        try:
+            while self._rest:
+                del self._rest[: self._socket.send(self._rest)]
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return False
+        except OSError as error:
+            raise _broken(error) from error
+        return True
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until there is room to send."""
@@ -98,8 +167,7 @@ class SecureStream(trio.abc.Stream):
         """Try until the socket is ready for it. Always a checkpoint."""
         await trio.lowlevel.checkpoint()
         while True:
-            if self._socket.fileno() < 0:
-                raise trio.ClosedResourceError("this connection was closed")
+            self._check_open()
             try:
                 return operation(*arguments)
             except ssl.SSLWantReadError:
@@ -107,12 +175,31 @@ class SecureStream(trio.abc.Stream):
             except ssl.SSLWantWriteError:
                 await self._wait(trio.lowlevel.wait_writable)
             except OSError as error:
-                raise trio.BrokenResourceError(error.strerror or str(error)) from error
+                raise _broken(error) from error
+
+    def _read(self, max_bytes: int) -> bytes:
+        self._check_open()
+        buffer = _shared.buffer
+        try:
+            count = self._socket.recv_into(buffer[:max_bytes])
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except OSError as error:
+            raise _broken(error) from error
+        return bytes(buffer[:count])
+
+    def _check_open(self) -> None:
+        if self._socket.fileno() < 0:
+            raise trio.ClosedResourceError("this connection was closed")
 
     async def _wait(self, until_ready: Callable[[Any], Awaitable[None]]) -> None:
         self.waiting_since = trio.current_time()
         await until_ready(self._socket)
         self.waiting_since = None
+
+
+def _broken(error: OSError) -> trio.BrokenResourceError:
+    return trio.BrokenResourceError(error.strerror or str(error))
 
 
 def _host(address: Any) -> str:

@@ -48,6 +48,7 @@ class Home:
         self.enrolment = enrolment
         self.certificate_pem = certificate_pem
         self.certificate: NodeCertificate = parse_certificate(certificate_pem)
+        self._shown: TlsIdentity | None = None
         for directory in (self.trust, self.artifacts, self.torrents, self.state):
             directory.mkdir(parents=True, exist_ok=True)
 
@@ -118,12 +119,14 @@ class Home:
         return self.torrents / f"{info_hash}.torrent"
 
     def tls_identity(self) -> TlsIdentity:
-        """Return what the node shows on its links right now."""
-        return TlsIdentity(
-            certificate_pem=self.certificate_pem,
-            key_pem=self.key.private_pem(),
-            ca_pem=self.enrolment.ca_pem,
-        )
+        """Return what the node shows on its links right now; the same object until that changes."""
+        if self._shown is None or self._shown.certificate_pem != self.certificate_pem:
+            self._shown = TlsIdentity(
+                certificate_pem=self.certificate_pem,
+                key_pem=self.key.private_pem(),
+                ca_pem=self.enrolment.ca_pem,
+            )
+        return self._shown
 
     def replace_certificate(self, pem: bytes) -> None:
         """Take a renewed certificate into use, durably.

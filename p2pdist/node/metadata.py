@@ -15,6 +15,7 @@ from functools import partial
 import msgspec
 import trio
 
+from p2pdist import limits
 from p2pdist.errors import PeerError, TrustError, Unavailable, UsageError
 from p2pdist.logs import get_logger
 from p2pdist.node.clock import wall_clock_says
@@ -57,6 +58,7 @@ class Metadata:
         self._refuse = refuse
         self._catalog: Catalog | None = None
         self._versions: Mapping[str, int] = {}
+        self._exports: dict[tuple[tuple[str, int], ...], Bundle] = {}
         self._offered: Mapping[str, int] = {}
         self._offer = trio.Event()
         self._newer = trio.Event()
@@ -121,8 +123,20 @@ class Metadata:
         return self._newer
 
     async def export(self, have: Mapping[str, int]) -> Bundle:
-        """Return the files that a neighbour lacks."""
-        return await trio.to_thread.run_sync(self._verifier.export, dict(have))
+        """Return the files that a neighbour lacks.
+
+        When thousands of devices hear of something new at once, nearly all of them lack the same.
+        """
+        key = tuple(sorted(have.items()))
+        known = self._exports.get(key)
+        if known is not None:
+            return known
+        exports = self._exports
+        bundle = await trio.to_thread.run_sync(self._verifier.export, dict(have))
+        size = sum(map(len, bundle.files.values()))
+        if size <= limits.EXPORT_KEPT_BYTES_MAX and len(exports) < limits.EXPORTS_KEPT_MAX:
+            exports[key] = bundle  # of those versions of which it was made, if there are newer ones by now
+        return bundle
 
     async def run(self, *, relayed: Callable[[], bool]) -> None:
         """Serve offers until cancelled.
@@ -173,6 +187,7 @@ class Metadata:
         return True
 
     async def _believe(self, catalog: Catalog | None) -> None:
+        self._exports = {}
         self._versions = await trio.to_thread.run_sync(self._verifier.versions)
         if catalog == self._catalog:
             return

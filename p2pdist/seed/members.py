@@ -22,6 +22,7 @@ from p2pdist.core.tracker import Tracker
 from p2pdist.errors import P2PDistError, TrustError, Unavailable
 from p2pdist.ids import GroupPath, InfoHash, NodeId
 from p2pdist.logs import get_logger
+from p2pdist.net.broadcast import broadcast
 from p2pdist.net.link import Link, OfferedStream, serve_links
 from p2pdist.net.mailbox import Hop
 from p2pdist.net.pacing import paced_frames
@@ -137,18 +138,13 @@ class Members:
         """Pass a frame from above on to whom it concerns."""
         match frame:
             case MetadataVersions():
-                self.tell_all(frame)
+                await broadcast(self._links.values(), frame, _too_slow)
             case Way():
                 self._gateway.stands(frame)
             case Sources():
                 self._introduce_origin(frame)
             case _:
                 _log.warning("frame.unexpected", frame=type(frame).__name__)
-
-    def tell_all(self, frame: AnyFrame) -> None:
-        """Send a frame to every device; one that does not read fast enough loses its link."""
-        for link in list(self._links.values()):
-            _send(link, frame)
 
     async def session_path(self, opening: PathOpening, offered: OfferedStream) -> None:
         """Pass a path of a session on to the device that it is for. What flows on it is sealed from end to
@@ -371,10 +367,13 @@ class Members:
 
 def _send(link: Link, frame: AnyFrame) -> None:
     """Send a frame; whoever does not read loses its link, and hears everything anew with the next."""
-    if link.end_reason:
-        return
     try:
         link.send_nowait(frame)
     except P2PDistError as error:
+        _too_slow(link, error)
+
+
+def _too_slow(link: Link, error: P2PDistError) -> None:
+    if not link.end_reason:
         _log.warning("member.too_slow", node=link.remote.node if link.remote else "", reason=str(error))
         link.abort("it does not read what it is sent")

@@ -12,6 +12,7 @@ big-endian. The box is the nonce (24 bytes), the tag (16 bytes) and the cipherte
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import Annotated
 
 import msgspec
@@ -169,6 +170,7 @@ class _Window(msgspec.Struct, frozen=True, kw_only=True):
     seen: Annotated[bytes, Meta(max_length=64 * limits.KIB)]
 
 
+@lru_cache(maxsize=limits.SEALING_BOXES_KEPT_MAX)  # agreeing on a key takes ten times as long as using it
 def _box(key: IdentityKey, other_public: bytes, kind: type[UsageError] | type[TrustError]) -> Box:
     try:
         return Box(key.for_boxes().to_curve25519_private_key(), _exchange_key(other_public, kind))

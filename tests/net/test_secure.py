@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from p2pdist.net.secure import SecureStream
 from p2pdist.net.tls import client_context, server_context
@@ -70,6 +71,47 @@ async def test_what_a_cancelled_send_left_goes_out_before_the_next(fleet: Any) -
             while not received.endswith(b"the next"):
                 received += await right.receive_some()
         assert received == sent + b"the next"
+
+
+async def test_what_is_sent_at_once_arrives(fleet: Any) -> None:
+    async with secure_pair(fleet) as (left, right):
+        assert left.send_nowait(b"at once")
+        assert await right.receive_some() == b"at once"
+
+
+async def test_what_could_not_be_sent_at_once_goes_out_before_the_next(fleet: Any) -> None:
+    sent = bytes(range(256)) * 40_000
+    async with secure_pair(fleet) as (left, right):
+        assert not left.send_nowait(sent), "it fitted into the sockets' buffers"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(left.send_all, b"the next")
+            received = b""
+            while not received.endswith(b"the next"):
+                received += await right.receive_some()
+        assert received == sent + b"the next"
+
+
+async def test_sending_at_once_on_a_closed_connection_says_so(fleet: Any) -> None:
+    async with secure_pair(fleet) as (left, _):
+        left.sever()
+        with pytest.raises(trio.ClosedResourceError):
+            left.send_nowait(b"late")
+
+
+async def test_connections_read_side_by_side_do_not_mix(fleet: Any) -> None:
+    async with secure_pair(fleet) as (left, right), secure_pair(fleet) as (other_left, other_right):
+        received: dict[str, bytes] = {}
+
+        async def read(name: str, stream: SecureStream) -> None:
+            received[name] = await stream.receive_some()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read, "one", right)
+            nursery.start_soon(read, "other", other_right)
+            await trio.testing.wait_all_tasks_blocked()
+            left.send_nowait(b"a" * 100)
+            other_left.send_nowait(b"b" * 100)
+        assert received == {"one": b"a" * 100, "other": b"b" * 100}
 
 
 async def test_a_cancelled_receive_loses_nothing(fleet: Any) -> None:

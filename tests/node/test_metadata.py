@@ -12,6 +12,7 @@ import pytest
 import trio
 from workshop import Workshop, grant_custom, now
 
+from p2pdist import limits
 from p2pdist.errors import Unavailable
 from p2pdist.node.metadata import Metadata
 from p2pdist.trust.catalog import Catalog
@@ -191,3 +192,28 @@ async def test_metadata_that_cannot_be_read_when_it_expires_counts_as_stale_and_
             await one.changed()
         assert len(failures) == 3
         assert failures[2] - failures[0] <= timedelta(seconds=65)
+
+
+async def test_neighbours_that_lack_the_same_are_answered_from_memory_until_there_is_something_newer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop = Workshop()
+    async with knowing(tmp_path, workshop) as one:
+        read: list[Any] = []
+        export = one.verifier.export
+        monkeypatch.setattr(one.verifier, "export", lambda have: read.append(have) or export(have))
+        first = await one.metadata.export({})
+        assert await one.metadata.export({}) == first
+        assert len(read) == 1
+        workshop.sign()
+        one.verifier.update(workshop.bundle(), now=now())
+        await one.metadata.load()
+        assert await one.metadata.export({}) != first
+        assert len(read) == 2
+
+
+async def test_a_neighbour_with_many_different_versions_does_not_fill_the_memory(tmp_path: Path) -> None:
+    async with knowing(tmp_path, Workshop()) as one:
+        for number in range(3 * limits.EXPORTS_KEPT_MAX):
+            await one.metadata.export({"stable": number})
+        assert len(one.metadata._exports) <= limits.EXPORTS_KEPT_MAX

@@ -132,3 +132,12 @@ def test_a_window_takes_a_jump_to_the_last_counter_and_nothing_below_one() -> No
 def test_a_damaged_window_is_told(data: bytes) -> None:
     with pytest.raises(UsageError, match="damaged"):
         ReplayWindow().restore(b"\xc1" + data)
+
+
+def test_keys_that_were_agreed_on_are_told_apart_by_both_ends() -> None:
+    other = IdentityKey.generate()
+    for key in (DEVICE, other, DEVICE):
+        sealed = seal(
+            b"report", key=key, recipient_public=SERVER.public, counter=1, expires=NOW, nonce=bytes(24)
+        )
+        assert open_envelope(sealed, key=SERVER, sender_public=key.public, now=NOW) == b"report"

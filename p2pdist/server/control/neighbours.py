@@ -24,9 +24,14 @@ def send_frame(link: Link, frame: AnyFrame) -> bool:
     try:
         link.send_nowait(frame)
     except P2PDistError as error:
-        _log.warning("link.not_sent", node=link.remote.node if link.remote else "", reason=str(error))
+        not_sent(link, error)
         return False
     return True
+
+
+def not_sent(link: Link, error: P2PDistError) -> None:
+    """Say that a frame was not sent, and why."""
+    _log.warning("link.not_sent", node=link.remote.node if link.remote else "", reason=str(error))
 
 
 class Complaints:

@@ -18,6 +18,7 @@ import trio
 from p2pdist.errors import P2PDistError, PeerError, TrustError
 from p2pdist.ids import GroupPath, InfoHash, NodeId
 from p2pdist.logs import get_logger
+from p2pdist.net.broadcast import broadcast
 from p2pdist.net.exchange import Exchange
 from p2pdist.net.link import Link, serve_links
 from p2pdist.net.pacing import paced_frames
@@ -27,7 +28,7 @@ from p2pdist.server.control.callees import Callees
 from p2pdist.server.control.clones import CloneGuard
 from p2pdist.server.control.desk import Desk, Receiver
 from p2pdist.server.control.devices import Device, Directory
-from p2pdist.server.control.neighbours import Complaints, send_frame
+from p2pdist.server.control.neighbours import Complaints, not_sent, send_frame
 from p2pdist.server.control.ports import PlaneSettings, PlaneStore
 from p2pdist.server.control.reach import Reach
 from p2pdist.server.control.supply import Supply
@@ -67,11 +68,9 @@ class ControlPlane:
     """The admin server's side of every link.
 
     Args:
-        settings: See :class:`PlaneSettings`.
         key: The admin server's identity.
         authority: The fleet's CA.
         identity: Returns the admin server's present TLS identity.
-        store: The store.
         export: Returns the metadata that a node lacks.
         torrent: Returns an artifact's torrent, or None.
         swarm_port: Returns the port of the origin's swarm.
@@ -139,8 +138,7 @@ class ControlPlane:
         self.directory.catalog = catalog
         self._versions = dict(versions)
         self.callees.look(catalog, _now())
-        for link in list(self._links.values()):
-            send_frame(link, MetadataVersions(versions=self._versions))
+        await broadcast(self._links.values(), MetadataVersions(versions=self._versions), not_sent)
         for node in self._links:
             self._tell_way(node)
         if known is None or (known.releases, known.grants) != (catalog.releases, catalog.grants):
@@ -386,7 +384,9 @@ class ControlPlane:
                 await self._tell(node, known=None)
 
     async def _tell_everybody(self) -> None:
-        for node in self.directory.nodes():
+        for number, node in enumerate(self.directory.nodes()):
+            if number % 64 == 0:  # 5 ms: most of them have it, and telling them waits for nothing
+                await trio.lowlevel.checkpoint()
             await self._tell(node, known=None)
 
     async def _tell(self, node: NodeId, *, known: int | None) -> None:
