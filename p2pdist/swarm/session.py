@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
@@ -15,7 +15,8 @@ from p2pdist import limits
 from p2pdist.errors import P2PDistError, Unavailable, UsageError, sole_error
 from p2pdist.ids import InfoHash, NodeId
 from p2pdist.swarm.alerts import AlertDesk
-from p2pdist.swarm.carried import Carried, check_content_file, has_room, sync_content_file
+from p2pdist.swarm.calls import Calls
+from p2pdist.swarm.carried import Carried, addresses, check_content_file, sync_content_file
 from p2pdist.swarm.dh import FFDHE2048_PEM
 from p2pdist.swarm.division import points_among, priorities
 from p2pdist.swarm.ledger import NodeBook
@@ -26,6 +27,7 @@ from p2pdist.swarm.model import (
     ArtifactStatistics,
     ContentAltered,
     PieceRefused,
+    ReachChanged,
     Source,
     StorageFailed,
     StrangerRefused,
@@ -33,7 +35,9 @@ from p2pdist.swarm.model import (
 )
 from p2pdist.swarm.outbox import Outbox
 from p2pdist.swarm.parameters import torrent_parameters
+from p2pdist.swarm.resting import Resting
 from p2pdist.swarm.tuning import SwarmSettings, parse_host, session_settings
+from p2pdist.wire.frames import Endpoint
 from p2pdist.wire.messages import RateLimits
 
 __all__ = [
@@ -42,6 +46,7 @@ __all__ = [
     "ArtifactStatistics",
     "ContentAltered",
     "PieceRefused",
+    "ReachChanged",
     "Source",
     "StorageFailed",
     "StrangerRefused",
@@ -57,7 +62,6 @@ POLL_S: Final = 1.0
 UPKEEP_POLLS: Final = 4
 """After so many polls, pieces are written out of libtorrent's cache: a kill costs no more than these."""
 
-STORAGE_RETRY_S: Final = 2.0
 LISTEN_S: Final = 10.0
 REMOVE_S: Final = 10.0
 
@@ -74,17 +78,29 @@ class Swarm:
         self._carried: dict[InfoHash, Carried] = {}
         self._outbox = Outbox()
         self._sync_in, self._sync_out = trio.open_memory_channel[Carried](limits.TORRENTS_ACTIVE_MAX)
-        self._resting = trio.Event()
+        self._resting = Resting(self._carried, self._start_again)
         self._busy = trio.Event()
         self._listening = trio.Event()
+        self.calls = Calls(
+            session, self._carried, self._book, lambda each: self._emit(ReachChanged(info_hash=each))
+        )
         self._desk = AlertDesk(
-            book=self._book, emit=self._emit, flushed=self._sync_in.send_nowait, failed=self._rest
+            book=self._book, emit=self._emit, flushed=self._sync_in.send_nowait, failed=self._resting.add
         )
 
     @property
     def port(self) -> int:
         """The TCP port that other nodes dial."""
         return self._desk.listening or 0
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Where it listens, by this machine's own addresses."""
+        return tuple(self._desk.endpoints)
+
+    def set_far(self, hosts: Collection[str]) -> None:
+        """Count peers at these addresses as being on the other side of the WAN, whatever they are."""
+        self._links.set_far(hosts)
 
     async def add(self, artifact: Artifact) -> None:
         """Take an artifact in: fetch what is missing of it, and serve what is there.
@@ -152,16 +168,19 @@ class Swarm:
         self._links.lift_bans(trio.current_time())
         wanted = tuple(sources[: limits.CANDIDATES_MAX])
         for source in wanted:
-            parse_host(source.host)
+            for host in (source.host, *(endpoint.host for endpoint in source.endpoints)):
+                parse_host(host)
             self._book.learn(source.node)
-        dropped = {(s.host, s.port) for s in carried.sources} - {(s.host, s.port) for s in wanted}
+        dropped = addresses(carried.sources) - addresses(wanted)
         carried.sources = wanted
+        carried.reach.handle_sources(wanted, trio.current_time())
         self._links.classify(source for each in self._carried.values() for source in each.sources)
         if dropped:
             self.reconnect({host for host, _ in dropped})
         self._divide(carried)
         self._dial(carried, wanted)
-        self._stir()
+        self.calls.look_soon()
+        self._busy.set()
 
     def reconnect(self, hosts: set[str] | None = None) -> None:
         """Close connections, to *hosts* or all of them, and dial those that are still sources anew."""
@@ -208,7 +227,7 @@ class Swarm:
         self._certify(carried)
         carried.handle.resume()
         self._dial(carried, carried.sources)
-        self._stir()
+        self._busy.set()
 
     async def _stop(self, carried: Carried) -> None:
         """Take an artifact out of the session, with everything fetched so far in its file."""
@@ -252,6 +271,7 @@ class Swarm:
             carried.handle.prioritize_pieces(priorities(self._settings.node, points, carried.pieces))
 
     def _dial(self, carried: Carried, sources: Sequence[Source]) -> None:
+        self.calls.close_window()
         carried.dial(
             (source for source in sources if source.node != self._settings.node), trio.current_time()
         )
@@ -261,19 +281,11 @@ class Swarm:
             self._links.ban(event.source, trio.current_time())
         self._outbox.put(event)
 
-    def _rest(self, carried: Carried) -> None:
-        """Let an artifact rest until :meth:`_look_after_resting` starts it again."""
-        carried.resting = True
-        self._resting.set()
-
-    def _stir(self) -> None:
-        self._busy.set()
-
     def _close(self) -> None:
         """End the session. Blocks the whole process, up to 3 s until peers acknowledge the end of TLS."""
         self._outbox.close()
         self._session.pause()
-        del self._session, self._desk, self._links
+        del self._session, self._desk, self._links, self.calls
         self._carried.clear()
 
     async def _run(self, wake: socket.socket, *, task_status: trio.TaskStatus[None]) -> None:
@@ -281,7 +293,8 @@ class Swarm:
             nursery.start_soon(self._read_alerts, wake)
             nursery.start_soon(self._poll)
             nursery.start_soon(self._sync_finished)
-            nursery.start_soon(self._look_after_resting)
+            nursery.start_soon(self._resting.run)
+            nursery.start_soon(self.calls.run)
             await self._listening.wait()
             task_status.started()
 
@@ -295,7 +308,7 @@ class Swarm:
             if self._desk.listening or self._desk.listen_failure:
                 self._listening.set()
             if self._desk.content_moved:
-                self._stir()
+                self._busy.set()
             await trio.sleep(self._desk.batch_s())
 
     async def _poll(self) -> None:
@@ -313,14 +326,14 @@ class Swarm:
             for carried in self._carried.values():
                 carried.dial_overdue(now)
                 if carried.is_stuck(now):
-                    self._rest(carried)
+                    self._resting.add(carried)
                 elif carried.idle_at() <= now:
                     carried.disconnect_idle(now)
-                    self._stir()
+                    self._busy.set()
             if polls % UPKEEP_POLLS == 0:
                 self._keep_up()
             if any(carried.is_moving() for carried in self._carried.values()):
-                self._stir()
+                self._busy.set()
 
     def _keep_up(self) -> None:
         """Write out what is fetched so far, and dial again where nobody is connected."""
@@ -334,6 +347,8 @@ class Swarm:
     async def _sync_finished(self) -> None:
         async for carried in self._sync_out:
             try:
+                if carried.is_watched(trio.current_time()):
+                    await self.calls.look_at(carried)
                 await carried.settle()
                 await trio.to_thread.run_sync(sync_content_file, carried.artifact)
             except P2PDistError as error:
@@ -342,20 +357,6 @@ class Swarm:
             if self._carried.get(carried.artifact.info_hash) is carried and not carried.doubtful:
                 carried.finish(trio.current_time())
                 self._emit(ArtifactFinished(info_hash=carried.artifact.info_hash))
-
-    async def _look_after_resting(self) -> None:
-        """Let an artifact go on once its disk has room again; try other failures more and more rarely."""
-        while True:
-            await self._resting.wait()
-            await trio.sleep(STORAGE_RETRY_S)
-            resting = [carried for carried in self._carried.values() if carried.resting]
-            if not resting:
-                self._resting = trio.Event()
-            for carried in resting:
-                if trio.current_time() >= carried.retry_at and await trio.to_thread.run_sync(
-                    has_room, carried.artifact
-                ):
-                    await self._start_again(carried)
 
 
 @asynccontextmanager

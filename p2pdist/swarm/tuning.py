@@ -34,8 +34,8 @@ everything also where devices cannot reach one another."""
 class SwarmSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What one node's swarm needs to know of the node.
 
-    ``host`` is the address to listen on and to dial from (``0.0.0.0`` for all); ``port`` 0 takes any
-    free one. The PEM texts are the fleet CA's certificate, this node's certificate and its key.
+    ``host`` is the address to listen on and to dial from (``0.0.0.0`` for all, IPv6 too); ``port`` 0 takes
+    any free one. The PEM texts are the fleet CA's certificate, this node's certificate and its key.
     """
 
     role: Role
@@ -70,9 +70,10 @@ def session_settings(settings: SwarmSettings) -> settings_pack:
     if not 0 <= settings.port <= 65535:
         raise UsageError(f"{settings.port} is not a port", hint="use 0 to 65535")
     shown = f"[{address}]" if address.version == 6 else str(address)
+    listened = ("0.0.0.0", "[::]") if address.is_unspecified else (shown,)
     return {
         # Identity and reach: SSL only, found by nobody.
-        "listen_interfaces": f"{shown}:{settings.port}s",
+        "listen_interfaces": ",".join(f"{each}:{settings.port}s" for each in listened),
         "outgoing_interfaces": "" if address.is_unspecified else str(address),
         "peer_fingerprint": peer_id_of(settings.role, settings.node).decode(),
         "user_agent": "p2pdist",
@@ -82,9 +83,17 @@ def session_settings(settings: SwarmSettings) -> settings_pack:
         "enable_natpmp": False,
         "listen_system_port_fallback": False,  # a port that was asked for is the one, or an error
         "max_retry_port_bind": 0,
-        # TLS over uTP does half of what TLS over TCP does on the same core.
+        # TLS over uTP does half of what TLS over TCP does on the same core: only calls are made over it, see
+        # Calls. The first packet of a call may be lost, and is repeated soon: 3.5 s in all.
         "enable_outgoing_utp": False,
-        "enable_incoming_utp": False,
+        "enable_incoming_utp": True,
+        "utp_connect_timeout": 500,
+        "utp_syn_resends": 6,
+        # Trackers are only for their datagrams: all of them at once, and none is told when it is over.
+        "announce_to_all_trackers": True,
+        "announce_to_all_tiers": True,
+        "apply_ip_filter_to_trackers": False,
+        "stop_tracker_timeout": 0,
         "out_enc_policy": 2,  # no obfuscation below TLS
         "in_enc_policy": 2,
         # Connections: several nodes behind one NAT address, and quick failover.
