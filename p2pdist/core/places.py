@@ -161,20 +161,26 @@ class Places:
         """
         if receiver.site == source.site:
             return self._on_neighbour(receiver, source)
-        if receiver.gateway is None or source.gateway is None or (receiver.complete and source.complete):
+        if receiver.gateway is None or source.gateway is None:
             return None  # what is in the gateway's own site is passed on by the gateway
         if not (self.speaks(receiver) and self.speaks(source)):
             return None
         if not (self._meets(receiver, source) or self._meets(source, receiver)):
             return None
+        if receiver.complete and source.complete:
+            return Ruling(taken=False, reason="another place, and both have the artifact", path="punched")
+        return self._across(receiver, source)
+
+    def _across(self, receiver: Member, source: Member) -> Ruling:
+        """Decide on a pair of two places: who has a global address is dialled, and both are called."""
         why = self._hopeless(receiver.node, source.node)
-        if why is not None:
+        if why is not None and (_apart(receiver, source) or (receiver.translated and source.translated)):
             return Ruling(taken=False, reason=f"through its gateway: {why}", path="relayed")
+        if not source.translated:
+            reason = "another network: it is dialled, and both call each other"
+            return Ruling(taken=True, reason=reason, path="punched", endpoints=source.own)
         reason = "behind another NAT: both call each other at the same moment"
-        if source.translated:
-            return Ruling(taken=True, reason=reason, path="punched")
-        reason = "another network: it is dialled, and both call each other at the same moment"
-        return Ruling(taken=True, reason=reason, path="punched", endpoints=source.own)
+        return Ruling(taken=True, reason=reason, path="punched")
 
     def _on_neighbour(self, receiver: Member, source: Member) -> Ruling:
         own = source.own[: limits.ENDPOINTS_DIALLED_MAX]
@@ -188,14 +194,14 @@ class Places:
         return Ruling(taken=True, reason=reason, path="punched", endpoints=own)
 
     def _meets(self, one: Member, other: Member) -> bool:
-        """Whether *other* is among those that *one* meets: who has everything first, then the nearest."""
+        """Whether *other* is among those that *one* meets.
+
+        First come those that have everything where one lacks something, and the other way round, then the
+        nearest.
+        """
         nearer = sorted(
-            (
-                speaker
-                for speaker in self._speakers
-                if speaker.site != one.site and not (speaker.complete and one.complete)
-            ),
-            key=lambda speaker: (not speaker.complete, affinity(one.node, speaker.node)),
+            (speaker for speaker in self._speakers if speaker.site != one.site),
+            key=lambda speaker: (speaker.complete == one.complete, affinity(one.node, speaker.node)),
         )
         return other.node in [speaker.node for speaker in nearer[: limits.PLACES_MET_MAX]]
 

@@ -315,6 +315,7 @@ class Content:
                 for c in taken
                 if c.node in wanted.dialled or c.role != "device" or c.path == "punched"
             ],
+            watched=any(candidate.path != "direct" for candidate in wanted.candidates),
         )
 
     def _delete(self, info_hash: InfoHash) -> None:

@@ -92,6 +92,8 @@ class Carried:
         """Held while the artifact is taken out of the session, or out and in again."""
         self.flushed = trio.Event()
         self.removed = trio.Event()
+        self.watched = False
+        """Its sources may be where nobody can be dialled."""
         self.reach = Reach()
         self.unreached: tuple[NodeId, ...] = ()
         """The sources that could not be reached, as of the last look."""
@@ -130,7 +132,7 @@ class Carried:
 
     def is_watched(self, now: float) -> bool:
         """Tell whether it matters who is connected: some sources cannot simply be dialled, or were called."""
-        special = any(source.path != "direct" or source.endpoints for source in self.sources)
+        special = self.watched or any(source.endpoints for source in self.sources)
         called = self.called_at > -math.inf and now - max(self.called_at, self.moved_at) < WATCHED_S
         return called or (special and not self.complete)
 

@@ -154,12 +154,12 @@ class Swarm:
         for carried in self._carried.values():
             self._certify(carried)
 
-    def set_sources(self, info_hash: InfoHash, sources: Sequence[Source]) -> None:
+    def set_sources(self, info_hash: InfoHash, sources: Sequence[Source], *, watched: bool = False) -> None:
         """Say whom to fetch an artifact from, replacing what was said before.
 
         New sources are dialled at once, and again while they do not answer. Connections to those that
         are no longer named are closed. A source that sent wrong bytes is kept out for ten minutes,
-        unless it shares its address with others.
+        unless it shares its address with others. With *watched*, it is looked at whether they are connected.
 
         Raises:
             UsageError: the artifact is not in the swarm, or a source is no address.
@@ -172,7 +172,7 @@ class Swarm:
                 parse_host(host)
             self._book.learn(source.node)
         dropped = addresses(carried.sources) - addresses(wanted)
-        carried.sources = wanted
+        carried.sources, carried.watched = wanted, watched
         carried.reach.handle_sources(wanted, trio.current_time())
         self._links.classify(source for each in self._carried.values() for source in each.sources)
         if dropped:
