@@ -101,6 +101,7 @@ class Meetings:
         self._meetings: dict[_Pair, _Meeting] = {}
         self._sights: dict[NodeId, _Sight] = {}
         self._tokens: dict[str, NodeId] = {}
+        self._unreached: dict[tuple[InfoHash, NodeId], frozenset[NodeId]] = {}
         self._commands: deque[Command] = deque()
 
     # Events ----------------------------------------------------------------------------------------
@@ -112,18 +113,17 @@ class Meetings:
             self._meetings[pair] = _Meeting(state="showing", since=now, due=now)
             self.handle_tick(now)
 
-    def handle_apart(self, info_hash: InfoHash, one: NodeId, other: NodeId, now: float) -> None:
-        """One of a pair says that they are not connected, although both were told to call."""
-        meeting = self._meetings.get(_pair(info_hash, one, other))
-        if meeting is None or meeting.state != "called" or now - meeting.since < limits.CALL_ANSWER_S:
-            return
-        if now - meeting.since >= limits.CALL_RENEWED_S:
-            meeting.attempts = 0
-        if meeting.attempts >= limits.CALLS_MAX:
-            self._give_up(_pair(info_hash, one, other), meeting, UNMET, now)
-        else:
-            meeting.state, meeting.shows = "showing", 0
-            meeting.due = max(now, meeting.since + limits.CALL_AGAIN_S)
+    def handle_unreached(
+        self, info_hash: InfoHash, node: NodeId, others: frozenset[NodeId], now: float
+    ) -> None:
+        """A node says which sources of an artifact it cannot reach: all of them."""
+        before = self._unreached.pop((info_hash, node), frozenset())
+        if others:
+            self._unreached[info_hash, node] = others
+        for other in others - before:
+            meeting = self._meetings.get(_pair(info_hash, node, other))
+            if meeting is not None and meeting.state == "called":
+                meeting.due = max(now, meeting.since + limits.CALL_AGAIN_S)
         self.handle_tick(now)
 
     def handle_seen(self, token: str, observer: int, endpoint: Endpoint, now: float) -> None:
@@ -138,6 +138,8 @@ class Meetings:
         """A node has left an artifact's swarm, or all of them with its link."""
         for pair in [p for p in self._meetings if node in p[1:] and info_hash in (None, p[0])]:
             del self._meetings[pair]
+        for key in [k for k in self._unreached if k[1] == node and info_hash in (None, k[0])]:
+            del self._unreached[key]
         if info_hash is None and (sight := self._sights.pop(node, None)):
             self._tokens.pop(sight.token, None)
 
@@ -168,9 +170,28 @@ class Meetings:
             meeting = self._meetings[pair]
             if meeting.state == "showing" and (meeting.due is None or meeting.shows or meeting.due <= now):
                 self._show_or_call(pair, meeting, now)
+            elif meeting.state == "called" and meeting.due is not None and meeting.due <= now:
+                self._look_whether_met(pair, meeting, now)
             elif meeting.state == "given up" and meeting.due is not None and meeting.due <= now:
                 del self._meetings[pair]
                 self._commands.append(DecideAgain(info_hash=pair[0], nodes=pair[1:]))
+
+    def _look_whether_met(self, pair: _Pair, meeting: _Meeting, now: float) -> None:
+        """After a call: try again if one of the two still cannot reach the other."""
+        info_hash, one, other = pair
+        nobody: frozenset[NodeId] = frozenset()
+        from_one = self._unreached.get((info_hash, one), nobody)
+        from_other = self._unreached.get((info_hash, other), nobody)
+        if other not in from_one and one not in from_other:
+            meeting.due = None
+            return
+        if now - meeting.since >= limits.CALL_RENEWED_S:
+            meeting.attempts = 0
+        if meeting.attempts >= limits.CALLS_MAX:
+            self._give_up(pair, meeting, UNMET, now)
+        else:
+            meeting.state, meeting.shows, meeting.due = "showing", 0, now
+            self._show_or_call(pair, meeting, now)
 
     def _show_or_call(self, pair: _Pair, meeting: _Meeting, now: float) -> None:
         since = now - limits.OBSERVED_FRESH_S - (limits.OBSERVE_WAIT_S if meeting.shows else 0)
@@ -205,7 +226,7 @@ class Meetings:
             self._give_up(pair, meeting, SYMMETRIC if common else UNSEEN, now)
             return
         meeting.attempts += 1
-        meeting.state, meeting.since, meeting.due = "called", now, None
+        meeting.state, meeting.since, meeting.due = "called", now, now + limits.CALL_AGAIN_S
         dialler = self._dialler(steady, meeting.attempts)
         for number, node in enumerate(pair[1:]):
             other = 1 - number

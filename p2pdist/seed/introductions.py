@@ -75,8 +75,8 @@ class Introductions:
         self._swarm.set_far(list(set(self._far.values()))[: limits.FAR_HOSTS_MAX])
         now = trio.current_time()
         for presence in announce.artifacts:
-            for other in presence.unreached:
-                self._meetings.handle_apart(InfoHash(presence.info_hash), node, NodeId(other), now)
+            unreached = frozenset(NodeId(other) for other in presence.unreached)
+            self._meetings.handle_unreached(InfoHash(presence.info_hash), node, unreached, now)
         self._due.ring()
         return where
 

@@ -22,6 +22,7 @@ import trio
 from p2pdist.ids import InfoHash, NodeId
 from p2pdist.swarm.carried import Carried
 from p2pdist.swarm.ledger import NodeBook
+from p2pdist.swarm.model import ReachChanged
 from p2pdist.wire.frames import Endpoint, Path
 
 WINDOW_S: Final = 1.1
@@ -43,7 +44,8 @@ class Calls:
         session: libtorrent's session.
         carried: The artifacts in it; kept by the caller.
         book: Whose peer ids are known.
-        changed: Called when other sources of an artifact than before cannot be reached.
+        emit: Takes the event that other sources of an artifact than before cannot be reached.
+        redial: Dials all sources that are not connected: a dial was held back.
     """
 
     def __init__(
@@ -51,14 +53,17 @@ class Calls:
         session: lt.session,
         carried: Mapping[InfoHash, Carried],
         book: NodeBook,
-        changed: Callable[[InfoHash], None],
+        emit: Callable[[ReachChanged], None],
+        redial: Callable[[], None],
     ) -> None:
         self._session = session
         self._carried = carried
         self._book = book
-        self._changed = changed
+        self._emit = emit
+        self._redial = redial
         self._window_until = 0.0
         self._is_open = False
+        self._held_back = False
         self._observers: tuple[Endpoint, ...] = ()
         self._trackers: dict[InfoHash, float] = {}
         self._due = trio.Event()
@@ -92,11 +97,10 @@ class Calls:
                 self._send_datagram(info_hash, observer, secrets.token_hex(16))
         self._due.set()
 
-    def close_window(self) -> None:
-        """Let every connection from now on be made over TCP."""
-        if self._is_open:
-            self._is_open = False
-            self._session.apply_settings({"enable_outgoing_utp": False})
+    def holds_back(self) -> bool:
+        """Tell whether nobody can be dialled now, because it would be over uTP; then that is done later."""
+        self._held_back |= self._is_open
+        return self._is_open
 
     def look_soon(self) -> None:
         """Sources have changed."""
@@ -109,8 +113,8 @@ class Calls:
             self._due = trio.Event()
             await trio.sleep(LOOK_S)
             now = trio.current_time()
-            if self._window_until <= now:
-                self.close_window()
+            if self._is_open and self._window_until <= now:
+                self._close_window()
             self._forget_trackers(now)
             for carried in list(self._carried.values()):
                 if carried.is_watched(now):
@@ -129,15 +133,23 @@ class Calls:
         carried.reach.handle_linked(paths_of(peers, self._book), now)
         for endpoint in carried.reach.next_endpoints(now):
             carried.handle.connect_peer((endpoint.host, endpoint.port))
-        if carried.reach.unreached(now) != carried.unreached:
-            carried.unreached = carried.reach.unreached(now)
-            self._changed(carried.artifact.info_hash)
+        if carried.reach.unreached != carried.unreached:
+            carried.unreached = carried.reach.unreached
+            self._emit(ReachChanged(info_hash=carried.artifact.info_hash))
 
     def _open_window(self, now: float) -> None:
         self._window_until = now + WINDOW_S
         if not self._is_open:
             self._is_open = True
             self._session.apply_settings({"enable_outgoing_utp": True})
+
+    def _close_window(self) -> None:
+        """Let every connection from now on be made over TCP."""
+        self._is_open = False
+        self._session.apply_settings({"enable_outgoing_utp": False})
+        if self._held_back:
+            self._held_back = False
+            self._redial()
 
     def _send_datagram(self, info_hash: InfoHash, to: Endpoint, path: str) -> None:
         carried = self._carried.get(info_hash)

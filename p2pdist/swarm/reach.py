@@ -15,13 +15,18 @@ DIAL_S: Final = 1.2
 
 
 class Reach:
-    """The sources of one artifact, as seen from this node. Times are monotonic seconds."""
+    """The sources of one artifact, as seen from this node. Times are monotonic seconds.
+
+    A source that should be connected by now and is not has been *missed*, until it is connected, or for some
+    minutes: also when it is called meanwhile, or is a source no longer because of that.
+    """
 
     def __init__(self) -> None:
         self._sources: dict[NodeId, Source] = {}
         self._linked: dict[NodeId, Path] = {}
         self._paths: dict[NodeId, Path] = {}
         self._due: dict[NodeId, float] = {}
+        self._missed: dict[NodeId, float] = {}
         self._others: dict[NodeId, list[Endpoint]] = {}
 
     @property
@@ -35,10 +40,8 @@ class Reach:
         for node, source in self._sources.items():
             old = before.get(node)
             if old is None or (old.path, old.endpoints) != (source.path, source.endpoints):
-                patience = (
-                    limits.OBSERVE_WAIT_S + limits.CALL_ANSWER_S if source.path == "punched" else DIAL_S
-                )
-                self._due[node] = now + patience
+                called = source.path == "punched"
+                self._due[node] = now + (limits.OBSERVE_WAIT_S + limits.CALL_ANSWER_S if called else DIAL_S)
                 self._others[node] = list(source.endpoints[: limits.ENDPOINTS_DIALLED_MAX])
         for gone in self._due.keys() - self._sources.keys():
             del self._due[gone], self._others[gone]
@@ -52,17 +55,23 @@ class Reach:
         """These nodes are connected now."""
         self._linked = dict(linked)
         self._paths |= linked
-        for node in self._due.keys() & linked.keys():
-            self._due[node] = now + DIAL_S
+        for node, due in self._due.items():
+            if node in linked:
+                self._due[node] = now + DIAL_S
+            elif due <= now:
+                self._missed.setdefault(node, now)
+        over = [n for n, at in self._missed.items() if n in linked or at + limits.MEETING_GIVEN_UP_S <= now]
+        for node in over:
+            del self._missed[node]
 
     def is_linked(self, node: NodeId) -> bool:
         """Whether a node was connected when that was looked at last."""
         return node in self._linked
 
-    def unreached(self, now: float) -> tuple[NodeId, ...]:
-        """Return the sources that should be connected by now and are not, at most as many as may be told."""
-        late = [node for node, due in self._due.items() if due <= now and node not in self._linked]
-        return tuple(sorted(late)[: limits.UNREACHED_MAX])
+    @property
+    def unreached(self) -> tuple[NodeId, ...]:
+        """The sources that have been missed, at most as many as may be told."""
+        return tuple(sorted(self._missed)[: limits.UNREACHED_MAX])
 
     def next_endpoints(self, now: float) -> list[Endpoint]:
         """Return another address of each source that was not reached at the ones before, and give it time."""

@@ -81,9 +81,7 @@ class Swarm:
         self._resting = Resting(self._carried, self._start_again)
         self._busy = trio.Event()
         self._listening = trio.Event()
-        self.calls = Calls(
-            session, self._carried, self._book, lambda each: self._emit(ReachChanged(info_hash=each))
-        )
+        self.calls = Calls(session, self._carried, self._book, self._emit, self._redial)
         self._desk = AlertDesk(
             book=self._book, emit=self._emit, flushed=self._sync_in.send_nowait, failed=self._resting.add
         )
@@ -271,10 +269,15 @@ class Swarm:
             carried.handle.prioritize_pieces(priorities(self._settings.node, points, carried.pieces))
 
     def _dial(self, carried: Carried, sources: Sequence[Source]) -> None:
-        self.calls.close_window()
+        if self.calls.holds_back():
+            return
         carried.dial(
             (source for source in sources if source.node != self._settings.node), trio.current_time()
         )
+
+    def _redial(self) -> None:
+        for carried in self._carried.values():
+            self._dial(carried, carried.sources)
 
     def _emit(self, event: SwarmEvent) -> None:
         if isinstance(event, PieceRefused) and event.source is not None:
