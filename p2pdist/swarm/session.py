@@ -81,7 +81,7 @@ class Swarm:
         self._resting = Resting(self._carried, self._start_again)
         self._busy = trio.Event()
         self._listening = trio.Event()
-        self.calls = Calls(session, self._carried, self._book, self._emit, self._redial)
+        self.calls = Calls(session, self._carried, self._book, self._links, self._emit, self._redial)
         self._desk = AlertDesk(
             book=self._book, emit=self._emit, flushed=self._sync_in.send_nowait, failed=self._resting.add
         )
@@ -95,10 +95,6 @@ class Swarm:
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Where it listens, by this machine's own addresses."""
         return tuple(self._desk.endpoints)
-
-    def set_far(self, hosts: Collection[str]) -> None:
-        """Count peers at these addresses as being on the other side of the WAN, whatever they are."""
-        self._links.set_far(hosts)
 
     async def add(self, artifact: Artifact) -> None:
         """Take an artifact in: fetch what is missing of it, and serve what is there.
@@ -183,13 +179,16 @@ class Swarm:
     def reconnect(self, hosts: set[str] | None = None) -> None:
         """Close connections, to *hosts* or all of them, and dial those that are still sources anew."""
         self._links.disconnect(hosts)
-        for carried in self._carried.values():
-            self._dial(carried, [s for s in carried.sources if hosts is None or s.host in hosts])
+        self._redial(hosts)
 
     def learn(self, nodes: Sequence[NodeId]) -> None:
         """Learn of nodes that may connect to this one, so that their bytes can be put to their names."""
         for node in nodes:
             self._book.learn(node)
+
+    def set_far(self, hosts: Collection[str]) -> None:
+        """Count peers at these addresses as being on the other side of the WAN."""
+        self._links.set_far(hosts)
 
     def set_rates(self, rates: RateLimits) -> None:
         """Limit what crosses the site's own network and the WAN, from now on. Windows are not read."""
@@ -275,9 +274,9 @@ class Swarm:
             (source for source in sources if source.node != self._settings.node), trio.current_time()
         )
 
-    def _redial(self) -> None:
-        for carried in self._carried.values():
-            self._dial(carried, carried.sources)
+    def _redial(self, hosts: set[str] | None = None) -> None:
+        for each in self._carried.values():
+            self._dial(each, [s for s in each.sources if hosts is None or s.host in hosts])
 
     def _emit(self, event: SwarmEvent) -> None:
         if isinstance(event, PieceRefused) and event.source is not None:
@@ -325,9 +324,9 @@ class Swarm:
             self._session.post_torrent_updates()
             await trio.sleep(POLL_S)
             polls += 1
-            now = trio.current_time()
-            for carried in self._carried.values():
-                carried.dial_overdue(now)
+            for carried, now in ((each, trio.current_time()) for each in self._carried.values()):
+                if not self.calls.holds_back():
+                    carried.dial_overdue(now)
                 if carried.is_stuck(now):
                     self._resting.add(carried)
                 elif carried.idle_at() <= now:

@@ -26,6 +26,11 @@ REQUESTS: Final = 32
 trip of 40 ms. More make a slow uplink serve its receivers less evenly, and the last of them finish later."""
 
 
+UTP_CONNECT_MS: Final = 800
+"""How long an answer to uTP's first packet may take; after that the next one is sent. A geostationary
+satellite's round trip is 600."""
+
+
 SITE_SLOTS: Final = 3
 """Devices that a point serves at a time. Who has caught up makes room for the next, so that all of them get
 everything also where devices cannot reach one another."""
@@ -84,11 +89,10 @@ def session_settings(settings: SwarmSettings) -> settings_pack:
         "listen_system_port_fallback": False,  # a port that was asked for is the one, or an error
         "max_retry_port_bind": 0,
         # TLS over uTP does half of what TLS over TCP does on the same core: only calls are made over it, see
-        # Calls. The first packet of a call may be lost, and is repeated soon: 3.5 s in all.
+        # Calls.
         "enable_outgoing_utp": False,
         "enable_incoming_utp": True,
-        "utp_connect_timeout": 500,
-        "utp_syn_resends": 6,
+        "utp_connect_timeout": UTP_CONNECT_MS,
         # Trackers are only for their datagrams: all of them at once, and none is told when it is over.
         "announce_to_all_trackers": True,
         "announce_to_all_tiers": True,
