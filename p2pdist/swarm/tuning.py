@@ -65,6 +65,20 @@ ALERTS: Final = (
 )
 
 
+_CALLS: Final[settings_pack] = {
+    # TLS over uTP does half of what TLS over TCP does on the same core: only calls are made over it, see
+    # Calls.
+    "enable_outgoing_utp": False,
+    "enable_incoming_utp": True,
+    "utp_connect_timeout": UTP_CONNECT_MS,
+    # Trackers are only for their datagrams: all of them at once, and none is told when it is over.
+    "announce_to_all_trackers": True,
+    "announce_to_all_tiers": True,
+    "apply_ip_filter_to_trackers": False,
+    "stop_tracker_timeout": 0,
+}
+
+
 def session_settings(settings: SwarmSettings) -> settings_pack:
     """Return the settings of the node's session.
 
@@ -88,16 +102,7 @@ def session_settings(settings: SwarmSettings) -> settings_pack:
         "enable_natpmp": False,
         "listen_system_port_fallback": False,  # a port that was asked for is the one, or an error
         "max_retry_port_bind": 0,
-        # TLS over uTP does half of what TLS over TCP does on the same core: only calls are made over it, see
-        # Calls.
-        "enable_outgoing_utp": False,
-        "enable_incoming_utp": True,
-        "utp_connect_timeout": UTP_CONNECT_MS,
-        # Trackers are only for their datagrams: all of them at once, and none is told when it is over.
-        "announce_to_all_trackers": True,
-        "announce_to_all_tiers": True,
-        "apply_ip_filter_to_trackers": False,
-        "stop_tracker_timeout": 0,
+        **_CALLS,
         "out_enc_policy": 2,  # no obfuscation below TLS
         "in_enc_policy": 2,
         # Connections: several nodes behind one NAT address, and quick failover.

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,15 +27,13 @@ sys.path[:0] = [str(TESTS / "fleet"), str(TESTS / "trust")]
 from fleet_addresses import AddressRange  # noqa: E402, the paths above lead to it
 from fleet_logs import LogBook  # noqa: E402
 from fleet_processes import ServerProcess, _toml  # noqa: E402
-from fleet_programs import DEVICES, POINTS, ServerOptions  # noqa: E402
+from fleet_programs import POINTS, ServerOptions  # noqa: E402
 from fleet_signing import SignedRelease  # noqa: E402
 from harness import GROUP, Fleet, Tasks  # noqa: E402
 from laboratory.network import Host, Laboratory  # noqa: E402
 
 from p2pdist.node.config import AgentConfig, PointTable, SeedConfig, SwarmTable  # noqa: E402
 from p2pdist.node.enrol import enrol  # noqa: E402
-from p2pdist.store.fleetstore import FleetStore  # noqa: E402
-from p2pdist.trust.enrolment import EnrolmentBundle  # noqa: E402
 
 LINK_PORT, API_PORT, POINT_PORT, SWARM_PORT, SERVER_SWARM_PORT = 7600, 7680, 7601, 7602, 7603
 _LOOK_EVERY_S = 0.05
@@ -176,9 +174,7 @@ class LabFleet:
     ) -> None:
         home = fleet.server_home
         self._store_url = f"sqlite:///{home.root / 'fleet.db'}"
-        server = ServerProcess(
-            nursery, home, self._store_url, "127.0.0.1", LINK_PORT, options, LogBook()
-        )
+        server = ServerProcess(nursery, home, self._store_url, "127.0.0.1", LINK_PORT, options, LogBook())
         server._host, server._api_port = outside, API_PORT
         target = server.target()
         (home.root / "ca.pem").write_text(target.ca_pem)
@@ -217,7 +213,7 @@ def open_lab_fleet(
     size: int = 3_000_000,
     gateway_bytes_per_s: int = 0,
 ) -> Iterator[LabFleet]:
-    """Found a fleet with a device on each of *hosts*; the admin server and the gateway run, devices do not."""
+    """Found a fleet with a device on each of *hosts*; admin server and gateway run, devices do not yet."""
     with ExitStack() as stack:
         fleet = LabFleet(stack, laboratory, directory)
         trio.run(lambda: fleet.found(hosts, size=size, gateway_bytes_per_s=gateway_bytes_per_s))
