@@ -68,5 +68,7 @@ class Observer:
         return encode_noted(request.transaction)
 
     def _connection(self, address: bytes, epoch: int) -> int:
-        digest = hashlib.blake2b(address + epoch.to_bytes(8, "big", signed=True), digest_size=8, key=self._key).digest()
+        digest = hashlib.blake2b(
+            address + epoch.to_bytes(8, "big", signed=True), digest_size=8, key=self._key
+        ).digest()
         return int.from_bytes(digest, "big")

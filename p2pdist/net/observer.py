@@ -24,7 +24,8 @@ class Observers:
 
     Args:
         seen: Takes a token, the number of the observer (0 or 1), and from where the datagram came.
-        port: The port of the first; the second has the next one. What is taken gets any free port.
+        port: The port of the first; the second has the next but one (the swarm's is between them, by default).
+            In place of one that is taken any free port is used.
     """
 
     def __init__(self, seen: Callable[[str, int, Endpoint], None], *, port: int) -> None:
@@ -56,7 +57,7 @@ class Observers:
     def _opened(self, host: str) -> tuple[Endpoint, ...]:
         endpoints = []
         for number in range(OBSERVERS):
-            bound = _bound(host, self._port + number if self._port else 0) or _bound(host, 0)
+            bound = _bound(host, self._port + 2 * number if self._port else 0) or _bound(host, 0)
             if bound is None:
                 break
             endpoints.append(Endpoint(host=host, port=bound.getsockname()[1]))

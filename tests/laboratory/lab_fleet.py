@@ -147,7 +147,9 @@ class LabFleet:
         self._start(server, "p2pdist.server.main", self.directory / "server")
         self._start(server, "p2pdist.seed.main", self.gateway.config.node.data.parent)
         self.until(
-            lambda: any(line["event"] == "link.up" for line in self.gateway.log()), "the gateway is linked"
+            lambda: any(line["event"] == "link.up" for line in self.gateway.log()),
+            "the gateway is linked",
+            60.0,
         )
 
     async def _enrol(self, fleet: Fleet, name: str, host: Host, *, gateway: bool) -> Device:

@@ -22,7 +22,7 @@ Explained = dict[str, dict[str, Any]]
 
 
 def run(laboratory: Laboratory, directory: Path, kinds: list[tuple[str, int]]) -> list[Explained]:
-    """Have a device on each host of these places install the release; return what each says of its sources."""
+    """Have a device on each host of these places install the release; return what each says in the end."""
     hosts = [host for kind, count in kinds for host in laboratory.add(kind, hosts=count).hosts]
     with open_lab_fleet(
         laboratory, directory, hosts, size=BYTES, gateway_bytes_per_s=GATEWAY_BYTES_PER_S
