@@ -24,7 +24,7 @@ class Observers:
 
     Args:
         seen: Takes a token, the number of the observer (0 or 1), and from where the datagram came.
-        port: The port of the first; the second has the next but one (the swarm's is between them, by default).
+        port: The port of the first; the second has the next but one, as the next is the swarm's by default.
             In place of one that is taken any free port is used.
     """
 
