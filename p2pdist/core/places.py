@@ -167,8 +167,6 @@ class Places:
             return None
         if not (self._meets(receiver, source) or self._meets(source, receiver)):
             return None
-        if receiver.complete and source.complete:
-            return Ruling(taken=False, reason="another place, and both have the artifact", path="punched")
         return self._across(receiver, source)
 
     def _across(self, receiver: Member, source: Member) -> Ruling:
@@ -176,6 +174,8 @@ class Places:
         why = self._hopeless(receiver.node, source.node)
         if why is not None and (_apart(receiver, source) or (receiver.translated and source.translated)):
             return Ruling(taken=False, reason=f"through its gateway: {why}", path="relayed")
+        if receiver.complete and source.complete:
+            return Ruling(taken=False, reason="another place, and both have the artifact", path="punched")
         if not source.translated:
             reason = "another network: it is dialled, and both call each other"
             return Ruling(taken=True, reason=reason, path="punched", endpoints=source.own)

@@ -113,7 +113,7 @@ class LabFleet:
             return condition(found)
 
         try:
-            self.until(holds, f"the sources of {device.name}", 15.0)
+            self.until(holds, f"the sources of {device.name}", 30.0)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{json.dumps(found, indent=1)}") from None
         return found
