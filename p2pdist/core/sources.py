@@ -25,6 +25,7 @@ from collections.abc import Sequence
 import msgspec
 
 from p2pdist import limits
+from p2pdist.core.dialling import content_dialler
 from p2pdist.core.places import Hopeless, Member, Place, Places, Ruling
 from p2pdist.core.scope import affinity, covers
 from p2pdist.ids import GroupPath, NodeId
@@ -65,7 +66,8 @@ def decide_sources(
 
     Returns:
         One candidate per member but the receiver and devices of other places that it does not meet; the
-        taken ones first, at most :data:`p2pdist.limits.CANDIDATES_MAX`.
+        taken ones first, those who wait for the receiver's call before the others, at most
+        :data:`p2pdist.limits.CANDIDATES_MAX`.
     """
     rules = rules or SourceRules()
     elsewhere, others = _split(receiver, [member for member in members if member.node != receiver.node])
@@ -74,16 +76,16 @@ def decide_sources(
         mates.sort(key=lambda mate: affinity(receiver.node, mate.node))
     farther = {mate.node for mate in mates[rules.site_peers_max :]}
     decided = [
-        _candidate(member, False, f"same site, but {rules.site_peers_max} closer peers were taken")
+        _candidate(receiver, member, False, f"same site, but {rules.site_peers_max} closer peers were taken")
         if member.node in farther
         else _candidate(
-            member, *(_without_point(receiver, member, members, rules) or verdict(receiver, member))
+            receiver, member, *(_without_point(receiver, member, members, rules) or verdict(receiver, member))
         )
         for member in others
     ]
     if elsewhere:
         decided += _decide_places(receiver, elsewhere, members, hopeless)
-    decided.sort(key=lambda candidate: (not candidate.taken, candidate.role, candidate.node))
+    decided.sort(key=lambda c: (not c.taken, c.dial != "receiver", c.role, c.node))
     return tuple(decided[: limits.CANDIDATES_MAX])
 
 
@@ -109,18 +111,20 @@ def _decide_places(
         else:
             ruling = places.on_device(receiver, member)
         if ruling is not None and not member.no_room:
-            candidates.append(_ruled(member, ruling, same_place=member.site == receiver.site))
+            candidates.append(_ruled(receiver, member, ruling))
         elif ruling is not None:
-            candidates.append(_candidate(member, False, _NO_ROOM))
+            candidates.append(_candidate(receiver, member, False, _NO_ROOM))
     return candidates
 
 
-def _ruled(member: Member, ruling: Ruling, *, same_place: bool) -> Candidate:
+def _ruled(receiver: Member, member: Member, ruling: Ruling) -> Candidate:
     """Name a member by an address at which the receiver can dial it, if there is one."""
     candidate = msgspec.structs.replace(
-        _candidate(member, ruling.taken, ruling.reason), path=ruling.path, endpoints=list(ruling.endpoints)
+        _candidate(receiver, member, ruling.taken, ruling.reason),
+        path=ruling.path,
+        endpoints=list(ruling.endpoints),
     )
-    if not (same_place and ruling.endpoints and member.translated):
+    if not (member.site == receiver.site and ruling.endpoints and member.translated):
         return candidate
     first, *others = ruling.endpoints
     if ruling.path != "direct":
@@ -196,7 +200,18 @@ def crosses_wan(receiver: Role, source: Role, *, alternatives: bool) -> bool:
     return "origin" in (receiver, source) or ((receiver, source) == ("point", "point") and not alternatives)
 
 
-def _candidate(member: Member, taken: bool, reason: str) -> Candidate:
+_DIALLING = {
+    "receiver": "; it dials nobody, so this node dials it",
+    "source": "; this node dials nobody, so it dials this node",
+}
+
+
+def _candidate(receiver: Member, member: Member, taken: bool, reason: str) -> Candidate:
+    dial = content_dialler(receiver_dialled=receiver.dialled, source_dialled=member.dialled)
+    if taken and dial is None:
+        taken, reason = False, "neither of the two may dial the other: both are dialled"
+    if taken and dial in _DIALLING:
+        reason += _DIALLING[dial]
     return Candidate(
         node=member.node,
         role=member.role,
@@ -205,4 +220,5 @@ def _candidate(member: Member, taken: bool, reason: str) -> Candidate:
         taken=taken,
         reason=reason,
         endpoints=list(member.own) if taken and member.gateway is None else [],
+        dial=dial or "either",
     )

@@ -3,6 +3,9 @@
 A newcomer is told of those who are there already, and dials them. Those are told of it too, so that they
 know its bytes by name, as long as the swarm is small; in a large one an announcement costs one decision,
 and members learn of the others when they announce again.
+
+A member that is dialled cannot call for help by itself: as long as it lacks something, each of its
+announcements has those who dial it told of it once more, and so they dial again.
 """
 
 from __future__ import annotations
@@ -43,6 +46,7 @@ class Tracker:
         where: Whereabouts,
         group: GroupPath,
         announce: Announce,
+        dialled: bool = False,
     ) -> None:
         """Take in the whole list of artifacts that *node* takes part in.
 
@@ -52,6 +56,7 @@ class Tracker:
             where: Where others reach it, and what it shares a LAN with.
             group: Its administration group.
             announce: The announcement.
+            dialled: Whether it dials nobody, so that others have to dial it.
         """
         listed = {InfoHash(presence.info_hash): presence for presence in announce.artifacts}
         for info_hash in [h for h, members in self._swarms.items() if node in members]:
@@ -60,10 +65,12 @@ class Tracker:
         for info_hash, presence in listed.items():
             members = self._swarms.setdefault(info_hash, {})
             known = members.get(node)
-            members[node] = _member(node, role, where, group, presence)
+            members[node] = _member(node, role, where, group, presence, dialled)
             if known is None or _matters(known, members[node]):
                 self._introduce(info_hash, members[node])
             self._due[node, info_hash] = None
+            if dialled and not presence.complete:
+                self._call(node, info_hash)
 
     def forget(self, node: NodeId) -> None:
         """Drop *node* from every swarm: its link is gone."""
@@ -105,6 +112,15 @@ class Tracker:
             others = [o for o in others if member.gateway is not None and o.site == member.site]
         self._due |= dict.fromkeys((other.node, info_hash) for other in others[:_INTRODUCED_MAX])
 
+    def _call(self, node: NodeId, info_hash: InfoHash) -> None:
+        """Tell those who may dial *node* of it, also if they know."""
+        members = self._swarms[info_hash]
+        for other, member in members.items():
+            near = len(members) <= _INTRODUCED_MAX and not member.dialled
+            if other != node and (member.role == "origin" or near):
+                self._told.get(other, {}).pop(info_hash, None)
+                self._due[other, info_hash] = None
+
     def _leave(self, node: NodeId, info_hash: InfoHash) -> None:
         members = self._swarms[info_hash]
         gone = members.pop(node)
@@ -125,7 +141,9 @@ def _matters(before: Member, now: Member) -> bool:
     )
 
 
-def _member(node: NodeId, role: Role, where: Whereabouts, group: GroupPath, presence: Presence) -> Member:
+def _member(
+    node: NodeId, role: Role, where: Whereabouts, group: GroupPath, presence: Presence, dialled: bool
+) -> Member:
     return Member(
         node=node,
         role=role,
@@ -136,6 +154,7 @@ def _member(node: NodeId, role: Role, where: Whereabouts, group: GroupPath, pres
         complete=presence.complete,
         have=presence.have / presence.pieces if presence.pieces else 0.0,
         no_room=presence.no_room,
+        dialled=dialled,
         gateway=where.gateway,
         translated=where.translated,
         own=where.own,

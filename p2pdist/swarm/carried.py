@@ -100,6 +100,11 @@ class Carried:
         self.called_at = -math.inf
         """When a node was called last, in monotonic seconds."""
 
+    def set_sources(self, sources: tuple[Source, ...], now: float, *, watched: bool) -> None:
+        """These are the sources now; with *watched* they may be where nobody can be dialled."""
+        self.sources, self.watched = sources, watched
+        self.reach.handle_sources(sources, now)
+
     def dial(self, sources: Iterable[Source], now: float) -> None:
         """Connect to sources; to those that are expected to dial us only if they have not done so in time.
 
@@ -108,6 +113,8 @@ class Carried:
         """
         dialled = False
         for source in sources:
+            if not source.dialled:
+                continue
             if source.path == "punched":
                 for endpoint in source.endpoints if self.present else ():
                     self.handle.connect_peer((endpoint.host, endpoint.port))

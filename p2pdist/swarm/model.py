@@ -36,7 +36,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     ``wan`` is true when the way to it leaves the site. One that is ``expected`` came later than this node,
     was told of it and dials it; this node dials only if that has not helped after a second. When both sides
     dial at the same moment, libtorrent 2.1.1 closes both connections, each side the one that came in, and
-    waits 3 s.
+    waits 3 s. One that is not to be ``dialled`` from here makes every connection itself.
 
     One that is to be ``punched`` is not dialled at its address, but called when both are told to.
     ``endpoints`` are more addresses to dial: tried one after the other while it is not connected, those of
@@ -49,6 +49,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     wan: bool = False
     expected: bool = False
+    dialled: bool = True
     path: Path = "direct"
     endpoints: tuple[Endpoint, ...] = ()
 

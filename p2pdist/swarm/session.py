@@ -36,7 +36,7 @@ from p2pdist.swarm.model import (
 from p2pdist.swarm.outbox import Outbox
 from p2pdist.swarm.parameters import torrent_parameters
 from p2pdist.swarm.resting import Resting
-from p2pdist.swarm.tuning import SwarmSettings, parse_host, session_settings
+from p2pdist.swarm.tuning import SwarmSettings, dialling_settings, parse_host, session_settings
 from p2pdist.wire.frames import Endpoint
 from p2pdist.wire.messages import RateLimits
 
@@ -62,8 +62,7 @@ POLL_S: Final = 1.0
 UPKEEP_POLLS: Final = 4
 """After so many polls, pieces are written out of libtorrent's cache: a kill costs no more than these."""
 
-LISTEN_S: Final = 10.0
-REMOVE_S: Final = 10.0
+LIBTORRENT_S: Final = 10.0
 
 
 class Swarm:
@@ -129,7 +128,7 @@ class Swarm:
         """
         carried = self._find(info_hash)
         try:
-            with trio.fail_after(REMOVE_S):
+            with trio.fail_after(LIBTORRENT_S):
                 async with carried.changing:
                     await self._stop(carried)
         except trio.TooSlowError:
@@ -162,12 +161,11 @@ class Swarm:
         self._links.lift_bans(trio.current_time())
         wanted = tuple(sources[: limits.CANDIDATES_MAX])
         for source in wanted:
-            for host in (source.host, *(endpoint.host for endpoint in source.endpoints)):
-                parse_host(host)
+            for each in (source, *source.endpoints):
+                parse_host(each.host)
             self._book.learn(source.node)
         dropped = addresses(carried.sources) - addresses(wanted)
-        carried.sources, carried.watched = wanted, watched
-        carried.reach.handle_sources(wanted, trio.current_time())
+        carried.set_sources(wanted, trio.current_time(), watched=watched)
         self._links.classify(source for each in self._carried.values() for source in each.sources)
         if dropped:
             self.reconnect({host for host, _ in dropped})
@@ -189,6 +187,10 @@ class Swarm:
     def set_far(self, hosts: Collection[str]) -> None:
         """Count peers at these addresses as being on the other side of the WAN."""
         self._links.set_far(hosts)
+
+    def set_dials(self, dials: bool) -> None:
+        """Dial sources from now on, or only take connections of others. Open ones stay."""
+        self._session.apply_settings(dialling_settings(dials))
 
     def set_rates(self, rates: RateLimits) -> None:
         """Limit what crosses the site's own network and the WAN, from now on. Windows are not read."""
@@ -268,11 +270,9 @@ class Swarm:
             carried.handle.prioritize_pieces(priorities(self._settings.node, points, carried.pieces))
 
     def _dial(self, carried: Carried, sources: Sequence[Source]) -> None:
-        if self.calls.holds_back():
-            return
-        carried.dial(
-            (source for source in sources if source.node != self._settings.node), trio.current_time()
-        )
+        others = [source for source in sources if source.node != self._settings.node]
+        if not self.calls.holds_back():
+            carried.dial(others, trio.current_time())
 
     def _redial(self, hosts: set[str] | None = None) -> None:
         for each in self._carried.values():
@@ -381,7 +381,7 @@ async def open_swarm(settings: SwarmSettings) -> AsyncIterator[Swarm]:
         try:
             async with trio.open_nursery() as nursery:
                 try:
-                    with trio.fail_after(LISTEN_S):
+                    with trio.fail_after(LIBTORRENT_S):
                         await nursery.start(swarm._run, reader)
                 except trio.TooSlowError:
                     swarm._desk.listen_failure = "no answer"

@@ -40,7 +40,8 @@ class SwarmSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What one node's swarm needs to know of the node.
 
     ``host`` is the address to listen on and to dial from (``0.0.0.0`` for all, IPv6 too); ``port`` 0 takes
-    any free one. The PEM texts are the fleet CA's certificate, this node's certificate and its key.
+    any free one. The PEM texts are the fleet CA's certificate, this node's certificate and its key. Without
+    ``dials`` there are only connections that others make.
     """
 
     role: Role
@@ -51,6 +52,7 @@ class SwarmSettings(msgspec.Struct, frozen=True, kw_only=True):
     certificate_pem: bytes
     key_pem: bytes
     requests: int = REQUESTS
+    dials: bool = True
 
 
 ALERTS: Final = (
@@ -103,12 +105,12 @@ def session_settings(settings: SwarmSettings) -> settings_pack:
         "listen_system_port_fallback": False,  # a port that was asked for is the one, or an error
         "max_retry_port_bind": 0,
         **_CALLS,
+        **dialling_settings(settings.dials),
         "out_enc_policy": 2,  # no obfuscation below TLS
         "in_enc_policy": 2,
         # Connections: several nodes behind one NAT address, and quick failover.
         "allow_multiple_connections_per_ip": True,
         "connections_limit": 4 * limits.PEERS_PER_TORRENT_MAX,
-        "connection_speed": 100,
         "tick_interval": 100,
         "smooth_connects": False,
         "torrent_connect_boost": limits.PEERS_PER_TORRENT_MAX,
@@ -148,6 +150,11 @@ def session_settings(settings: SwarmSettings) -> settings_pack:
         "alert_mask": ALERTS,
         "alert_queue_size": 20_000,
     }
+
+
+def dialling_settings(dials: bool) -> settings_pack:
+    """Return the settings that let a session dial, or not even try: it learns of ports by itself."""
+    return {"enable_outgoing_tcp": dials, "connection_speed": 100 if dials else 0}
 
 
 def parse_host(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

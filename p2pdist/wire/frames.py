@@ -21,6 +21,8 @@ SessionIdText = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$", max_length=32)]
 Host = Annotated[str, Meta(min_length=1, max_length=255)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Role = Literal["origin", "point", "device"]
+Dialler = Literal["receiver", "source", "either"]
+"""Who makes the connection on which content flows; ``either``: as they learn of each other."""
 RoleName = Annotated[str, Meta(min_length=1, max_length=128)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Text = Annotated[str, Meta(max_length=limits.TEXT_CHARS_MAX)]
@@ -77,9 +79,10 @@ class Announce(Frame, frozen=True, kw_only=True, tag="announce"):
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """One possible source, and whether the neighbour's rules take it.
 
-    ``reason`` is a sentence for people; it travels to ``p2pdist explain``. ``path`` is how the receiver is to
-    reach it, and in the receiver's report how it does: one that is to be ``punched`` is not dialled at
-    ``host`` and ``port``, a :class:`Call` will say when and where. ``endpoints`` are more addresses to dial.
+    ``reason`` is a sentence for people; it travels to ``p2pdist explain``. ``dial`` says who dials: one of
+    them may stand where nothing may be dialled from. ``path`` is how the receiver is to reach it, and in the
+    receiver's report how it does: one that is to be ``punched`` is not dialled at ``host`` and ``port``, a
+    :class:`Call` will say when and where. ``endpoints`` are more addresses to dial.
     """
 
     node: NodeIdText
@@ -88,6 +91,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     port: Port
     taken: bool
     reason: Text
+    dial: Dialler = "either"
     path: Path = "direct"
     endpoints: Endpoints = msgspec.field(default_factory=list)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_fleet import open_lab_fleet
+from content_fleet import open_lab_fleet
 from laboratory.network import Laboratory
 
 pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(300)]
