@@ -182,8 +182,30 @@ PEERS_PER_TORRENT_MAX = 64  # a site of 8 to 50 devices forms a full mesh; large
 CANDIDATES_MAX = 512  # sources considered in one decision
 ORIGIN_DEVICES_MAX = 4  # of a site whose point has no room: they share the WAN, a stuck one holds nobody up
 TORRENTS_ACTIVE_MAX = 256  # artifacts that one node seeds at once
+ENDPOINTS_MAX = 8  # of one node's swarm, or of its observers: two families, a few interfaces
+ENDPOINTS_DIALLED_MAX = 4  # of one source, one after the other
+FAR_HOSTS_MAX = 1_024  # outside addresses that a gateway serves as the WAN; each is a rule of libtorrent
+UNREACHED_MAX = 16  # sources of one artifact that a node says it cannot reach: each costs a meeting
 PIECE_BYTES_MIN = 64 * KIB
 PIECE_BYTES_MAX = 4 * MIB
+
+# Meetings of devices behind NATs ------------------------------------------------------------------
+CALLS_MAX = 3  # of one pair for one artifact, until content stays with the gateway
+CALL_ANSWER_S = 4.0  # for a call: uTP repeats its first packet for 3.5 s
+CALL_AGAIN_S = 5.0  # before the next one: what libtorrent tries over TCP when uTP fails has ended
+CALL_RENEWED_S = 60.0  # after the last call: a pair that is apart again begins anew
+MEETING_GIVEN_UP_S = 600.0  # until a pair that could not meet is tried again: networks change
+MEETINGS_MAX = 4_096  # pairs that one gateway has under way or remembers, some 300 bytes each
+PLACES_MET_MAX = 6  # other places whose fetcher a place's fetcher exchanges content with
+OBSERVED_FRESH_S = 1.0  # an outside endpoint is asked for again after: some mappings live for 4 s only
+OBSERVE_WAIT_S = 1.0  # for the datagrams; four lost ones in a row are rarer than a blocked UDP
+OBSERVE_GRACE_S = 0.2  # for the other observers, once one has seen a node
+OBSERVES_MAX = 3  # before UDP counts as blocked
+OBSERVER_BYTES_MAX = 512  # one datagram to an observer; with a token it has 133 bytes
+OBSERVER_ID_S = 120.0  # that the number lasts which an observer gives out (BEP 15: two minutes)
+OBSERVER_SOURCE_BURST = 400  # answers to one address at once: 50 devices behind one NAT, 8 each
+OBSERVER_SOURCE_PER_S = 40  # ... and in the long run
+OBSERVER_ADDRESSES_MAX = 8  # of a gateway at which it observes
 
 # Artifacts ---------------------------------------------------------------------------------------
 ARTIFACT_BYTES_MAX = 1024 * GIB

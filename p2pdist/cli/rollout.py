@@ -143,13 +143,14 @@ def explain(
                 source_word(s.role),
                 s.address or "-",
                 "yes" if s.taken else "no",
+                s.path or "-",
                 size(s.received),
                 size(s.sent),
                 s.reason,
             )
             for s in answer.sources
         ]
-        columns = ("source", "id", "role", "address", "taken", "received", "sent", "why")
+        columns = ("source", "id", "role", "address", "taken", "path", "received", "sent", "why")
         console().print(table(columns, rows, right=("received", "sent")))
     for note in answer.notes:
         say(f"- {note}")

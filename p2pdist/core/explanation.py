@@ -13,11 +13,12 @@ from typing import Literal
 
 import msgspec
 
+from p2pdist.core.places import Place
 from p2pdist.core.scope import covers, grant_valid, points_for, preferred_points
-from p2pdist.core.sources import DIRECT, Place, verdict
+from p2pdist.core.sources import DIRECT, verdict
 from p2pdist.ids import GroupPath, NodeId
 from p2pdist.trust.catalog import SeedGrant
-from p2pdist.wire.frames import Candidate
+from p2pdist.wire.frames import Candidate, Path
 from p2pdist.wire.messages import SourceBytes, Stage
 
 SourceRole = Literal["origin", "point", "device", "mirror"]
@@ -48,13 +49,18 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Explained(msgspec.Struct, frozen=True, kw_only=True):
-    """One source. ``address`` is empty when the node was not told of it as a candidate."""
+    """One source. ``address`` is empty when the node was not told of it as a candidate.
+
+    ``path`` is how it is reached, ``relayed`` for a gateway that passes on what others have; empty where
+    nothing came or went and it is no source now.
+    """
 
     node: NodeId
     role: SourceRole
     address: str
     taken: bool
     reason: str
+    path: Path | Literal[""] = ""
     received: int = 0
     sent: int = 0
 
@@ -72,6 +78,7 @@ def explain_sources(asked: Asked, *, name_of: Callable[[NodeId], str], now: int)
         other node that bytes were exchanged with. Never the receiver itself.
     """
     found: dict[NodeId, Explained] = {}
+    counted = {source.node for source in asked.counted}
     for candidate in asked.reported or ():
         found[NodeId(candidate.node)] = Explained(
             node=NodeId(candidate.node),
@@ -79,6 +86,7 @@ def explain_sources(asked: Asked, *, name_of: Callable[[NodeId], str], now: int)
             address=f"{candidate.host}:{candidate.port}",
             taken=candidate.taken,
             reason=candidate.reason,
+            path=candidate.path if candidate.taken or candidate.node in counted else "",
         )
     before = {source.node for source in asked.counted if source.received}
     found.setdefault(asked.origin, _origin(asked, before))
@@ -86,7 +94,9 @@ def explain_sources(asked: Asked, *, name_of: Callable[[NodeId], str], now: int)
         found.setdefault(point.grant.node, _point(asked, point, before, name_of, now))
     for source in asked.counted:
         known = found.get(NodeId(source.node)) or _unlisted(asked, source)
-        found[known.node] = msgspec.structs.replace(known, received=source.received, sent=source.sent)
+        found[known.node] = msgspec.structs.replace(
+            known, received=source.received, sent=source.sent, path=known.path or "direct"
+        )
     found.pop(asked.receiver.node, None)
     return tuple(sorted(found.values(), key=_order))
 

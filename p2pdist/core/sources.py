@@ -10,6 +10,8 @@ The rules, in the order in which they are asked:
 5. While the distribution point of a site has no room for an artifact, a few devices of the site fetch it
    from the origin, and the others from them. They are the first in an order of the origin's own, so that
    not the whole site turns to the origin at once.
+6. Devices that a gateway carries from outside its site, and devices of other such places: see
+   :mod:`p2pdist.core.places`.
 
 Every decision carries its reason as a sentence for people. Whoever tracks a swarm (the admin server
 for the distribution points, a distribution point for its site) decides; the receiver may still refuse
@@ -24,40 +26,16 @@ import msgspec
 
 from p2pdist import limits
 from p2pdist.core.dialling import content_dialler
+from p2pdist.core.places import Hopeless, Member, Place, Places, Ruling
 from p2pdist.core.scope import affinity, covers
 from p2pdist.ids import GroupPath, NodeId
 from p2pdist.trust.catalog import SeedGrant
 from p2pdist.wire.frames import Candidate, Role
 
+_NO_ROOM = "it has no room for this artifact now"
+
 DIRECT = "direct:"
 """How the site of a device begins that is attached to the admin server directly; its network follows."""
-
-
-class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a node stands: what the rules look at.
-
-    ``site`` names what it shares a LAN with: the distribution point that carries it (a point's site is
-    its own id), or the network of a device that is attached directly. ``role`` is what has been
-    verified, not what the node claims. ``have`` is the fraction of the artifact that it holds. A member
-    with ``no_room`` wants the artifact and cannot hold it now. One that is ``dialled`` dials nobody; see
-    :mod:`p2pdist.core.dialling`.
-    """
-
-    node: NodeId
-    role: Role
-    site: str
-
-
-class Member(Place, frozen=True, kw_only=True):
-    """One node in one artifact's swarm. ``have`` is the fraction of the artifact that it holds."""
-
-    host: str
-    port: int
-    group: GroupPath
-    complete: bool
-    have: float
-    no_room: bool = False
-    dialled: bool = False
 
 
 class SourceRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,17 +50,27 @@ class SourceRules(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def decide_sources(
-    receiver: Member, members: Sequence[Member], *, rules: SourceRules | None = None
+    receiver: Member,
+    members: Sequence[Member],
+    *,
+    rules: SourceRules | None = None,
+    hopeless: Hopeless = lambda one, other: None,
 ) -> tuple[Candidate, ...]:
     """Decide on each of *members* as a source for *receiver*.
 
+    Args:
+        receiver: Who wants the artifact.
+        members: Everybody in its swarm, in the order in which they came.
+        rules: The numbers in the rules.
+        hopeless: Says of two devices in different places why they cannot meet.
+
     Returns:
-        One candidate per member but the receiver, the taken ones first, those who wait for the receiver's
-        call before the others, at most
+        One candidate per member but the receiver and devices of other places that it does not meet; the
+        taken ones first, those who wait for the receiver's call before the others, at most
         :data:`p2pdist.limits.CANDIDATES_MAX`.
     """
     rules = rules or SourceRules()
-    others = [member for member in members if member.node != receiver.node]
+    elsewhere, others = _split(receiver, [member for member in members if member.node != receiver.node])
     mates = [m for m in others if m.site == receiver.site and m.role == "device"]
     if len(mates) > rules.site_peers_max:
         mates.sort(key=lambda mate: affinity(receiver.node, mate.node))
@@ -95,8 +83,53 @@ def decide_sources(
         )
         for member in others
     ]
+    if elsewhere:
+        decided += _decide_places(receiver, elsewhere, members, hopeless)
     decided.sort(key=lambda c: (not c.taken, c.dial != "receiver", c.role, c.node))
     return tuple(decided[: limits.CANDIDATES_MAX])
+
+
+def _split(receiver: Member, others: Sequence[Member]) -> tuple[list[Member], list[Member]]:
+    """Part those that the rules on places are for from the others."""
+
+    def placed(member: Member) -> bool:
+        if member.role == "device" == receiver.role:
+            return receiver.gateway is not None or member.gateway is not None
+        return member.node == receiver.gateway
+
+    return [m for m in others if placed(m)], [m for m in others if not placed(m)]
+
+
+def _decide_places(
+    receiver: Member, elsewhere: Sequence[Member], members: Sequence[Member], hopeless: Hopeless
+) -> list[Candidate]:
+    places = Places([member for member in members if member.role == "device"], hopeless)
+    candidates = []
+    for member in elsewhere:
+        if member.role != "device":
+            ruling: Ruling | None = places.on_gateway(receiver)
+        else:
+            ruling = places.on_device(receiver, member)
+        if ruling is not None and not member.no_room:
+            candidates.append(_ruled(receiver, member, ruling))
+        elif ruling is not None:
+            candidates.append(_candidate(receiver, member, False, _NO_ROOM))
+    return candidates
+
+
+def _ruled(receiver: Member, member: Member, ruling: Ruling) -> Candidate:
+    """Name a member by an address at which the receiver can dial it, if there is one."""
+    candidate = msgspec.structs.replace(
+        _candidate(receiver, member, ruling.taken, ruling.reason),
+        path=ruling.path,
+        endpoints=list(ruling.endpoints),
+    )
+    if not (member.site == receiver.site and ruling.endpoints and member.translated):
+        return candidate
+    first, *others = ruling.endpoints
+    if ruling.path != "direct":
+        return candidate
+    return msgspec.structs.replace(candidate, host=first.host, port=first.port, endpoints=others)
 
 
 def _without_point(
@@ -104,12 +137,13 @@ def _without_point(
 ) -> tuple[bool, str] | None:
     """The verdict on *member* where somebody has no room for the artifact; None where nobody lacks it."""
     if member.no_room:
-        return False, "it has no room for this artifact now"
+        return False, _NO_ROOM
     if (receiver.role, member.role) != ("device", "origin"):
         return None
-    if not any(m.role == "point" and m.site == receiver.site and m.no_room for m in members):
+    carrier = receiver.gateway or receiver.site
+    if not any(m.role == "point" and m.site == carrier and m.no_room for m in members):
         return None
-    site = [m for m in members if m.role == "device" and m.site == receiver.site]
+    site = [m for m in members if m.role == "device" and (m.gateway or m.site) == carrier]
     site.sort(key=lambda m: affinity(member.node, m.node))
     if receiver.node in [m.node for m in site[: rules.origin_devices_max]]:
         return True, "the origin: the distribution point of this site has no room for this artifact"
@@ -185,5 +219,6 @@ def _candidate(receiver: Member, member: Member, taken: bool, reason: str) -> Ca
         port=member.port,
         taken=taken,
         reason=reason,
+        endpoints=list(member.own) if taken and member.gateway is None else [],
         dial=dial or "either",
     )

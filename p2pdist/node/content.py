@@ -23,7 +23,7 @@ from p2pdist.node.home import Home
 from p2pdist.swarm.session import Artifact, ArtifactStatistics, Source, Swarm
 from p2pdist.swarm.torrents import check_torrent
 from p2pdist.trust.catalog import Release
-from p2pdist.wire.frames import Candidate, Presence, Role, Sources
+from p2pdist.wire.frames import Call, Candidate, Observe, Presence, Role, Sources
 from p2pdist.wire.messages import ContentReport, SourceBytes
 from p2pdist.wire.requests import Torrent, TorrentRequest
 
@@ -161,6 +161,7 @@ class Content:
                         have=statistics.have,
                         pieces=statistics.pieces,
                         complete=statistics.complete,
+                        unreached=[] if statistics.complete else list(statistics.unreached),
                     )
                 )
         presences += [
@@ -199,6 +200,21 @@ class Content:
             if wanted.joined and wanted.candidates != before:
                 self._connect(info_hash, wanted)
 
+    def observe(self, frame: Observe, neighbour: str) -> None:
+        """Show from where this node's swarm comes; *neighbour* is the address of who asked."""
+        observers = [
+            msgspec.structs.replace(each, host=neighbour) if each.host in ("0.0.0.0", "::") else each
+            for each in frame.observers
+        ]
+        self._swarm.calls.show(InfoHash(frame.info_hash), observers, frame.token)
+
+    def call(self, frame: Call) -> None:
+        """Call another node at the same moment as it calls this one."""
+        if frame.node != self._home.node and self._role == "device":
+            self._swarm.calls.call(
+                InfoHash(frame.info_hash), NodeId(frame.node), frame.endpoints, dials=frame.dials
+            )
+
     def introduced_anew(self) -> None:
         """The next decision comes from another tracker: dial everybody in it."""
         for wanted in self._wanted.values():
@@ -221,7 +237,7 @@ class Content:
             unattributed=statistics.unattributed,
             wasted=statistics.wasted_bytes + statistics.refused_bytes,
             sources=sources,
-            candidates=list(wanted.candidates),
+            candidates=[_with_path(each, statistics) for each in wanted.candidates],
         )
 
     async def run(self) -> None:
@@ -315,15 +331,27 @@ class Content:
                     role=c.role,
                     host=c.host,
                     port=c.port,
-                    wan=crosses_wan(self._role, c.role, alternatives=self._alternative(NodeId(c.node))),
+                    wan=c.path != "direct"
+                    or crosses_wan(self._role, c.role, alternatives=self._alternative(NodeId(c.node))),
                     expected=c.dial == "either" and c.node not in wanted.dialled,
                     dialled=self._dials() and c.dial != "source",
+                    path=c.path,
+                    endpoints=tuple(c.endpoints),
                 )
                 for c in taken
-                if c.node in wanted.dialled or c.role != "device"
+                if c.node in wanted.dialled or c.role != "device" or c.path == "punched"
             ],
+            watched=any(candidate.path != "direct" for candidate in wanted.candidates),
         )
 
     def _delete(self, info_hash: InfoHash) -> None:
         self._home.artifact(info_hash).unlink(missing_ok=True)
         self._home.torrent(info_hash).unlink(missing_ok=True)
+
+
+def _with_path(candidate: Candidate, statistics: ArtifactStatistics) -> Candidate:
+    """Say of a candidate how it is connected, where that is known: a gateway stays what it is."""
+    path = statistics.paths.get(NodeId(candidate.node))
+    if path is None or candidate.path == "relayed":
+        return candidate
+    return msgspec.structs.replace(candidate, path=path)

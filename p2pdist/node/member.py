@@ -42,9 +42,11 @@ from p2pdist.trust.verifier import Verifier
 from p2pdist.wire.frames import (
     AnyFrame,
     Arrived,
+    Call,
     Candidate,
     ContentRefused,
     MetadataVersions,
+    Observe,
     Routed,
     Sources,
     Taken,
@@ -109,9 +111,7 @@ class Member:
             dials=lambda: self.dials,
             on_change=self.announce_soon,
         )
-        self._announcer = Announcer(
-            settings.role, lambda: swarm.port, self.content, self.uplink, hooks.announced
-        )
+        self._announcer = Announcer(settings.role, swarm, self.content, self.uplink, hooks.announced)
         self._reporter = ContentReporter(self.content, self.uplink, self.send)
         self._heart = Heart(
             home,
@@ -248,6 +248,10 @@ class Member:
             case MetadataVersions():
                 self.metadata.offer(frame.versions)
                 await self._hooks.passing_frame(frame)
+            case Observe() if self.uplink.link is not None:
+                self.content.observe(frame, self.uplink.link.remote_host)
+            case Call():
+                self.content.call(frame)
             case ContentRefused():
                 await self._hooks.content_refused(frame)
             case Routed(envelope=envelope) if envelope.recipient == self.node:

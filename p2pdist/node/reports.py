@@ -19,6 +19,7 @@ from p2pdist.node.content import Content
 from p2pdist.node.home import Home
 from p2pdist.node.metadata import Metadata
 from p2pdist.node.uplink import Uplink
+from p2pdist.swarm.session import Swarm
 from p2pdist.trust.certificates import NodeCertificate, make_request
 from p2pdist.wire.envelope import Opened
 from p2pdist.wire.frames import Announce, Role
@@ -62,14 +63,14 @@ class Announcer:
     def __init__(
         self,
         role: Role,
-        port: Callable[[], int],
+        swarm: Swarm,
         content: Content,
         uplink: Uplink,
         below: Callable[[Announce], None],
     ) -> None:
         self.due = Bell()
         self._role: Role = role
-        self._port = port
+        self._swarm = swarm
         self._content = content
         self._uplink = uplink
         self._below = below
@@ -79,7 +80,12 @@ class Announcer:
         while True:
             calling = self._content.waits_for_calls()
             await self.due.wait(_CALL_EVERY_S if calling else _ANNOUNCE_EVERY_S)
-            announce = Announce(role=self._role, port=self._port(), artifacts=self._content.presences())
+            announce = Announce(
+                role=self._role,
+                port=self._swarm.port,
+                artifacts=self._content.presences(),
+                endpoints=list(self._swarm.endpoints),
+            )
             self._below(announce)
             if self._uplink.link is not None:
                 try:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 import trio
 
 from p2pdist.core.dialling import dials
+from p2pdist.core.places import Whereabouts
 from p2pdist.core.scope import covers, grant_valid
 from p2pdist.core.sources import SourceRules
 from p2pdist.core.tracker import Tracker
@@ -30,6 +32,7 @@ from p2pdist.net.splicing import splice
 from p2pdist.node.member import Member
 from p2pdist.seed.above import Above
 from p2pdist.seed.gateway import Gateway
+from p2pdist.seed.introductions import Introductions
 from p2pdist.seed.post import GatewayPost
 from p2pdist.seed.supply import Supply
 from p2pdist.trust.catalog import SeedGrant
@@ -73,7 +76,8 @@ class Members:
         self.supply = Supply(member)
         self._above = Above(member)
         self._gateway = Gateway(member.node, self._links, post.mailbox.look)
-        self._tracker = Tracker(SourceRules())
+        self._introductions = Introductions(member.node, member.swarm, self._links, self._decide_again)
+        self._tracker = Tracker(SourceRules(), hopeless=self._introductions.hopeless)
         self._refused: dict[InfoHash, ContentRefused] = {}
         self._origins: dict[InfoHash, Candidate] = {}
 
@@ -106,9 +110,10 @@ class Members:
             self._tracker.forget(node)
             await self._links[node].aclose("the admin server has revoked this node")
 
-    async def run(self) -> None:
-        """Keep envelopes on their way, and tell upwards who is below, until cancelled."""
+    async def run(self, *, port: int) -> None:
+        """Keep envelopes on their way, say upwards who is below, introduce devices (*port* is UDP's)."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(self._introductions.run, port=port))
             nursery.start_soon(self._post.mailbox.run)
             nursery.start_soon(self._gateway.run)
 
@@ -166,8 +171,7 @@ class Members:
         info_hash = InfoHash(frame.info_hash)
         self._refused[info_hash] = frame
         for other in self._tracker.members(info_hash):
-            link = self._links.get(other.node)
-            if link is not None:
+            if link := self._links.get(other.node):
                 _send(link, frame)
 
     def announce_self(self, announce: Announce) -> None:
@@ -181,8 +185,7 @@ class Members:
         self._tracker.announce(
             self._member.node,
             role="point",
-            host=_OWN_HOST,
-            site=self._member.node,
+            where=Whereabouts(site=self._member.node, gateway=None, host=_OWN_HOST, port=announce.port),
             group=self._member.group,
             announce=announce,
         )
@@ -192,8 +195,7 @@ class Members:
             self._tracker.announce(
                 origin_node,
                 role="origin",
-                host=origin.host,
-                site="origin",
+                where=Whereabouts(site="origin", gateway=None, host=origin.host, port=origin.port),
                 group=GroupPath("/"),
                 announce=Announce(role="origin", port=origin.port, artifacts=served),
             )
@@ -240,6 +242,8 @@ class Members:
             if self._links.get(remote.node) is link:
                 del self._links[remote.node]
                 self._tracker.forget(remote.node)
+                self._introductions.gone(remote.node)
+                self._send_decisions()
                 self._gateway.gone(remote.node)
                 _log.info("member.detached", node=remote.node)
 
@@ -271,7 +275,10 @@ class Members:
 
     def _may_carry(self, node: NodeId) -> bool:
         """Whether a neighbour below is a gateway, and this point may carry gateways."""
-        return self._gateway_grant(node) is not None and self._gateway_grant(self._member.node) is not None
+        return self._gateway_grant(node) is not None and self._is_gateway()
+
+    def _is_gateway(self) -> bool:
+        return self._gateway_grant(self._member.node) is not None
 
     def _gateway_grant(self, node: NodeId) -> SeedGrant | None:
         catalog = self._member.metadata.catalog
@@ -317,11 +324,14 @@ class Members:
 
     def _announced(self, node: NodeId, link: Link, frame: Announce) -> None:
         assert link.remote is not None
+        if carries_others := self._gateway.is_gateway(node):
+            where = Whereabouts(site=node, gateway=None, host=link.remote_host, port=frame.port)
+        else:
+            where = self._introductions.announced(node, link, frame, spread=self._is_gateway())
         self._tracker.announce(
             node,
-            role="point" if self._gateway.is_gateway(node) else "device",
-            host=link.remote_host,
-            site=node if self._gateway.is_gateway(node) else self._member.node,
+            role="point" if carries_others else "device",
+            where=where,
             group=link.remote.group,
             announce=frame,
             dialled=self._is_dialled(node),
@@ -349,9 +359,14 @@ class Members:
         for receiver, sources in self._tracker.poll():
             if receiver == self._member.node:
                 self._member.content.set_below(sources)
-            target = self._links.get(receiver)
-            if target is not None:
+            if target := self._links.get(receiver):
                 _send(target, self._seen_by(target, sources))
+                self._introductions.decided(receiver, sources)
+
+    def _decide_again(self, info_hash: InfoHash, nodes: tuple[NodeId, ...]) -> None:
+        for node in nodes:
+            self._tracker.again(node, info_hash)
+        self._send_decisions()
 
     def _seen_by(self, link: Link, sources: Sources) -> Sources:
         """Name this point by the address at which the receiver reaches it."""

@@ -137,7 +137,7 @@ async def serve_seed(
         address = await nursery.start(
             partial(seed.members.serve, host=config.point.host, port=config.point.port)
         )
-        nursery.start_soon(seed.members.run)
+        nursery.start_soon(partial(seed.members.run, port=address[1]))
         nursery.start_soon(seed.callees.run)
         nursery.start_soon(seed.deployer.run)
         nursery.start_soon(seed.stock.run)

@@ -10,9 +10,11 @@ from typing import Any, Final
 
 import libtorrent as lt
 
+from p2pdist import limits
 from p2pdist.swarm.carried import Carried
 from p2pdist.swarm.ledger import NodeBook, PeerId, nodes_of
 from p2pdist.swarm.model import ContentAltered, PieceRefused, StorageFailed, StrangerRefused, SwarmEvent
+from p2pdist.wire.frames import Endpoint
 
 _ALTERED: Final = "altered"
 
@@ -66,6 +68,8 @@ class AlertDesk:
         self._strangers: dict[str, float] = {}
         self._now = 0.0
         self.listening: int | None = None
+        self.endpoints: list[Endpoint] = []
+        """Where the session listens, by this machine's own addresses; loopback and link-local last."""
         self.listen_failure = ""
         self.lost_alerts = 0
         self.content_moved = False
@@ -248,6 +252,9 @@ class AlertDesk:
 
     def _listen_succeeded(self, alert: lt.listen_succeeded_alert) -> None:
         self.listening = alert.port
+        endpoint = Endpoint(host=alert.address.partition("%")[0], port=alert.port)
+        if endpoint not in self.endpoints and len(self.endpoints) < limits.ENDPOINTS_MAX:
+            self.endpoints.append(endpoint)
 
     def _listen_failed(self, alert: lt.listen_failed_alert) -> None:
         self.listen_failure = alert.error.message()

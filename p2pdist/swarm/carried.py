@@ -16,6 +16,7 @@ from p2pdist.files import storage_error
 from p2pdist.ids import NodeId
 from p2pdist.swarm.ledger import Ledger, NodeBook, PeerId
 from p2pdist.swarm.model import Artifact, ArtifactStatistics, Source
+from p2pdist.swarm.reach import Reach
 from p2pdist.swarm.torrents import BLOCK_BYTES
 
 RETRY_S_MAX = 60.0
@@ -29,6 +30,9 @@ PATIENCE_S = 1.0
 
 IDLE_S = 30.0
 """How long connections of a complete artifact stay open after the last byte."""
+
+WATCHED_S = 5.0
+"""How long it matters who is connected after a call, or after the last byte of a complete artifact."""
 
 _LAST_PIECES = 8
 
@@ -88,6 +92,18 @@ class Carried:
         """Held while the artifact is taken out of the session, or out and in again."""
         self.flushed = trio.Event()
         self.removed = trio.Event()
+        self.watched = False
+        """Its sources may be where nobody can be dialled."""
+        self.reach = Reach()
+        self.unreached: tuple[NodeId, ...] = ()
+        """The sources that could not be reached, as of the last look."""
+        self.called_at = -math.inf
+        """When a node was called last, in monotonic seconds."""
+
+    def set_sources(self, sources: tuple[Source, ...], now: float, *, watched: bool) -> None:
+        """These are the sources now; with *watched* they may be where nobody can be dialled."""
+        self.sources, self.watched = sources, watched
+        self.reach.handle_sources(sources, now)
 
     def dial(self, sources: Iterable[Source], now: float) -> None:
         """Connect to sources; to those that are expected to dial us only if they have not done so in time.
@@ -99,7 +115,11 @@ class Carried:
         for source in sources:
             if not source.dialled:
                 continue
-            if source.expected:
+            if source.path == "punched":
+                for endpoint in source.endpoints if self.present else ():
+                    self.handle.connect_peer((endpoint.host, endpoint.port))
+                    dialled = True
+            elif source.expected:
                 self._expected.setdefault((source.host, source.port), now + PATIENCE_S)
             elif self.present:
                 self.handle.connect_peer((source.host, source.port))
@@ -116,6 +136,12 @@ class Carried:
             del self._expected[address]
             if self.present and any((source.host, source.port) == address for source in self.sources):
                 self.handle.connect_peer(address)
+
+    def is_watched(self, now: float) -> bool:
+        """Tell whether it matters who is connected: some sources cannot simply be dialled, or were called."""
+        special = self.watched or any(source.endpoints for source in self.sources)
+        called = self.called_at > -math.inf and now - max(self.called_at, self.moved_at) < WATCHED_S
+        return called or (special and not self.complete)
 
     def is_moving(self) -> bool:
         """Tell whether the rates are worth asking for again, or somebody has still time to dial us."""
@@ -215,7 +241,14 @@ class Carried:
             unattributed=unattributed,
             refused_bytes=self.ledger.refused_bytes,
             wasted_bytes=status.total_redundant_bytes if status else 0,
+            paths=dict(self.reach.paths),
+            unreached=self.unreached,
         )
+
+
+def addresses(sources: Iterable[Source]) -> set[tuple[str, int]]:
+    """Return where sources are dialled. Those that are called may share an address with others."""
+    return {(source.host, source.port) for source in sources if source.path != "punched"}
 
 
 def check_content_file(artifact: Artifact) -> bool:

@@ -36,6 +36,7 @@ class LinkClasses:
         self._others = self._wan if role == "origin" else self._site
         self._far: frozenset[str] = frozenset()
         self._near: frozenset[str] = frozenset()
+        self._always_far: frozenset[str] = frozenset()
         self._nodes_at: dict[str, set[NodeId]] = {}
         self._banned: dict[str, float] = {}
         self._apply()
@@ -60,9 +61,16 @@ class LinkClasses:
         self._nodes_at = {}
         for source in sources:
             self._nodes_at.setdefault(source.host, set()).add(source.node)
-            (far if source.wan else near).add(source.host)
+            hosts = {source.host, *(endpoint.host for endpoint in source.endpoints)}
+            (far if source.wan else near).update(hosts)
         if far != self._far or near != self._near:
             self._far, self._near = frozenset(far), frozenset(near)
+            self._apply()
+
+    def set_far(self, hosts: Iterable[str]) -> None:
+        """Put these addresses into the class of the WAN, whether or not a source names them."""
+        if self._always_far != frozenset(hosts):
+            self._always_far = frozenset(hosts)
             self._apply()
 
     def disconnect(self, hosts: Iterable[str] | None) -> None:
@@ -98,7 +106,10 @@ class LinkClasses:
         classes = lt.ip_filter()
         for first, last in _EVERYBODY:
             classes.add_rule(first, last, 1 << self._others)
-        for hosts, number in ((self._near, self._site), (self._far, self._wan)):
+        for hosts, number in (
+            (self._near, self._site),
+            (self._far | self._always_far, self._wan),
+        ):
             for host in hosts:
                 classes.add_rule(host, host, 1 << number)
         self._session.set_peer_class_filter(classes)

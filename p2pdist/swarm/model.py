@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import pathlib
+from collections.abc import Mapping
 from typing import TypeAlias
 
 import msgspec
 
 from p2pdist.ids import InfoHash, NodeId, SwarmName
-from p2pdist.wire.frames import Role
+from p2pdist.wire.frames import Endpoint, Path, Role
 from p2pdist.wire.messages import SourceBytes
 
 
@@ -23,7 +24,7 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
 
     info_hash: InfoHash
     torrent: bytes
-    path: Path
+    path: pathlib.Path
     swarm: SwarmName
     length: int
     sealed: bool = False
@@ -36,6 +37,10 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     was told of it and dials it; this node dials only if that has not helped after a second. When both sides
     dial at the same moment, libtorrent 2.1.1 closes both connections, each side the one that came in, and
     waits 3 s. One that is not to be ``dialled`` from here makes every connection itself.
+
+    One that is to be ``punched`` is not dialled at its address, but called when both are told to.
+    ``endpoints`` are more addresses to dial: tried one after the other while it is not connected, those of
+    one that is to be punched at once.
     """
 
     node: NodeId
@@ -45,6 +50,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     wan: bool = False
     expected: bool = False
     dialled: bool = True
+    path: Path = "direct"
+    endpoints: tuple[Endpoint, ...] = ()
 
 
 class ArtifactFinished(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,7 +97,15 @@ class ContentAltered(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-SwarmEvent: TypeAlias = ArtifactFinished | PieceRefused | StrangerRefused | StorageFailed | ContentAltered
+class ReachChanged(msgspec.Struct, frozen=True, kw_only=True):
+    """Other sources of an artifact than before cannot be reached."""
+
+    info_hash: InfoHash
+
+
+SwarmEvent: TypeAlias = (
+    ArtifactFinished | PieceRefused | StrangerRefused | StorageFailed | ContentAltered | ReachChanged
+)
 
 
 class ArtifactStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +113,8 @@ class ArtifactStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
     ``sources`` counts verified content bytes by the node that sent them, and those sent to it.
     ``unattributed`` are the bytes received from peers whose node is not known (yet) to this swarm:
-    they are in nobody's account. What was on the disk before is in neither.
+    they are in nobody's account. What was on the disk before is in neither. ``paths`` says how nodes are or
+    were connected, as far as that was looked at, ``unreached`` which sources should be connected and are not.
     """
 
     have: int
@@ -110,5 +126,7 @@ class ArtifactStatistics(msgspec.Struct, frozen=True, kw_only=True):
     peers: int
     sources: tuple[SourceBytes, ...]
     unattributed: int = 0
+    unreached: tuple[NodeId, ...] = ()
     refused_bytes: int = 0
     wasted_bytes: int = 0
+    paths: Mapping[NodeId, Path] = msgspec.field(default_factory=dict)

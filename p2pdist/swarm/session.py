@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
@@ -15,7 +15,8 @@ from p2pdist import limits
 from p2pdist.errors import P2PDistError, Unavailable, UsageError, sole_error
 from p2pdist.ids import InfoHash, NodeId
 from p2pdist.swarm.alerts import AlertDesk
-from p2pdist.swarm.carried import Carried, check_content_file, has_room, sync_content_file
+from p2pdist.swarm.calls import Calls
+from p2pdist.swarm.carried import Carried, addresses, check_content_file, sync_content_file
 from p2pdist.swarm.dh import FFDHE2048_PEM
 from p2pdist.swarm.division import points_among, priorities
 from p2pdist.swarm.ledger import NodeBook
@@ -26,6 +27,7 @@ from p2pdist.swarm.model import (
     ArtifactStatistics,
     ContentAltered,
     PieceRefused,
+    ReachChanged,
     Source,
     StorageFailed,
     StrangerRefused,
@@ -33,7 +35,9 @@ from p2pdist.swarm.model import (
 )
 from p2pdist.swarm.outbox import Outbox
 from p2pdist.swarm.parameters import torrent_parameters
+from p2pdist.swarm.resting import Resting
 from p2pdist.swarm.tuning import SwarmSettings, dialling_settings, parse_host, session_settings
+from p2pdist.wire.frames import Endpoint
 from p2pdist.wire.messages import RateLimits
 
 __all__ = [
@@ -42,6 +46,7 @@ __all__ = [
     "ArtifactStatistics",
     "ContentAltered",
     "PieceRefused",
+    "ReachChanged",
     "Source",
     "StorageFailed",
     "StrangerRefused",
@@ -57,9 +62,7 @@ POLL_S: Final = 1.0
 UPKEEP_POLLS: Final = 4
 """After so many polls, pieces are written out of libtorrent's cache: a kill costs no more than these."""
 
-STORAGE_RETRY_S: Final = 2.0
-LISTEN_S: Final = 10.0
-REMOVE_S: Final = 10.0
+LIBTORRENT_S: Final = 10.0
 
 
 class Swarm:
@@ -74,17 +77,23 @@ class Swarm:
         self._carried: dict[InfoHash, Carried] = {}
         self._outbox = Outbox()
         self._sync_in, self._sync_out = trio.open_memory_channel[Carried](limits.TORRENTS_ACTIVE_MAX)
-        self._resting = trio.Event()
+        self._resting = Resting(self._carried, self._start_again)
         self._busy = trio.Event()
         self._listening = trio.Event()
+        self.calls = Calls(session, self._carried, self._book, self._links, self._emit, self._redial)
         self._desk = AlertDesk(
-            book=self._book, emit=self._emit, flushed=self._sync_in.send_nowait, failed=self._rest
+            book=self._book, emit=self._emit, flushed=self._sync_in.send_nowait, failed=self._resting.add
         )
 
     @property
     def port(self) -> int:
         """The TCP port that other nodes dial."""
         return self._desk.listening or 0
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Where it listens, by this machine's own addresses."""
+        return tuple(self._desk.endpoints)
 
     async def add(self, artifact: Artifact) -> None:
         """Take an artifact in: fetch what is missing of it, and serve what is there.
@@ -119,7 +128,7 @@ class Swarm:
         """
         carried = self._find(info_hash)
         try:
-            with trio.fail_after(REMOVE_S):
+            with trio.fail_after(LIBTORRENT_S):
                 async with carried.changing:
                     await self._stop(carried)
         except trio.TooSlowError:
@@ -138,12 +147,12 @@ class Swarm:
         for carried in self._carried.values():
             self._certify(carried)
 
-    def set_sources(self, info_hash: InfoHash, sources: Sequence[Source]) -> None:
+    def set_sources(self, info_hash: InfoHash, sources: Sequence[Source], *, watched: bool = False) -> None:
         """Say whom to fetch an artifact from, replacing what was said before.
 
         New sources are dialled at once, and again while they do not answer. Connections to those that
         are no longer named are closed. A source that sent wrong bytes is kept out for ten minutes,
-        unless it shares its address with others.
+        unless it shares its address with others. With *watched*, it is looked at whether they are connected.
 
         Raises:
             UsageError: the artifact is not in the swarm, or a source is no address.
@@ -152,27 +161,32 @@ class Swarm:
         self._links.lift_bans(trio.current_time())
         wanted = tuple(sources[: limits.CANDIDATES_MAX])
         for source in wanted:
-            parse_host(source.host)
+            for each in (source, *source.endpoints):
+                parse_host(each.host)
             self._book.learn(source.node)
-        dropped = {(s.host, s.port) for s in carried.sources} - {(s.host, s.port) for s in wanted}
-        carried.sources = wanted
+        dropped = addresses(carried.sources) - addresses(wanted)
+        carried.set_sources(wanted, trio.current_time(), watched=watched)
         self._links.classify(source for each in self._carried.values() for source in each.sources)
         if dropped:
             self.reconnect({host for host, _ in dropped})
         self._divide(carried)
         self._dial(carried, wanted)
-        self._stir()
+        self.calls.look_soon()
+        self._busy.set()
 
     def reconnect(self, hosts: set[str] | None = None) -> None:
         """Close connections, to *hosts* or all of them, and dial those that are still sources anew."""
         self._links.disconnect(hosts)
-        for carried in self._carried.values():
-            self._dial(carried, [s for s in carried.sources if hosts is None or s.host in hosts])
+        self._redial(hosts)
 
     def learn(self, nodes: Sequence[NodeId]) -> None:
         """Learn of nodes that may connect to this one, so that their bytes can be put to their names."""
         for node in nodes:
             self._book.learn(node)
+
+    def set_far(self, hosts: Collection[str]) -> None:
+        """Count peers at these addresses as being on the other side of the WAN."""
+        self._links.set_far(hosts)
 
     def set_dials(self, dials: bool) -> None:
         """Dial sources from now on, or only take connections of others. Open ones stay."""
@@ -212,7 +226,7 @@ class Swarm:
         self._certify(carried)
         carried.handle.resume()
         self._dial(carried, carried.sources)
-        self._stir()
+        self._busy.set()
 
     async def _stop(self, carried: Carried) -> None:
         """Take an artifact out of the session, with everything fetched so far in its file."""
@@ -257,26 +271,23 @@ class Swarm:
 
     def _dial(self, carried: Carried, sources: Sequence[Source]) -> None:
         others = [source for source in sources if source.node != self._settings.node]
-        carried.dial(others, trio.current_time())
+        if not self.calls.holds_back():
+            carried.dial(others, trio.current_time())
+
+    def _redial(self, hosts: set[str] | None = None) -> None:
+        for each in self._carried.values():
+            self._dial(each, [s for s in each.sources if hosts is None or s.host in hosts])
 
     def _emit(self, event: SwarmEvent) -> None:
         if isinstance(event, PieceRefused) and event.source is not None:
             self._links.ban(event.source, trio.current_time())
         self._outbox.put(event)
 
-    def _rest(self, carried: Carried) -> None:
-        """Let an artifact rest until :meth:`_look_after_resting` starts it again."""
-        carried.resting = True
-        self._resting.set()
-
-    def _stir(self) -> None:
-        self._busy.set()
-
     def _close(self) -> None:
         """End the session. Blocks the whole process, up to 3 s until peers acknowledge the end of TLS."""
         self._outbox.close()
         self._session.pause()
-        del self._session, self._desk, self._links
+        del self._session, self._desk, self._links, self.calls
         self._carried.clear()
 
     async def _run(self, wake: socket.socket, *, task_status: trio.TaskStatus[None]) -> None:
@@ -284,7 +295,8 @@ class Swarm:
             nursery.start_soon(self._read_alerts, wake)
             nursery.start_soon(self._poll)
             nursery.start_soon(self._sync_finished)
-            nursery.start_soon(self._look_after_resting)
+            nursery.start_soon(self._resting.run)
+            nursery.start_soon(self.calls.run)
             await self._listening.wait()
             task_status.started()
 
@@ -298,7 +310,7 @@ class Swarm:
             if self._desk.listening or self._desk.listen_failure:
                 self._listening.set()
             if self._desk.content_moved:
-                self._stir()
+                self._busy.set()
             await trio.sleep(self._desk.batch_s())
 
     async def _poll(self) -> None:
@@ -312,18 +324,18 @@ class Swarm:
             self._session.post_torrent_updates()
             await trio.sleep(POLL_S)
             polls += 1
-            now = trio.current_time()
-            for carried in self._carried.values():
-                carried.dial_overdue(now)
+            for carried, now in ((each, trio.current_time()) for each in self._carried.values()):
+                if not self.calls.holds_back():
+                    carried.dial_overdue(now)
                 if carried.is_stuck(now):
-                    self._rest(carried)
+                    self._resting.add(carried)
                 elif carried.idle_at() <= now:
                     carried.disconnect_idle(now)
-                    self._stir()
+                    self._busy.set()
             if polls % UPKEEP_POLLS == 0:
                 self._keep_up()
             if any(carried.is_moving() for carried in self._carried.values()):
-                self._stir()
+                self._busy.set()
 
     def _keep_up(self) -> None:
         """Write out what is fetched so far, and dial again where nobody is connected."""
@@ -337,6 +349,8 @@ class Swarm:
     async def _sync_finished(self) -> None:
         async for carried in self._sync_out:
             try:
+                if carried.is_watched(trio.current_time()):
+                    await self.calls.look_at(carried)
                 await carried.settle()
                 await trio.to_thread.run_sync(sync_content_file, carried.artifact)
             except P2PDistError as error:
@@ -345,20 +359,6 @@ class Swarm:
             if self._carried.get(carried.artifact.info_hash) is carried and not carried.doubtful:
                 carried.finish(trio.current_time())
                 self._emit(ArtifactFinished(info_hash=carried.artifact.info_hash))
-
-    async def _look_after_resting(self) -> None:
-        """Let an artifact go on once its disk has room again; try other failures more and more rarely."""
-        while True:
-            await self._resting.wait()
-            await trio.sleep(STORAGE_RETRY_S)
-            resting = [carried for carried in self._carried.values() if carried.resting]
-            if not resting:
-                self._resting = trio.Event()
-            for carried in resting:
-                if trio.current_time() >= carried.retry_at and await trio.to_thread.run_sync(
-                    has_room, carried.artifact
-                ):
-                    await self._start_again(carried)
 
 
 @asynccontextmanager
@@ -381,7 +381,7 @@ async def open_swarm(settings: SwarmSettings) -> AsyncIterator[Swarm]:
         try:
             async with trio.open_nursery() as nursery:
                 try:
-                    with trio.fail_after(LISTEN_S):
+                    with trio.fail_after(LIBTORRENT_S):
                         await nursery.start(swarm._run, reader)
                 except trio.TooSlowError:
                     swarm._desk.listen_failure = "no answer"

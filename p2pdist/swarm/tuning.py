@@ -26,6 +26,11 @@ REQUESTS: Final = 32
 trip of 40 ms. More make a slow uplink serve its receivers less evenly, and the last of them finish later."""
 
 
+UTP_CONNECT_MS: Final = 800
+"""How long an answer to uTP's first packet may take; after that the next one is sent. A geostationary
+satellite's round trip is 600."""
+
+
 SITE_SLOTS: Final = 3
 """Devices that a point serves at a time. Who has caught up makes room for the next, so that all of them get
 everything also where devices cannot reach one another."""
@@ -34,8 +39,8 @@ everything also where devices cannot reach one another."""
 class SwarmSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What one node's swarm needs to know of the node.
 
-    ``host`` is the address to listen on and to dial from (``0.0.0.0`` for all); ``port`` 0 takes any
-    free one. The PEM texts are the fleet CA's certificate, this node's certificate and its key. Without
+    ``host`` is the address to listen on and to dial from (``0.0.0.0`` for all, IPv6 too); ``port`` 0 takes
+    any free one. The PEM texts are the fleet CA's certificate, this node's certificate and its key. Without
     ``dials`` there are only connections that others make.
     """
 
@@ -62,6 +67,20 @@ ALERTS: Final = (
 )
 
 
+_CALLS: Final[settings_pack] = {
+    # TLS over uTP does half of what TLS over TCP does on the same core: only calls are made over it, see
+    # Calls.
+    "enable_outgoing_utp": False,
+    "enable_incoming_utp": True,
+    "utp_connect_timeout": UTP_CONNECT_MS,
+    # Trackers are only for their datagrams: all of them at once, and none is told when it is over.
+    "announce_to_all_trackers": True,
+    "announce_to_all_tiers": True,
+    "apply_ip_filter_to_trackers": False,
+    "stop_tracker_timeout": 0,
+}
+
+
 def session_settings(settings: SwarmSettings) -> settings_pack:
     """Return the settings of the node's session.
 
@@ -72,9 +91,10 @@ def session_settings(settings: SwarmSettings) -> settings_pack:
     if not 0 <= settings.port <= 65535:
         raise UsageError(f"{settings.port} is not a port", hint="use 0 to 65535")
     shown = f"[{address}]" if address.version == 6 else str(address)
+    listened = ("0.0.0.0", "[::]") if address.is_unspecified else (shown,)
     return {
         # Identity and reach: SSL only, found by nobody.
-        "listen_interfaces": f"{shown}:{settings.port}s",
+        "listen_interfaces": ",".join(f"{each}:{settings.port}s" for each in listened),
         "outgoing_interfaces": "" if address.is_unspecified else str(address),
         "peer_fingerprint": peer_id_of(settings.role, settings.node).decode(),
         "user_agent": "p2pdist",
@@ -84,10 +104,8 @@ def session_settings(settings: SwarmSettings) -> settings_pack:
         "enable_natpmp": False,
         "listen_system_port_fallback": False,  # a port that was asked for is the one, or an error
         "max_retry_port_bind": 0,
-        # TLS over uTP does half of what TLS over TCP does on the same core.
-        "enable_outgoing_utp": False,
+        **_CALLS,
         **dialling_settings(settings.dials),
-        "enable_incoming_utp": False,
         "out_enc_policy": 2,  # no obfuscation below TLS
         "in_enc_policy": 2,
         # Connections: several nodes behind one NAT address, and quick failover.

@@ -33,11 +33,25 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True, tag_field="frame"):
     """Base of every frame."""
 
 
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """An address and a port of a node's swarm: for TCP, and for uTP with the same number."""
+
+    host: Host
+    port: Port
+
+
+Endpoints = Annotated[list[Endpoint], Meta(max_length=limits.ENDPOINTS_MAX)]
+Path = Literal["direct", "punched", "relayed"]
+"""How content comes from a source: over a connection that one side dialled, over one that both sides called
+for at the same moment, or from the gateway, which passes on what others have."""
+
+
 class Presence(msgspec.Struct, frozen=True, kw_only=True):
     """One artifact that a node holds, wholly or in part, or wants.
 
     ``have`` and ``pieces`` count pieces. ``complete`` is true once everything is there and verified.
     With ``no_room`` the node wants it, but cannot hold it now: it neither fetches nor serves it.
+    ``unreached`` are sources that it was told to take and has no connection with, although it tried.
     """
 
     info_hash: InfoHashText
@@ -45,21 +59,30 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
     pieces: Count
     complete: bool
     no_room: bool = False
+    unreached: Annotated[list[NodeIdText], Meta(max_length=limits.UNREACHED_MAX)] = msgspec.field(
+        default_factory=list
+    )
 
 
 class Announce(Frame, frozen=True, kw_only=True, tag="announce"):
-    """Upwards: the swarm port of this node, and every artifact that it takes part in (the whole list)."""
+    """Upwards: the swarm port of this node, and every artifact that it takes part in (the whole list).
+
+    ``endpoints`` are where its swarm listens, by its own addresses: those that its neighbours on a LAN dial.
+    """
 
     role: Role
     port: Port
     artifacts: Annotated[list[Presence], Meta(max_length=limits.TORRENTS_ACTIVE_MAX)]
+    endpoints: Endpoints = msgspec.field(default_factory=list)
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """One possible source, and whether the neighbour's rules take it.
 
     ``reason`` is a sentence for people; it travels to ``p2pdist explain``. ``dial`` says who dials: one of
-    them may stand where nothing may be dialled from.
+    them may stand where nothing may be dialled from. ``path`` is how the receiver is to reach it, and in the
+    receiver's report how it does: one that is to be ``punched`` is not dialled at ``host`` and ``port``, a
+    :class:`Call` will say when and where. ``endpoints`` are more addresses to dial.
     """
 
     node: NodeIdText
@@ -69,6 +92,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     taken: bool
     reason: Text
     dial: Dialler = "either"
+    path: Path = "direct"
+    endpoints: Endpoints = msgspec.field(default_factory=list)
 
 
 class Sources(Frame, frozen=True, kw_only=True, tag="sources"):
@@ -76,6 +101,31 @@ class Sources(Frame, frozen=True, kw_only=True, tag="sources"):
 
     info_hash: InfoHashText
     candidates: Annotated[list[Candidate], Meta(max_length=limits.CANDIDATES_MAX)]
+
+
+class Observe(Frame, frozen=True, kw_only=True, tag="observe"):
+    """Downwards: let the sender see where this node's swarm is from outside, by a datagram to each observer.
+
+    ``token`` says whose datagram it is. An observer without an address (``0.0.0.0``) is where the link's
+    other side is.
+    """
+
+    info_hash: InfoHashText
+    observers: Endpoints
+    token: SessionIdText
+
+
+class Call(Frame, frozen=True, kw_only=True, tag="call"):
+    """Downwards, to two nodes at the same moment: open your NAT for the other's endpoints.
+
+    The one that ``dials`` then connects to them over uTP. ``attempt`` counts from 1.
+    """
+
+    info_hash: InfoHashText
+    node: NodeIdText
+    endpoints: Endpoints
+    dials: bool
+    attempt: Annotated[int, Meta(ge=1, le=limits.CALLS_MAX)]
 
 
 class ContentRefused(Frame, frozen=True, kw_only=True, tag="content-refused"):
@@ -143,5 +193,15 @@ class Taken(Frame, frozen=True, kw_only=True, tag="taken"):
 
 
 AnyFrame: TypeAlias = (
-    Announce | Sources | ContentRefused | MetadataVersions | Arrived | Attached | Way | Routed | Taken
+    Announce
+    | Sources
+    | Observe
+    | Call
+    | ContentRefused
+    | MetadataVersions
+    | Arrived
+    | Attached
+    | Way
+    | Routed
+    | Taken
 )

@@ -13,7 +13,8 @@ from p2pdist.core.explanation import (
     presumed_site,
     stage_of,
 )
-from p2pdist.core.sources import DIRECT, Place, verdict
+from p2pdist.core.places import Place
+from p2pdist.core.sources import DIRECT, verdict
 from p2pdist.ids import GroupPath, NodeId, node_id_of
 from p2pdist.trust.catalog import SeedGrant
 from p2pdist.wire.frames import Candidate, Role

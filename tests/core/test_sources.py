@@ -6,7 +6,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pdist.core.sources import Member, SourceRules, crosses_wan, decide_sources
+from p2pdist.core.places import Member
+from p2pdist.core.sources import SourceRules, crosses_wan, decide_sources
 from p2pdist.ids import GroupPath, NodeId, node_id_of
 from p2pdist.wire.frames import Candidate, Role
 

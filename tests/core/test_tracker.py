@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from p2pdist.core.places import Whereabouts
 from p2pdist.core.tracker import Tracker
 from p2pdist.ids import GroupPath, InfoHash, NodeId, node_id_of
 from p2pdist.wire.frames import Announce, Presence, Role, Sources
@@ -25,8 +26,7 @@ def announce(
     tracker.announce(
         node,
         role=role,
-        host="192.0.2.1",
-        site="site",
+        where=Whereabouts(site="site", gateway=None, host="192.0.2.1", port=7881),
         group=GroupPath("/"),
         announce=Announce(role=role, port=7881, artifacts=presences),
         dialled=dialled,
@@ -100,8 +100,7 @@ def test_a_role_that_a_node_claims_is_not_believed() -> None:
     tracker.announce(
         ONE,
         role="device",
-        host="192.0.2.1",
-        site="site",
+        where=Whereabouts(site="site", gateway=None, host="192.0.2.1", port=7881),
         group=GroupPath("/"),
         announce=Announce(
             role="point", port=7881, artifacts=[Presence(info_hash=HASH, have=0, pieces=1, complete=False)]

@@ -6,6 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from p2pdist.core.places import Whereabouts
 from p2pdist.core.tracker import Tracker
 from p2pdist.ids import GroupPath, InfoHash, NodeId, node_id_of
 from p2pdist.wire.frames import Announce, Presence, Role, Sources
@@ -75,8 +76,7 @@ class Tracking(RuleBasedStateMachine):
         self.tracker.announce(
             node,
             role=role,
-            host="192.0.2.1",
-            site=site,
+            where=Whereabouts(site=site, gateway=None, host="192.0.2.1", port=7881),
             group=GroupPath("/"),
             announce=Announce(role=claims, port=7881, artifacts=artifacts),
         )

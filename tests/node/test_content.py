@@ -36,7 +36,7 @@ class Swarm:
     def learn(self, nodes: Sequence[NodeId]) -> None:
         pass
 
-    def set_sources(self, info_hash: InfoHash, sources: Sequence[Source]) -> None:
+    def set_sources(self, info_hash: InfoHash, sources: Sequence[Source], *, watched: bool = False) -> None:
         self.sources = sources
 
     def statistics(self, info_hash: InfoHash) -> ArtifactStatistics:

@@ -16,8 +16,8 @@ from p2pdist.core.explanation import (
     presumed_site,
     stage_of,
 )
+from p2pdist.core.places import Place
 from p2pdist.core.scope import covers
-from p2pdist.core.sources import Place
 from p2pdist.ids import InfoHash, NodeId
 from p2pdist.server.api.context import Api
 from p2pdist.server.api.table import Call

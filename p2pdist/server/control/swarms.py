@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from p2pdist.core.dialling import dials
+from p2pdist.core.places import Whereabouts
 from p2pdist.core.sources import DIRECT, SourceRules
 from p2pdist.core.tracker import Tracker
 from p2pdist.ids import GroupPath, InfoHash, NodeId
@@ -45,8 +46,7 @@ class Swarms:
         self._tracker.announce(
             self._origin,
             role="origin",
-            host="0.0.0.0",
-            site="origin",
+            where=Whereabouts(site="origin", gateway=None, host="0.0.0.0", port=self._port()),
             group=GroupPath("/"),
             announce=Announce(role="origin", port=self._port(), artifacts=list(artifacts)),
         )
@@ -76,8 +76,12 @@ class Swarms:
         self._tracker.announce(
             node,
             role=role,
-            host=link.remote_host,
-            site=str(node) if role == "point" else f"{DIRECT}{network_of(link.remote_host)}",
+            where=Whereabouts(
+                site=str(node) if role == "point" else f"{DIRECT}{network_of(link.remote_host)}",
+                gateway=None,
+                host=link.remote_host,
+                port=frame.port,
+            ),
             group=link.remote.group,
             announce=frame,
             dialled=not dials(grant),

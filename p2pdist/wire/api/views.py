@@ -25,7 +25,11 @@ class RefusalList(Answer, frozen=True, kw_only=True):
 
 
 class ExplainedSource(Answer, frozen=True, kw_only=True):
-    """One candidate source: whether it was taken, why, and the bytes between it and the device."""
+    """One candidate source: whether it was taken, why, and the bytes between it and the device.
+
+    ``path`` is how content comes from it: ``direct``, ``punched`` (both called each other at the same moment,
+    through their NATs), or ``relayed`` (a gateway, which passes on what others have); empty where none does.
+    """
 
     node: str
     name: str
@@ -33,6 +37,7 @@ class ExplainedSource(Answer, frozen=True, kw_only=True):
     address: str
     taken: bool
     reason: str
+    path: str
     received: int
     sent: int
 

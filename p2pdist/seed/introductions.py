@@ -1,0 +1,162 @@
+"""How a gateway brings devices behind different NATs together.
+
+The decisions are made in :mod:`p2pdist.core.places` and :mod:`p2pdist.core.meetings`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from math import inf
+
+import trio
+
+from p2pdist import limits
+from p2pdist.core.meetings import AskToShow, Command, DecideAgain, Meetings, TellToCall
+from p2pdist.core.places import Whereabouts, is_outside, whereabouts
+from p2pdist.errors import P2PDistError
+from p2pdist.ids import InfoHash, NodeId
+from p2pdist.logs import get_logger
+from p2pdist.net.link import Link
+from p2pdist.net.observer import OBSERVERS, Observers
+from p2pdist.node.reports import Bell
+from p2pdist.swarm.session import Swarm
+from p2pdist.wire.frames import Announce, Call, Endpoint, Observe, Sources
+
+_log = get_logger()
+
+_LINK_OTHER_SIDE = {4: "0.0.0.0", 6: "::"}
+
+
+class Introductions:
+    """The meetings of the devices that one distribution point carries.
+
+    Args:
+        node: The point.
+        swarm: Its swarm.
+        links: The links of the devices; kept by the caller.
+        again: Decides once more on the sources of a device.
+    """
+
+    def __init__(
+        self,
+        node: NodeId,
+        swarm: Swarm,
+        links: Mapping[NodeId, Link],
+        again: Callable[[InfoHash, tuple[NodeId, ...]], None],
+    ) -> None:
+        self._node = node
+        self._swarm = swarm
+        self._links = links
+        self._again = again
+        self._meetings = Meetings(observers=OBSERVERS, new_token=lambda: secrets.token_hex(16))
+        self._observers: Observers | None = None
+        self._far: dict[NodeId, str] = {}
+        self._due = Bell()
+
+    def hopeless(self, info_hash: InfoHash, one: NodeId, other: NodeId) -> str | None:
+        """Return why two devices cannot meet; None while they may."""
+        return self._meetings.hopeless(info_hash, one, other)
+
+    def announced(self, node: NodeId, link: Link, announce: Announce, *, spread: bool) -> Whereabouts:
+        """Take in where a device is and whom it cannot reach; return what others have to know.
+
+        Args:
+            node: The device.
+            link: Its link.
+            announce: What it says.
+            spread: Whether this point is a gateway for others than its own site.
+        """
+        where = whereabouts(self._node, link.remote_host, announce.port, announce.endpoints, spread=spread)
+        if where.gateway is not None:
+            self._far[node] = where.host
+        else:
+            self._far.pop(node, None)
+        self._swarm.set_far(list(set(self._far.values()))[: limits.FAR_HOSTS_MAX])
+        now = trio.current_time()
+        for presence in announce.artifacts:
+            unreached = frozenset(NodeId(other) for other in presence.unreached)
+            self._meetings.handle_unreached(InfoHash(presence.info_hash), node, unreached, now)
+        self._due.ring()
+        return where
+
+    def decided(self, receiver: NodeId, sources: Sources) -> None:
+        """A device has been told its sources: arrange that it meets those that cannot be dialled."""
+        now = trio.current_time()
+        for candidate in sources.candidates:
+            if candidate.taken and candidate.path == "punched":
+                self._meetings.handle_wanted(
+                    InfoHash(sources.info_hash), receiver, NodeId(candidate.node), now
+                )
+        self._due.ring()
+
+    def gone(self, node: NodeId) -> None:
+        """The link of a device is gone."""
+        self._far.pop(node, None)
+        self._meetings.handle_gone(node)
+
+    async def run(self, *, port: int) -> None:
+        """Observe and introduce until cancelled. *port* is UDP's for the first observer; 0 is any."""
+        self._observers = Observers(self._seen, port=port)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._observers.run)
+            while True:
+                while (command := self._meetings.poll_command()) is not None:
+                    self._carry_out(command)
+                deadline = self._meetings.next_deadline()
+                await self._due.wait(inf if deadline is None else deadline - trio.current_time())
+                self._meetings.handle_tick(trio.current_time())
+
+    def _seen(self, token: str, observer: int, endpoint: Endpoint) -> None:
+        self._meetings.handle_seen(token, observer, endpoint, trio.current_time())
+        self._due.ring()
+
+    def _carry_out(self, command: Command) -> None:
+        match command:
+            case AskToShow():
+                link = self._links.get(command.node)
+                if link is not None:
+                    _send(
+                        link,
+                        Observe(
+                            info_hash=command.info_hash,
+                            observers=self._observers_for(link),
+                            token=command.token,
+                        ),
+                    )
+            case TellToCall():
+                link = self._links.get(command.node)
+                if link is not None:
+                    _log.info("content.called", node=command.node, peer=command.peer, attempt=command.attempt)
+                    _send(
+                        link,
+                        Call(
+                            info_hash=command.info_hash,
+                            node=command.peer,
+                            endpoints=list(command.endpoints),
+                            dials=command.dials,
+                            attempt=command.attempt,
+                        ),
+                    )
+            case DecideAgain():
+                self._again(command.info_hash, command.nodes)
+
+    def _observers_for(self, link: Link) -> list[Endpoint]:
+        """The observers that a device can reach: where it dialled, and at this machine's other addresses."""
+        assert self._observers is not None
+        version = 6 if ":" in link.local_host else 4
+        found = [
+            Endpoint(host=_LINK_OTHER_SIDE[version], port=observer.port)
+            for observer in self._observers.at(link.local_host)
+        ]
+        for own in self._swarm.endpoints:
+            if is_outside(own.host) and (":" in own.host) != (version == 6):
+                found += self._observers.at(own.host)
+        return found[: limits.ENDPOINTS_MAX]
+
+
+def _send(link: Link, frame: Observe | Call) -> None:
+    try:
+        link.send_nowait(frame)
+    except P2PDistError as error:
+        _log.warning("member.too_slow", node=link.remote.node if link.remote else "", reason=str(error))

@@ -1,0 +1,76 @@
+"""Content between devices behind NATs, with the real programs in a laboratory of networks.
+
+Two homes behind port-restricted NATs, one of them with two devices, and two behind symmetric ones; the
+gateway beside the admin server is slow. What each device says of its sources in the end is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from content_fleet import open_lab_fleet
+from laboratory.network import Laboratory
+
+pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(300)]
+
+BYTES = 3_000_000
+GATEWAY_BYTES_PER_S = 800_000
+Explained = dict[str, dict[str, Any]]
+
+
+def run(laboratory: Laboratory, directory: Path, kinds: list[tuple[str, int]]) -> list[Explained]:
+    """Have a device on each host of these places install the release; return what each says in the end."""
+    hosts = [host for kind, count in kinds for host in laboratory.add(kind, hosts=count).hosts]
+    with open_lab_fleet(
+        laboratory, directory, hosts, size=BYTES, gateway_bytes_per_s=GATEWAY_BYTES_PER_S
+    ) as fleet:
+        for device in fleet.devices:
+            fleet.start(device)
+        fleet.until_installed(*fleet.devices, patience_s=90)
+        return [fleet.until_explained(device, has_it_all) for device in fleet.devices]
+
+
+def has_it_all(sources: Explained) -> bool:
+    """Whether a device has reported where everything came from, but for some blocks of the last pieces."""
+    return sum(source["received"] for source in sources.values()) >= 0.9 * BYTES
+
+
+@pytest.fixture(scope="module")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Explained]]:
+    with Laboratory() as laboratory:
+        kinds = [("port-restricted", 2), ("port-restricted", 1), ("symmetric", 1), ("symmetric", 1)]
+        yield run(laboratory, tmp_path_factory.mktemp("homes"), kinds)
+
+
+def exchanged(one: Explained, name: str) -> int:
+    """How many bytes went between a device and another one, either way."""
+    source = one.get(name)
+    return source["received"] + source["sent"] if source else 0
+
+
+def test_two_homes_behind_port_restricted_nats_exchange_content_directly(homes: list[Explained]) -> None:
+    with_home = [source for source in (homes[2].get("device0"), homes[2].get("device1")) if source]
+    assert {source["path"] for source in with_home if source["received"] or source["sent"]} == {"punched"}
+
+
+def test_neighbours_behind_one_nat_fetch_over_the_wan_once(homes: list[Explained]) -> None:
+    over_the_wan = sum(
+        source["received"] for home in homes[:2] for source in home.values() if source["path"] != "direct"
+    )
+    assert 0.9 * BYTES <= over_the_wan < 1.2 * BYTES
+
+
+def test_two_homes_behind_symmetric_nats_have_everything_through_the_gateway(homes: list[Explained]) -> None:
+    assert exchanged(homes[3], "device4") == exchanged(homes[4], "device3") == 0
+    assert homes[3]["gateway"]["path"] == homes[4]["gateway"]["path"] == "relayed"
+    assert "symmetric NAT" in homes[3]["device4"]["reason"]
+
+
+def test_two_homes_behind_ipv6_firewalls_exchange_content_directly(tmp_path: Path) -> None:
+    with Laboratory() as laboratory:
+        one, _ = run(laboratory, tmp_path, [("ipv6-firewall", 1), ("ipv6-firewall", 1)])
+    assert one["device1"]["path"] == "punched"
+    assert exchanged(one, "device1") > 0

@@ -1,0 +1,55 @@
+"""Which of its sources a node could not reach."""
+
+from __future__ import annotations
+
+from p2pdist import limits
+from p2pdist.ids import node_id_of
+from p2pdist.swarm.model import Source
+from p2pdist.swarm.reach import DIAL_S, Reach
+from p2pdist.wire.frames import Endpoint, Path
+
+NODE = node_id_of(bytes(32))
+OTHERS = (Endpoint(host="10.0.0.1", port=1), Endpoint(host="10.0.0.2", port=1))
+
+
+def told(path: Path = "direct", endpoints: tuple[Endpoint, ...] = ()) -> Reach:
+    reach = Reach()
+    reach.handle_sources(
+        [Source(node=NODE, role="device", host="192.0.2.1", port=1, path=path, endpoints=endpoints)], 0.0
+    )
+    return reach
+
+
+def test_a_source_is_missed_when_it_is_not_connected_in_time() -> None:
+    reach = told()
+    reach.handle_linked({}, DIAL_S - 0.1)
+    assert reach.unreached == ()
+    reach.handle_linked({}, DIAL_S)
+    assert reach.unreached == (NODE,)
+
+
+def test_it_stays_missed_while_it_is_called_and_until_it_is_connected() -> None:
+    reach = told()
+    reach.handle_linked({}, DIAL_S)
+    reach.handle_called(NODE, 2.0)
+    reach.handle_linked({}, 2.1)
+    assert reach.unreached == (NODE,)
+    reach.handle_linked({NODE: "punched"}, 3.0)
+    assert reach.unreached == ()
+    assert reach.paths == {NODE: "punched"}
+
+
+def test_one_that_is_to_be_called_is_given_the_time_that_a_call_takes() -> None:
+    reach = told("punched")
+    reach.handle_linked({}, limits.CALL_ANSWER_S)
+    assert reach.unreached == ()
+
+
+def test_its_other_addresses_are_tried_one_after_the_other_before_it_is_missed() -> None:
+    reach = told(endpoints=OTHERS)
+    tried, now = [], 0.0
+    while not reach.unreached and now < 10:
+        now += 0.5
+        tried += reach.next_endpoints(now)
+        reach.handle_linked({}, now)
+    assert tuple(tried) == OTHERS
