@@ -34,6 +34,7 @@ COMMANDS = {
     "rollout": ("deploy", "deployment", "explain"),
     "fleet": ("enrolment", "revoke", "device", "group", "point", "token", "api_token"),
     "sessions": ("ping", "tunnel", "logs", "diagnose"),
+    "path": ("path",),
 }
 """The commands of each module in this package. A module is imported when one of its commands is given, so
 that none waits for what only another one needs."""

@@ -1,12 +1,16 @@
-"""A session with a device from the operator's side: announced, given a path, and kept supplied with paths."""
+"""A session with a device from the operator's side: announced, given a path, and kept supplied with paths.
+
+It begins relayed, through the admin server and whoever carries the device; with ``better`` it looks for a
+direct or punched path meanwhile.
+"""
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 import trio
@@ -24,6 +28,8 @@ from p2pdist.cli.profile import Target
 from p2pdist.errors import P2PDistError, TrustError, Unavailable, sole_error
 from p2pdist.ids import FleetName, GroupPath, NodeId
 from p2pdist.net.conversations import Conversation, initiate
+from p2pdist.net.punching import Punching
+from p2pdist.net.rtc.island import open_island
 from p2pdist.net.sessions import SessionStream, open_session
 from p2pdist.net.tls import TlsIdentity
 from p2pdist.trust.certificates import FleetAuthority
@@ -71,25 +77,41 @@ class WebSocketPath(trio.abc.Stream):
         await self._socket.aclose()
 
 
+class Visit(NamedTuple):
+    """A session with a device, and what was asked for in it."""
+
+    info: wire.SessionInfo
+    stream: SessionStream
+    conversation: Conversation
+    punching: Punching
+
+
 class Visitor:
     """Opens sessions with devices, through one admin server.
 
     Every session has a key and an authority of its own: nothing else can be done with them.
+
+    Args:
+        target: Which server, as whom.
+        hosts: This machine's addresses at which devices may reach it; None for all.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, *, hosts: Sequence[str] | None = None) -> None:
         self._target = target
+        self._hosts = hosts
 
     @asynccontextmanager
     async def visit(
-        self, device: str, service: Service, purpose: str
-    ) -> AsyncIterator[tuple[wire.SessionInfo, SessionStream, Conversation]]:
+        self, device: str, service: Service, purpose: str, *, better: bool = False
+    ) -> AsyncIterator[Visit]:
         """Ask a device for a service; the block has it, and the session ends with the block.
 
         Args:
             device: Its name, its id, or the beginning of its id.
             service: What is asked for.
             purpose: For the audit log.
+            better: Whether to look for a better path than the relayed one: not worth it for a short answer.
+                Then somebody has to receive all the time, or the device is not heard.
 
         Raises:
             UsageError: there is no such device.
@@ -112,17 +134,28 @@ class Visitor:
         asked = wire.NewSession(authority=own.certificate_pem.decode(), initiator=key.node, purpose=purpose)
         info = await trio.to_thread.run_sync(self._announce, device, asked)
         try:
-            async with trio.open_nursery() as nursery:  # which outlives the session: it has last words
+            # both outlive the session, which has last words
+            async with open_island() as island, trio.open_nursery() as nursery:
                 async with open_session() as stream:
                     await nursery.start(self._keep_relayed, stream, info.session)
-                    async with initiate(
+                    punching = Punching(
                         stream,
-                        service,
-                        identity=identity,
-                        expect=NodeId(info.node),
-                        on_signal=lambda data: None,
-                    ) as conversation:
-                        yield info, stream, conversation
+                        island,
+                        leads=True,
+                        stun_servers=lambda: conversation.stun,
+                        hosts=self._hosts,
+                    )
+                    async with (
+                        initiate(
+                            stream,
+                            service,
+                            identity=identity,
+                            expect=NodeId(info.node),
+                            on_signal=punching.take,
+                        ) as conversation,
+                        punching.beside(conversation) if better else nullcontext(),
+                    ):
+                        yield Visit(info, stream, conversation, punching)
                 nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             raise sole_error(group) from None

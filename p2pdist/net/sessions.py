@@ -71,6 +71,7 @@ class SessionStream(trio.abc.HalfCloseableStream):
         self._numbers = itertools.count(1)
         self._pings = itertools.count(1)
         self._changed = Pulse()
+        self._over = False
 
     # The stream ----------------------------------------------------------------------------------------
 
@@ -193,7 +194,14 @@ class SessionStream(trio.abc.HalfCloseableStream):
             path.over.set()
             self._session.handle_path_closed(number, trio.current_time())
             self._changed.fire()
-            await trio.aclose_forcefully(path.stream)
+            await self._leave(path)
+
+    async def _leave(self, path: _Path) -> None:
+        """Close a path. At the session's end the last word has to arrive, which TCP sees to by itself."""
+        if self._over and path.kind != "relayed":
+            with trio.move_on_after(_LAST_WORDS_S, shield=True):
+                await path.stream.aclose()
+        await trio.aclose_forcefully(path.stream)
 
     async def _read(self, number: int, path: _Path) -> None:
         splitter = FrameSplitter(limits.SESSION_FRAME_BYTES_MAX)
@@ -269,6 +277,7 @@ class SessionStream(trio.abc.HalfCloseableStream):
             scope.shield = True
             while self._paths and not (self._session.speechless and not self._writing()):
                 await self._changed.wait()
+        self._over = True
 
     def _writing(self) -> bool:
         return any(path.writing for path in self._paths.values())

@@ -28,6 +28,7 @@ from p2pdist.node.hooks import Hooks
 from p2pdist.node.mail import Mail
 from p2pdist.node.memory import keep_small
 from p2pdist.node.metadata import Metadata
+from p2pdist.node.nat import NatWatch
 from p2pdist.node.post import Post
 from p2pdist.node.reception import Reception
 from p2pdist.node.reports import Announcer, ContentReporter, Heart, Renewer
@@ -45,6 +46,7 @@ from p2pdist.wire.frames import (
     MetadataVersions,
     Routed,
     Sources,
+    StunServers,
     Taken,
 )
 from p2pdist.wire.messages import (
@@ -78,8 +80,9 @@ class Member:
         self._revoked = ""
         self._revocation = trio.Event()
         self._spread = spread = int.from_bytes(home.node.encode()[:4], "big") % 997 / 997
+        self.nat = NatWatch(settings.link_host)
         self.reception = Reception(
-            identity=home.tls_identity, policy=settings.policy, diagnose=lambda: diagnose(self)
+            identity=home.tls_identity, policy=settings.policy, diagnose=lambda: diagnose(self), nat=self.nat
         )
         self.uplink = Uplink(
             identity=home.tls_identity,
@@ -171,6 +174,7 @@ class Member:
             nursery.start_soon(self._announcer.run)
             nursery.start_soon(self._heart.run)
             nursery.start_soon(self._renewer.run)
+            nursery.start_soon(self.nat.run)
             nursery.start_soon(self.reception.run)
             nursery.start_soon(self._apply_rates)
             nursery.start_soon(self._reporter.run)
@@ -226,6 +230,9 @@ class Member:
                 await self._hooks.passing_frame(frame)
             case MetadataVersions():
                 self.metadata.offer(frame.versions)
+                await self._hooks.passing_frame(frame)
+            case StunServers():
+                self.nat.told(frame)
                 await self._hooks.passing_frame(frame)
             case ContentRefused():
                 await self._hooks.content_refused(frame)

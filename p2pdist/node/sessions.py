@@ -7,7 +7,7 @@ The admin server announces each in a sealed envelope (:meth:`Sessions.expect`); 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,8 +20,11 @@ from p2pdist.errors import P2PDistError, TrustError, Unavailable
 from p2pdist.ids import NodeId
 from p2pdist.logs import Logger, get_logger
 from p2pdist.net.conversations import answer
+from p2pdist.net.punching import Attempt, Punching
+from p2pdist.net.rtc.island import Island, open_island
 from p2pdist.net.sessions import SessionStream, open_session
 from p2pdist.net.tls import TlsIdentity
+from p2pdist.node.nat import NatWatch
 from p2pdist.node.services import serve
 from p2pdist.wire.messages import SessionInvite
 
@@ -44,6 +47,7 @@ class Sessions:
         identity: Returns what the node shows.
         policy: What it lets operators do.
         diagnose: Returns what it thinks of itself.
+        nat: What stands before it.
     """
 
     def __init__(
@@ -52,10 +56,12 @@ class Sessions:
         identity: Callable[[], TlsIdentity],
         policy: ServicePolicy,
         diagnose: Callable[[], Mapping[str, Any]],
+        nat: NatWatch,
     ) -> None:
         self._identity = identity
         self._policy = policy
         self._diagnose = diagnose
+        self._nat = nat
         self._invitations = Invitations()
         self._visits: dict[str, _Visit] = {}
         self._coming, self._come = trio.open_memory_channel[_Visit](limits.SESSIONS_MAX)
@@ -64,6 +70,18 @@ class Sessions:
     def count(self) -> int:
         """How many sessions there are."""
         return len(self._visits)
+
+    def describe(self) -> Sequence[Mapping[str, Any]]:
+        """Return who is here, and over which paths; plain values that become JSON."""
+        return [
+            {
+                "by": visit.invite.by,
+                "path": visit.stream.path,
+                "paths": [each.kind for each in visit.stream.statistics()],
+            }
+            for visit in self._visits.values()
+            if visit.stream is not None
+        ]
 
     def expect(self, invite: SessionInvite) -> None:
         """Take in who will come."""
@@ -103,11 +121,11 @@ class Sessions:
 
     async def run(self) -> None:
         """Serve sessions until cancelled, which ends them all."""
-        async with trio.open_nursery() as nursery:
+        async with open_island() as island, trio.open_nursery() as nursery:
             async for visit in self._come:
-                nursery.start_soon(self._serve, visit)
+                nursery.start_soon(self._serve, visit, island)
 
-    async def _serve(self, visit: _Visit) -> None:
+    async def _serve(self, visit: _Visit, island: Island) -> None:
         invite = visit.invite
         log = _log.bind(by=invite.by, session=invite.session[:8])
         begun = trio.current_time()
@@ -115,20 +133,48 @@ class Sessions:
             async with open_session() as stream:
                 visit.stream = stream
                 visit.ready.set()
-                await self._converse(invite, stream, log)
+                await self._converse(invite, stream, island, log)
         except (P2PDistError, trio.BrokenResourceError) as error:
             log.warning("session.failed", reason=str(error))
         finally:
             del self._visits[invite.session]
             log.info("session.ended", seconds=round(trio.current_time() - begun, 1))
 
-    async def _converse(self, invite: SessionInvite, stream: SessionStream, log: Logger) -> None:
+    async def _converse(
+        self, invite: SessionInvite, stream: SessionStream, island: Island, log: Logger
+    ) -> None:
+        punching = Punching(
+            stream,
+            island,
+            leads=False,
+            stun_servers=lambda: self._nat.servers,
+            hosts=self._nat.hosts,
+            on_attempt=lambda attempt: _note(attempt, log),
+        )
         async with answer(
             stream,
             identity=replace(self._identity(), ca_pem=invite.authority),
             expect=NodeId(invite.initiator),
             judge=lambda question: self._policy.objection(question.service),
-            on_signal=lambda data: None,
+            on_signal=punching.take,
+            stun=self._nat.servers,
         ) as (question, conversation):
             log.info("session.opened", service=repr(question.service))
-            await serve(conversation, question.service, diagnose=self._diagnose)
+            async with punching.beside(conversation):
+                await serve(
+                    conversation, question.service, diagnose=self._diagnose, nats=self._nat.wait_known
+                )
+
+
+def _note(attempt: Attempt, log: Logger) -> None:
+    if attempt.path is None:
+        log.info("session.stays_relayed", attempt=attempt.number, reason=attempt.report.failure)
+        return
+    ours, theirs = attempt.report.pair or (None, None)
+    log.info(
+        "session.path_opened",
+        path=attempt.path,
+        seconds=attempt.seconds,
+        local=str(ours),
+        remote=str(theirs),
+    )

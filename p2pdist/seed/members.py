@@ -21,10 +21,12 @@ from p2pdist.core.tracker import Tracker
 from p2pdist.errors import P2PDistError, TrustError, Unavailable
 from p2pdist.ids import GroupPath, InfoHash, NodeId
 from p2pdist.logs import get_logger
-from p2pdist.net.link import Link, OfferedStream, RequestHandler, serve_links
+from p2pdist.net.link import Link, OfferedStream, serve_links
 from p2pdist.net.mailbox import Hop
 from p2pdist.net.splicing import splice
+from p2pdist.net.stundesk import StunDesk, StunSettings
 from p2pdist.node.member import Member
+from p2pdist.seed.answers import Answers
 from p2pdist.seed.gateway import Gateway
 from p2pdist.seed.post import GatewayPost
 from p2pdist.trust.catalog import SeedGrant
@@ -40,19 +42,11 @@ from p2pdist.wire.frames import (
     Presence,
     Routed,
     Sources,
+    StunServers,
     Taken,
     Way,
 )
 from p2pdist.wire.paths import SESSION_PATH, PathOpening
-from p2pdist.wire.requests import (
-    Bundle,
-    BundleRequest,
-    Enrolled,
-    EnrolRequest,
-    RenewRequest,
-    Torrent,
-    TorrentRequest,
-)
 
 _log = get_logger()
 
@@ -66,16 +60,25 @@ class Members:
     Args:
         member: The point's own runtime.
         post: Keeps the envelopes of this point and its devices on their way.
+        stun: Where it answers STUN requests, with the duty ``gateway``.
         on_wanted: Called when a device announces an artifact that the point does not take part in.
     """
 
-    def __init__(self, member: Member, post: GatewayPost, *, on_wanted: Callable[[InfoHash], None]) -> None:
+    def __init__(
+        self,
+        member: Member,
+        post: GatewayPost,
+        *,
+        stun: StunSettings,
+        on_wanted: Callable[[InfoHash], None],
+    ) -> None:
         self._member = member
         self._on_wanted = on_wanted
         self._post = post
         self._links: dict[NodeId, Link] = {}
         self._gateway = Gateway(member.node, self._links, post.mailbox.look)
         self._tracker = Tracker(SourceRules())
+        self.stun = StunDesk(stun, wanted=lambda: self._gateway_grant(member.node) is not None)
         self._refused: dict[InfoHash, ContentRefused] = {}
         self._origins: dict[InfoHash, Candidate] = {}
 
@@ -90,13 +93,8 @@ class Members:
             host=host,
             port=port,
             identity=self._member.home.tls_identity,
-            requests={
-                "/enrol": RequestHandler(EnrolRequest, self._pass_enrolment, strangers=True),
-                "/renew": RequestHandler(RenewRequest, self._pass_renewal, strangers=True),
-                "/bundle": RequestHandler(BundleRequest, self._bundle),
-                "/torrent": RequestHandler(TorrentRequest, self._torrent),
-            },
-            on_link=self._carry,
+            requests=Answers(self._member).table(),
+            on_link=self.stun.beside(self._carry),
             revoked=self._is_revoked,
             task_status=task_status,
         )
@@ -113,9 +111,11 @@ class Members:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._post.mailbox.run)
             nursery.start_soon(self._gateway.run)
+            nursery.start_soon(self.stun.run)
 
     async def grants_changed(self) -> None:
         """End the links of neighbours that are gateways now and were not, or the other way round."""
+        self.stun.look()
         for node, link in list(self._links.items()):
             if self._gateway.is_gateway(node) != self._may_carry(node):
                 await link.aclose("the grants have changed")
@@ -143,6 +143,8 @@ class Members:
                 self.tell_all(frame)
             case Way():
                 self._gateway.stands(frame)
+            case StunServers():
+                self.stun.heard(frame)
             case Sources():
                 self._introduce_origin(frame)
             case _:
@@ -352,29 +354,6 @@ class Members:
 
     def _known_versions(self) -> dict[str, int]:
         return dict(self._member.metadata.versions) | dict(self._member.metadata.offered)
-
-    # Requests --------------------------------------------------------------------------------------
-
-    async def _bundle(self, link: Link, request: BundleRequest) -> Bundle:
-        if request.relay:
-            asked = BundleRequest(have=request.have, relay=False)
-            return await self._member.uplink.request("/bundle", asked, Bundle)
-        return await self._member.metadata.export(request.have)
-
-    async def _torrent(self, link: Link, request: TorrentRequest) -> Torrent:
-        path = self._member.home.torrent(InfoHash(request.info_hash))
-        try:
-            return Torrent(torrent=await trio.to_thread.run_sync(path.read_bytes))
-        except FileNotFoundError:
-            return await self._member.uplink.request("/torrent", request, Torrent)
-        except OSError as error:
-            raise Unavailable(f"torrent {request.info_hash} cannot be read ({error.strerror})") from error
-
-    async def _pass_enrolment(self, link: Link, request: EnrolRequest) -> Enrolled:
-        return await self._member.uplink.request("/enrol", request, Enrolled)
-
-    async def _pass_renewal(self, link: Link, request: RenewRequest) -> Enrolled:
-        return await self._member.uplink.request("/renew", request, Enrolled)
 
 
 def _send(link: Link, frame: AnyFrame) -> None:

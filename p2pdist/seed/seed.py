@@ -118,7 +118,12 @@ async def open_seed(home: Home, config: SeedConfig) -> AsyncIterator[Seed]:
         seed.stock = Stock(
             home, seed.member.content, quota_bytes=config.point.quota_bytes, situation=seed.situation
         )
-        seed.members = Members(seed.member, post, on_wanted=seed.stock.used)
+        seed.members = Members(
+            seed.member,
+            post,
+            stun=config.stun.settings(listen=config.point.host),
+            on_wanted=seed.stock.used,
+        )
         yield seed
 
 

@@ -58,6 +58,7 @@ async def test_an_operator_reaches_a_port_of_a_device(tmp_path: Path, log_book: 
             info,
             stream,
             tunnel,
+            _,
         ):
             await tunnel.send_all(b"hello")
             await tunnel.send_eof()
@@ -86,7 +87,7 @@ async def test_a_session_outlives_the_death_of_the_point_that_carries_it(
             if log_book.find("member.attached", who=point.name, node=device.node)
         )
         async with (
-            (await visitor(fleet)).visit("device0", Echo(), "a test") as (_, _, echo),
+            (await visitor(fleet)).visit("device0", Echo(), "a test") as (_, _, echo, _),
             trio.open_nursery() as all,
         ):
             all.start_soon(echo.send_all, data)
@@ -118,7 +119,7 @@ async def test_nobody_but_who_announced_a_session_gets_a_path_to_it(
 ) -> None:
     async with open_fleet(tmp_path, log_book, devices=1, form=Processes(log_book)) as fleet:
         assert isinstance(fleet.server, ServerProcess)
-        async with (await visitor(fleet)).visit("device0", Echo(), "a test") as (info, _, _):
+        async with (await visitor(fleet)).visit("device0", Echo(), "a test") as (info, *_):
             for role, reason in (("operator", "there is no such session"), ("reader", "this needs operator")):
                 with pytest.raises(UsageError, match=reason):
                     async with open_path(fleet.server.target(role), info.session):
@@ -130,9 +131,32 @@ async def test_a_device_diagnoses_itself_and_a_reader_may_not_ask_for_it(
 ) -> None:
     async with open_fleet(tmp_path, log_book, devices=1, form=Processes(log_book)) as fleet:
         assert isinstance(fleet.server, ServerProcess)
-        async with (await visitor(fleet)).visit("device0", Diagnosis(), "a test") as (_, _, told):
+        async with (await visitor(fleet)).visit("device0", Diagnosis(), "a test") as (_, _, told, _):
             said = b"".join([bytes(data) async for data in told])
         assert fleet.devices[0].node.encode() in said
         with pytest.raises(UsageError, match="this needs operator"):
             async with Visitor(fleet.server.target("reader")).visit("device0", Diagnosis(), "a test"):
                 pass
+
+
+async def test_a_session_moves_to_a_direct_path_and_back_without_losing_a_byte(
+    tmp_path: Path, log_book: LogBook
+) -> None:
+    data = random.Random(4).randbytes(2_000_000)
+    came = bytearray()
+    async with open_fleet(tmp_path, log_book, points=1, devices=1, form=Processes(log_book)) as fleet:
+        assert isinstance(fleet.server, ServerProcess)
+        await visitor(fleet)
+        operator = Visitor(fleet.server.target("operator"), hosts=["127.0.0.1"])
+        async with (
+            operator.visit("device0", Echo(), "a test", better=True) as (_, stream, echo, _),
+            trio.open_nursery() as all,
+        ):
+            all.start_soon(echo.send_all, data)
+            while len(came) < len(data) // 2:
+                came += await echo.receive_some()
+            with trio.fail_after(10):
+                assert await stream.wait_path("direct") == "direct"
+            while len(came) < len(data):
+                came += await echo.receive_some()
+    assert came == data

@@ -22,6 +22,7 @@ from p2pdist.logs import configure_logging, get_logger
 from p2pdist.net.conversations import Conversation, initiate
 from p2pdist.net.sessions import SessionStream, open_session
 from p2pdist.net.tls import TlsIdentity
+from p2pdist.node.nat import NatWatch
 from p2pdist.node.sessions import Sessions
 from p2pdist.trust.certificates import FleetAuthority
 from p2pdist.trust.keys import IdentityKey
@@ -38,10 +39,12 @@ class Device:
         self.identity = certified(self.key, fleet, trusts=fleet)
         self.own = FleetAuthority.create(FleetName("session"), datetime.now(UTC))
         self.operator_identity = certified(self.operator, self.own, trusts=fleet)
+        self.nat = NatWatch("127.0.0.1")
         self.sessions = Sessions(
             identity=lambda: self.identity,
             policy=ServicePolicy(**policy),
             diagnose=lambda: {"uplink": "the office point"},
+            nat=self.nat,
         )
         self.failures: list[Exception] = []
 

@@ -11,9 +11,18 @@ from msgspec import structs
 from p2pdist import limits
 from p2pdist.errors import Unavailable, UsageError
 from p2pdist.net.rtc.description import Candidate, Description, encode_description, parse_description
-from p2pdist.net.rtc.events import Connect, Connected, Event, Gathered, Order, PhaseFinished, Received
+from p2pdist.net.rtc.events import (
+    Checked,
+    Connect,
+    Connected,
+    Event,
+    Gathered,
+    Order,
+    PhaseFinished,
+    Received,
+)
 from p2pdist.net.rtc.island import Island, Resident
-from p2pdist.net.rtc.report import Phase, PunchFailed, PunchReport, TriedCandidate
+from p2pdist.net.rtc.report import Phase, PunchFailed, PunchReport, TriedCandidate, TriedPair
 from p2pdist.net.rtc.stream import PunchedStream
 
 Exchange = Callable[[bytes], Awaitable[bytes]]
@@ -67,7 +76,9 @@ async def open_punched(
             attempt.seconds[Phase.EXCHANGE] = trio.current_time() - began
             theirs = parse_description(answer, expected="controlled" if controlling else "controlling")
             return await attempt.connected(theirs)
-        raise PunchFailed(attempt.report(f"{_NOT_DONE[attempt.phase]} within {limit_s:g} s"))
+        failure = f"{_NOT_DONE[attempt.phase]} within {limit_s:g} s"
+        await attempt.give_up()  # before the report: it tells what became of the pairs
+        raise PunchFailed(attempt.report(failure))
     except BaseException:
         await attempt.give_up()
         raise
@@ -105,6 +116,7 @@ class _Attempt:
         self._local: Sequence[TriedCandidate] = ()
         self._remote: Sequence[TriedCandidate] = ()
         self._pair: tuple[TriedCandidate, TriedCandidate] | None = None
+        self._pairs: Sequence[TriedPair] = ()
         self._changed = trio.Event()
         self._stay = island.settle(make, self._deliver, self._conclude)
         self.stream.attach(self._stay)
@@ -120,6 +132,7 @@ class _Attempt:
             local=self._local,
             remote=self._remote,
             pair=self._pair,
+            pairs=self._pairs,
             seconds=dict(self.seconds),
             failure=failure,
         )
@@ -165,6 +178,8 @@ class _Attempt:
             case Gathered(description=description):
                 self._description = description
                 self._local = _tried(description)
+            case Checked(pairs=pairs):
+                self._pairs = pairs
             case Connected(local=local, remote=remote, tried=tried):
                 self._pair = (local, remote)
                 self._remote = tried

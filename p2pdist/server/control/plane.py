@@ -20,6 +20,7 @@ from p2pdist.ids import GroupPath, InfoHash, NodeId
 from p2pdist.logs import get_logger
 from p2pdist.net.exchange import Exchange
 from p2pdist.net.link import Link, RequestHandler, serve_links
+from p2pdist.net.stundesk import StunDesk
 from p2pdist.net.tls import TlsIdentity
 from p2pdist.server.control.admit import Admission
 from p2pdist.server.control.clones import CloneGuard
@@ -80,6 +81,7 @@ class ControlPlane:
         swarm_port: Returns the port of the origin's swarm.
         welcome: Called with a node that may connect to the origin's swarm from now on.
         refused: Called with the host of a stranger who was turned away, and the reason.
+        stun: Tells neighbours whom to ask how NATs show them.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class ControlPlane:
         swarm_port: Callable[[], int],
         welcome: Callable[[NodeId], None],
         refused: Callable[[str, str], None],
+        stun: StunDesk,
     ) -> None:
         self._settings = settings
         self._key = key
@@ -104,6 +107,7 @@ class ControlPlane:
         self._threads = threads
         self._supply = Supply(export, torrent)
         self._welcome = welcome
+        self._stun = stun
         self._links: dict[NodeId, Link] = {}
         self._reach = Reach(key.node, self._links)
         self._versions: Mapping[str, int] = {}
@@ -191,6 +195,10 @@ class ControlPlane:
         """Return every device that can be reached now, and the point that carries it (None: direct)."""
         return {node: self._reach.carrier(node) for node in self.directory.nodes()}
 
+    def carriers(self, node: NodeId) -> Sequence[NodeId]:
+        """Return the points between the admin server and a node, the nearest to the node first."""
+        return self._reach.carriers(node)
+
     async def tell(self, node: NodeId, message: FromServer) -> bool:
         """Tell a node something; False when there is no way to it now."""
         device = self.directory.get(node)
@@ -198,8 +206,7 @@ class ControlPlane:
 
     def link_to(self, node: NodeId) -> Link | None:
         """Return the link to a node, or to the neighbour through which it is reached."""
-        neighbour = self._reach.neighbour(node)
-        return self._links.get(neighbour) if neighbour is not None else None
+        return self._reach.link(node)
 
     # Running -----------------------------------------------------------------------------------------
 
@@ -225,7 +232,7 @@ class ControlPlane:
                 "/bundle": RequestHandler(BundleRequest, self._supply.bundle),
                 "/torrent": RequestHandler(TorrentRequest, self._supply.torrent),
             },
-            on_link=self._carry,
+            on_link=self._stun.beside(self._carry),
             revoked=lambda node: node in self._revoked,
             task_status=task_status,
         )
