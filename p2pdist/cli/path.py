@@ -14,6 +14,7 @@ from p2pdist.cli.common import DEFAULT, Common
 from p2pdist.cli.output import console, print_facts, say, show_json, table
 from p2pdist.cli.visit import Visit, Visitor
 from p2pdist.core.paths import obstacle
+from p2pdist.errors import UsageError
 from p2pdist.net.framing import FrameSplitter
 from p2pdist.net.natprobe import probe_nats
 from p2pdist.net.punching import Attempt
@@ -23,6 +24,7 @@ from p2pdist.wire.nat import NatBehaviour
 from p2pdist.wire.services import NetworkFacts, Reachability
 
 _MOVE_S = 2.0
+_WAIT_S_MAX = 300.0
 _READ_BYTES = 64 * limits.KIB
 
 
@@ -83,6 +85,7 @@ def path(
     /,
     *,
     nat: bool = True,
+    wait: float = 12.0,
     common: Common = DEFAULT,
 ) -> None:
     """Show how a device is reached: the path in use, what was tried, and the NATs on both sides.
@@ -95,8 +98,8 @@ def path(
     relayed: neither works; the reason says what is in the way.
 
     What a NAT does is said in the words of RFC 4787. Its mapping decides at which address and port others
-    see the device; one that depends on the other side's address (a "symmetric" NAT) leaves nobody able to know
-    the port before. Its filtering decides whom it lets in. To look at the NATs takes up to ten seconds.
+    see the device; one that depends on the other side's address (a "symmetric" NAT) leaves nobody able to
+    know the port before. Its filtering decides whom it lets in. To look at the NATs takes up to ten seconds.
 
         p2pdist path till-7
         p2pdist path till-7 --no-nat --output json
@@ -107,23 +110,27 @@ def path(
         Its name, its id, or the beginning of its id.
     nat
         Look at the NATs, too.
+    wait
+        How many seconds to wait at most for a better path, and for what is found out about the NATs.
     """
-    answer = trio.run(_look, common, device, nat)
+    if not 0 < wait <= _WAIT_S_MAX:
+        raise UsageError(f"--wait {wait:g} makes no sense", hint=f"use up to {_WAIT_S_MAX:g} seconds")
+    answer = trio.run(_look, common, device, nat, wait)
     if common.output == "json":
         show_json(answer)
     else:
         _show(answer)
 
 
-async def _look(common: Common, device: str, nat: bool) -> PathAnswer:
+async def _look(common: Common, device: str, nat: bool, wait_s: float) -> PathAnswer:
     begun = trio.current_time()
     visitor = Visitor(common.target())
     async with visitor.visit(device, Reachability(), "path", better=True) as visit:
-        return await look(visit, opened_s=trio.current_time() - begun, nat=nat)
+        return await look(visit, opened_s=trio.current_time() - begun, nat=nat, wait_s=wait_s)
 
 
-async def look(visit: Visit, *, opened_s: float, nat: bool) -> PathAnswer:
-    """Wait for the outcome of the first attempt, and for what is known of the NATs."""
+async def look(visit: Visit, *, opened_s: float, nat: bool, wait_s: float) -> PathAnswer:
+    """Wait for the outcome of the first attempt, and for what is known of the NATs, for so long at most."""
     opened_at = trio.current_time()
     here: list[NatBehaviour] = []
     facts = NetworkFacts()
@@ -154,6 +161,7 @@ async def look(visit: Visit, *, opened_s: float, nat: bool) -> PathAnswer:
     async with trio.open_nursery() as listening:
         listening.start_soon(listen)
         async with trio.open_nursery() as looking:
+            looking.cancel_scope.deadline = opened_at + wait_s
             looking.start_soon(move)
             if nat:
                 looking.start_soon(probe)
@@ -164,7 +172,7 @@ async def look(visit: Visit, *, opened_s: float, nat: bool) -> PathAnswer:
         device=visit.info.name,
         node=visit.info.node,
         path=visit.stream.path or "",
-        reason=_reason(attempts[-1], here, facts.nats),
+        reason=_reason(attempts[-1], here, facts.nats) if attempts else f"nothing better in {wait_s:g} s",
         opened_ms=round(opened_s * 1e3, 1),
         seconds=round(seconds, 3) if seconds is not None else None,
         relayed_through=list(visit.info.carriers),

@@ -91,7 +91,7 @@ class Member:
             on_up=self._link_up,
             on_frame=self._frame,
             on_down=self._link_down,
-            while_up=lambda link: watch_over(link, self.content),
+            while_up=lambda link: watch_over(link, self.content, self.reception.visitors),
             streams={SESSION_PATH: StreamHandler(PathOpening, hooks.session_path)},
         )
         self.metadata = Metadata(

@@ -14,6 +14,7 @@ from p2pdist.core.services import ServicePolicy
 from p2pdist.errors import TrustError
 from p2pdist.net.tls import TlsIdentity
 from p2pdist.node.nat import NatWatch
+from p2pdist.node.vigil import Visitors
 from p2pdist.wire.messages import SessionInvite
 
 if TYPE_CHECKING:
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
 
 class Reception:
     """Takes announcements and paths, and has the sessions served. Arguments as of
-    ``node.sessions.Sessions``."""
+    ``node.sessions.Sessions``.
+
+    Attributes:
+        visitors: The sessions that there are here.
+    """
 
     def __init__(
         self,
@@ -36,6 +41,7 @@ class Reception:
         self._policy = policy
         self._diagnose = diagnose
         self._nat = nat
+        self.visitors = Visitors()
         self._sessions: Sessions | None = None
         self._opened = trio.Event()
 
@@ -45,7 +51,11 @@ class Reception:
             from p2pdist.node.sessions import Sessions  # see above
 
             self._sessions = Sessions(
-                identity=self._identity, policy=self._policy, diagnose=self._diagnose, nat=self._nat
+                identity=self._identity,
+                policy=self._policy,
+                diagnose=self._diagnose,
+                nat=self._nat,
+                visitors=self.visitors,
             )
             self._opened.set()
         self._sessions.expect(invite)

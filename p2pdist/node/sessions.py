@@ -15,7 +15,7 @@ import trio
 
 from p2pdist import limits
 from p2pdist.core.services import Invitations, ServicePolicy
-from p2pdist.core.session import PathKind
+from p2pdist.core.session import RANK, PathKind
 from p2pdist.errors import P2PDistError, TrustError, Unavailable
 from p2pdist.ids import NodeId
 from p2pdist.logs import Logger, get_logger
@@ -26,6 +26,7 @@ from p2pdist.net.sessions import SessionStream, open_session
 from p2pdist.net.tls import TlsIdentity
 from p2pdist.node.nat import NatWatch
 from p2pdist.node.services import serve
+from p2pdist.node.vigil import Visitors
 from p2pdist.wire.messages import SessionInvite
 
 _log = get_logger()
@@ -38,6 +39,8 @@ class _Visit:
         self.invite = invite
         self.ready = trio.Event()
         self.stream: SessionStream | None = None
+        self.path: PathKind = "relayed"
+        """The best that it had so far."""
 
 
 class Sessions:
@@ -48,6 +51,7 @@ class Sessions:
         policy: What it lets operators do.
         diagnose: Returns what it thinks of itself.
         nat: What stands before it.
+        visitors: Where sessions are counted.
     """
 
     def __init__(
@@ -57,11 +61,13 @@ class Sessions:
         policy: ServicePolicy,
         diagnose: Callable[[], Mapping[str, Any]],
         nat: NatWatch,
+        visitors: Visitors,
     ) -> None:
         self._identity = identity
         self._policy = policy
         self._diagnose = diagnose
         self._nat = nat
+        self._visitors = visitors
         self._invitations = Invitations()
         self._visits: dict[str, _Visit] = {}
         self._coming, self._come = trio.open_memory_channel[_Visit](limits.SESSIONS_MAX)
@@ -130,26 +136,26 @@ class Sessions:
         log = _log.bind(by=invite.by, session=invite.session[:8])
         begun = trio.current_time()
         try:
-            async with open_session() as stream:
-                visit.stream = stream
-                visit.ready.set()
-                await self._converse(invite, stream, island, log)
+            with self._visitors.one():
+                async with open_session() as stream:
+                    visit.stream = stream
+                    visit.ready.set()
+                    await self._converse(visit, stream, island, log)
         except (P2PDistError, trio.BrokenResourceError) as error:
             log.warning("session.failed", reason=str(error))
         finally:
             del self._visits[invite.session]
-            log.info("session.ended", seconds=round(trio.current_time() - begun, 1))
+            log.info("session.ended", seconds=round(trio.current_time() - begun, 1), path=visit.path)
 
-    async def _converse(
-        self, invite: SessionInvite, stream: SessionStream, island: Island, log: Logger
-    ) -> None:
+    async def _converse(self, visit: _Visit, stream: SessionStream, island: Island, log: Logger) -> None:
+        invite = visit.invite
         punching = Punching(
             stream,
             island,
             leads=False,
             stun_servers=lambda: self._nat.servers,
             hosts=self._nat.hosts,
-            on_attempt=lambda attempt: _note(attempt, log),
+            on_attempt=lambda attempt: _note(visit, attempt, log),
         )
         async with answer(
             stream,
@@ -166,10 +172,11 @@ class Sessions:
                 )
 
 
-def _note(attempt: Attempt, log: Logger) -> None:
+def _note(visit: _Visit, attempt: Attempt, log: Logger) -> None:
     if attempt.path is None:
         log.info("session.stays_relayed", attempt=attempt.number, reason=attempt.report.failure)
         return
+    visit.path = min(visit.path, attempt.path, key=RANK.__getitem__)
     ours, theirs = attempt.report.pair or (None, None)
     log.info(
         "session.path_opened",

@@ -74,7 +74,8 @@ class Seed(Agent):
         if opening.to == self.member.node:
             await super().session_path(link, opening, offered)
         else:
-            await self.members.session_path(opening, offered)
+            with self.member.reception.visitors.one():
+                await self.members.session_path(opening, offered)
 
     def announced(self, announce: Announce) -> None:
         """The devices of this point hear at once what it has to offer."""

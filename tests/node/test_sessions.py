@@ -24,6 +24,7 @@ from p2pdist.net.sessions import SessionStream, open_session
 from p2pdist.net.tls import TlsIdentity
 from p2pdist.node.nat import NatWatch
 from p2pdist.node.sessions import Sessions
+from p2pdist.node.vigil import Visitors
 from p2pdist.trust.certificates import FleetAuthority
 from p2pdist.trust.keys import IdentityKey
 from p2pdist.wire.messages import SessionInvite
@@ -45,6 +46,7 @@ class Device:
             policy=ServicePolicy(**policy),
             diagnose=lambda: {"uplink": "the office point"},
             nat=self.nat,
+            visitors=Visitors(),
         )
         self.failures: list[Exception] = []
 
