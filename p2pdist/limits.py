@@ -106,6 +106,7 @@ STUN_STRANGERS_PER_S = 4_000  # answers to sources that nobody knows, 50 us each
 STUN_BATCH = 32  # datagrams of one socket between two checkpoints: 2 ms at most
 STUN_RECEIVE_BYTES = 1 * MIB  # of one socket in the kernel, as far as that allows: a burst
 PROBES_MAX = 4  # gateways that a node asks about its NATs at once: nearest and farthest, both families
+PROBES_SETTLE_S = 1.0  # after a link stands: the first one is often left for a better one at once
 PROBES_EVERY_S = 30.0  # between two looks of one node, however often its link changes
 PROBES_KNOWN_S = 12.0  # that somebody waits for a look under way: 4.5 s for each of its two rounds
 PROBE_RTO_S = 0.5  # before the first repetition of a request (RFC 8489 section 6.2.1)

@@ -28,6 +28,7 @@ Device = Annotated[str, Parameter(name="DEVICE")]
 
 _PING_BYTES = 56
 _READ_BYTES = 64 * limits.KIB
+_TUNNEL_BETTER_AFTER_S = 1.0  # most connections of a browser are over by then
 _DIAGNOSIS_BYTES_MAX = 1 << 20
 _GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 
@@ -68,7 +69,12 @@ def ping(device: Device, /, *, count: int = 5, common: Common = DEFAULT) -> None
 async def _ping(common: Common, device: str, count: int) -> PingAnswer:
     begun = trio.current_time()
     visitor = Visitor(common.target())
-    async with visitor.visit(device, Echo(), "ping", better=count > 1) as (info, stream, echo, _):
+    async with visitor.visit(device, Echo(), "ping", better_after_s=0.0 if count > 1 else None) as (
+        info,
+        stream,
+        echo,
+        _,
+    ):
         opened_ms = (trio.current_time() - begun) * 1e3
         if common.output == "table":
             say(f"{info.name} ({info.node}), {stream.path}, opened in {opened_ms:.0f} ms")
@@ -156,7 +162,9 @@ async def _tunnel(common: Common, device: str, port: int, local: int) -> None:
         try:
             async with (
                 tcp,
-                visitor.visit(device, Tunnel(port=port), f"tunnel to port {port}", better=True) as visit,
+                visitor.visit(
+                    device, Tunnel(port=port), f"tunnel to port {port}", better_after_s=_TUNNEL_BETTER_AFTER_S
+                ) as visit,
             ):
                 await splice(tcp, visit.conversation)
         except (P2PDistError, *_GONE) as error:
@@ -203,7 +211,9 @@ def logs(
 
 async def _logs(common: Common, device: str, service: Logs) -> None:
     visitor = Visitor(common.target())
-    async with visitor.visit(device, service, "logs", better=service.follow) as visit:
+    async with visitor.visit(
+        device, service, "logs", better_after_s=0.0 if service.follow else None
+    ) as visit:
         rest = b""
         async for data in visit.conversation:
             *whole, rest = (rest + bytes(data)).split(b"\n")

@@ -1,7 +1,7 @@
 """A session with a device from the operator's side: announced, given a path, and kept supplied with paths.
 
-It begins relayed, through the admin server and whoever carries the device; with ``better`` it looks for a
-direct or punched path meanwhile.
+It begins relayed, through the admin server and whoever carries the device; meanwhile it may look for
+a direct or punched one.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Visitor:
 
     @asynccontextmanager
     async def visit(
-        self, device: str, service: Service, purpose: str, *, better: bool = False
+        self, device: str, service: Service, purpose: str, *, better_after_s: float | None = None
     ) -> AsyncIterator[Visit]:
         """Ask a device for a service; the block has it, and the session ends with the block.
 
@@ -110,8 +110,8 @@ class Visitor:
             device: Its name, its id, or the beginning of its id.
             service: What is asked for.
             purpose: For the audit log.
-            better: Whether to look for a better path than the relayed one: not worth it for a short answer.
-                Then somebody has to receive all the time, or the device is not heard.
+            better_after_s: When to look for a better path than the relayed one; None for never, as for a
+                short answer. From then on somebody has to receive all the time, or the device is not heard.
 
         Raises:
             UsageError: there is no such device.
@@ -144,6 +144,7 @@ class Visitor:
                         leads=True,
                         stun_servers=lambda: conversation.stun,
                         hosts=self._hosts,
+                        delay_s=better_after_s or 0.0,
                     )
                     async with (
                         initiate(
@@ -153,7 +154,7 @@ class Visitor:
                             expect=NodeId(info.node),
                             on_signal=punching.take,
                         ) as conversation,
-                        punching.beside(conversation) if better else nullcontext(),
+                        punching.beside(conversation) if better_after_s is not None else nullcontext(),
                     ):
                         yield Visit(info, stream, conversation, punching)
                 nursery.cancel_scope.cancel()

@@ -72,6 +72,7 @@ class Punching:
         leads: Whether this end begins the attempts.
         stun_servers: Returns whom to ask how NATs show us.
         hosts: Our own addresses to try; None for all that may be reachable.
+        delay_s: How long the leader waits before its first attempt.
         on_attempt: Called after each attempt; does not block.
     """
 
@@ -83,6 +84,7 @@ class Punching:
         leads: bool,
         stun_servers: Callable[[], Sequence[Endpoint]],
         hosts: Sequence[str] | None = None,
+        delay_s: float = 0.0,
         on_attempt: Callable[[Attempt], object] = lambda attempt: None,
     ) -> None:
         self._stream = stream
@@ -90,6 +92,7 @@ class Punching:
         self._leads = leads
         self._stun_servers = stun_servers
         self._hosts = hosts
+        self._delay_s = delay_s
         self._on_attempt = on_attempt
         self._outbox, self._to_send = trio.open_memory_channel[PunchSignal](limits.PUNCH_SIGNALS_MAX)
         self._present: _Signalling | None = None
@@ -150,6 +153,7 @@ class Punching:
 
     async def _lead(self) -> None:
         failures, number = 0, 0
+        await trio.sleep(self._delay_s)
         while True:
             number += 1
             self._present = _Signalling(number, trio.current_time())

@@ -33,13 +33,19 @@ class NatWatch:
         self.hosts = [local_host] if local_host else None
         self.servers: tuple[Endpoint, ...] = ()
         self.behaviours: tuple[NatBehaviour, ...] = ()
+        self._moved = False
         self._asked = trio.Event()
         self._known = trio.Event()
 
+    def linked(self) -> None:
+        """A new link stands, perhaps from another network."""
+        self._moved = True
+
     def told(self, servers: StunServers) -> None:
         """The neighbour above says whom can be asked: on each new link, and when it changes."""
-        self.servers = tuple(servers.endpoints)
-        self._asked.set()
+        if self._moved or self.servers != tuple(servers.endpoints):
+            self._asked.set()
+        self.servers, self._moved = tuple(servers.endpoints), False
 
     async def wait_known(self) -> tuple[NatBehaviour, ...]:
         """Return what was found out, once a look that is under way is over; wait for a while at most."""
@@ -51,6 +57,7 @@ class NatWatch:
         """Look whenever there is reason to, until cancelled."""
         while True:
             await self._asked.wait()
+            await trio.sleep(limits.PROBES_SETTLE_S)
             self._asked = trio.Event()
             if self._known.is_set():
                 self._known = trio.Event()
