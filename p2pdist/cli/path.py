@@ -148,7 +148,7 @@ async def look(visit: Visit, *, opened_s: float, nat: bool, wait_s: float) -> Pa
         heard.set()
 
     async def probe() -> None:
-        here.extend(await probe_nats(visit.conversation.stun))
+        here.extend(await probe_nats(visit.punching.servers))
 
     async def move() -> None:
         nonlocal seconds

@@ -25,10 +25,12 @@ from trio_websocket import (
 from p2pdist import limits
 from p2pdist.cli.client import Client, problem, segment
 from p2pdist.cli.profile import Target
+from p2pdist.core.paths import is_loopback
 from p2pdist.errors import P2PDistError, TrustError, Unavailable, sole_error
 from p2pdist.ids import FleetName, GroupPath, NodeId
 from p2pdist.net.conversations import Conversation, initiate
 from p2pdist.net.punching import Punching
+from p2pdist.net.rtc.addresses import host_addresses
 from p2pdist.net.rtc.island import open_island
 from p2pdist.net.sessions import SessionStream, open_session
 from p2pdist.net.tls import TlsIdentity
@@ -133,6 +135,7 @@ class Visitor:
         )
         asked = wire.NewSession(authority=own.certificate_pem.decode(), initiator=key.node, purpose=purpose)
         info = await trio.to_thread.run_sync(self._announce, device, asked)
+        stream: SessionStream | None = None
         try:
             # both outlive the session, which has last words
             async with open_island() as island, trio.open_nursery() as nursery:
@@ -143,7 +146,7 @@ class Visitor:
                         island,
                         leads=True,
                         stun_servers=lambda: conversation.stun,
-                        hosts=self._hosts,
+                        hosts=self._own_hosts(),
                         delay_s=better_after_s or 0.0,
                     )
                     async with (
@@ -159,7 +162,17 @@ class Visitor:
                         yield Visit(info, stream, conversation, punching)
                 nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
+            ended, other = group.split(trio.BrokenResourceError)
+            if other is None and stream is not None and stream.failure is not None:
+                raise stream.failure from ended  # instead of what each task noticed of it
             raise sole_error(group) from None
+
+    def _own_hosts(self) -> Sequence[str] | None:
+        """Return the addresses to offer; this machine's inside ones too if the server is on it."""
+        if self._hosts is not None:
+            return self._hosts
+        server = urlsplit(self._target.server).hostname or ""
+        return [*host_addresses(), "127.0.0.1"] if _is_this_machine(server) else None
 
     def _announce(self, device: str, asked: wire.NewSession) -> wire.SessionInfo:
         with Client(self._target) as client:
@@ -229,6 +242,13 @@ async def open_path(target: Target, session: str) -> AsyncIterator[WebSocketPath
         raise sole from None
     finally:
         await trio.aclose_forcefully(stream)  # trio-websocket leaves it open when it is turned away
+
+
+def _is_this_machine(server: str) -> bool:
+    try:
+        return is_loopback(server)
+    except ValueError:
+        return server == "localhost"
 
 
 def _unreachable(target: Target, error: BaseException) -> P2PDistError:

@@ -6,12 +6,14 @@ of the other's own. It is *punched* when packets reach at least one of them at a
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
 from typing import Literal
 
 from p2pdist import limits
 from p2pdist.core.session import PathKind
 from p2pdist.wire.nat import NatBehaviour
+from p2pdist.wire.stun import Endpoint
 
 CandidateKind = Literal["host", "srflx", "prflx"]
 """RFC 8445, section 5.1.1: an own address, one that a STUN server sees, one that only the peer sees."""
@@ -36,6 +38,23 @@ def pause_s(failures: int, jitter: float) -> float:
         return limits.PUNCH_AGAIN_S * (0.5 + jitter)
     doubled = limits.PUNCH_AGAIN_FAILED_S * 2.0 ** min(failures - 1, 16)
     return min(doubled, limits.PUNCH_AGAIN_S_MAX) * (0.75 + jitter / 2)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is one of this machine's inside only."""
+    return ipaddress.ip_address(host).is_loopback
+
+
+def may_ask(server: Endpoint, *, loopback: bool) -> bool:
+    """Whether to send a STUN request to an endpoint that the other side named.
+
+    Not to nobody or everybody, and to this machine itself only where it offers *loopback* addresses anyway:
+    otherwise whoever names it could have services of this machine get a packet from inside.
+    """
+    ip = server.ip
+    return bool(
+        server.port and not ip.is_multicast and not ip.is_unspecified and (loopback or not ip.is_loopback)
+    )
 
 
 def obstacle(here: Sequence[NatBehaviour], there: Sequence[NatBehaviour]) -> str | None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import trio
 
 from p2pdist import limits
-from p2pdist.core.paths import path_kind, pause_s
+from p2pdist.core.paths import is_loopback, may_ask, path_kind, pause_s
 from p2pdist.core.session import PathKind
 from p2pdist.errors import P2PDistError, PeerError, Unavailable, sole_error
 from p2pdist.net.conversations import Conversation
@@ -105,6 +105,12 @@ class Punching:
         """The last attempts that are over, the newest last."""
         return tuple(self._attempts)
 
+    @property
+    def servers(self) -> Sequence[Endpoint]:
+        """Whom this end asks how NATs show it."""
+        loopback = any(map(is_loopback, self._hosts or ()))
+        return [endpoint for endpoint in self._stun_servers() if may_ask(endpoint, loopback=loopback)]
+
     async def wait_attempted(self) -> Attempt:
         """Wait until an attempt is over; return the newest."""
         while not self._attempts:
@@ -181,7 +187,7 @@ class Punching:
                 self._island,
                 self._leading(signalling) if self._leads else self._following(signalling),
                 controlling=self._leads,
-                stun_servers=[endpoint.address for endpoint in self._stun_servers()],
+                stun_servers=[endpoint.address for endpoint in self.servers],
                 hosts=self._hosts,
             )
         except P2PDistError as error:
@@ -233,7 +239,10 @@ class Punching:
     async def _send(self, conversation: Conversation) -> None:
         """Say what is to be said. Not in the attempts: a part of a frame would break the session."""
         async for signal in self._to_send:
-            await conversation.signal(codec.encode(signal, bytes_max=limits.SESSION_SIGNAL_BYTES_MAX))
+            try:
+                await conversation.signal(codec.encode(signal, bytes_max=limits.SESSION_SIGNAL_BYTES_MAX))
+            except trio.BrokenResourceError:
+                return  # the session is over, which whoever uses it hears
 
     def _settle(self, signalling: _Signalling, path: PathKind | None, report: PunchReport) -> None:
         attempt = Attempt(

@@ -16,7 +16,7 @@ import trio
 
 from p2pdist import limits
 from p2pdist.core.session import PathKind, Session
-from p2pdist.errors import P2PDistError, PeerError, sole_error
+from p2pdist.errors import P2PDistError, PeerError, Unavailable, sole_error
 from p2pdist.net.framing import PREFIX_BYTES, FrameSplitter
 from p2pdist.net.pulse import Pulse
 from p2pdist.wire import codec
@@ -126,6 +126,11 @@ class SessionStream(trio.abc.HalfCloseableStream):
     def path(self) -> PathKind | None:
         """The kind of the path that is used now; None while there is none."""
         return self._session.path
+
+    @property
+    def failure(self) -> PeerError | Unavailable | None:
+        """Why the session is over before its end; None while it is not."""
+        return self._session.failure
 
     async def wait_path(self, *kinds: PathKind) -> PathKind:
         """Wait until a path of one of these kinds is in use. Raises BrokenResourceError."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -71,7 +72,8 @@ async def _tell_network(
 ) -> None:
     async def tell() -> None:
         facts = codec.encode(NetworkFacts(nats=await nats()))
-        await conversation.send_all(len(facts).to_bytes(PREFIX_BYTES, "big") + facts)
+        with suppress(trio.BrokenResourceError):  # which the other task hears
+            await conversation.send_all(len(facts).to_bytes(PREFIX_BYTES, "big") + facts)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(tell)

@@ -141,8 +141,8 @@ class Sessions:
                     visit.stream = stream
                     visit.ready.set()
                     await self._converse(visit, stream, island, log)
-        except (P2PDistError, trio.BrokenResourceError) as error:
-            log.warning("session.failed", reason=str(error))
+        except* (P2PDistError, trio.BrokenResourceError) as group:
+            log.warning("session.failed", reason="; ".join(map(str, group.exceptions)))
         finally:
             del self._visits[invite.session]
             log.info("session.ended", seconds=round(trio.current_time() - begun, 1), path=visit.path)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pdist import limits
-from p2pdist.core.paths import CandidateKind, obstacle, path_kind, pause_s
+from p2pdist.core.paths import CandidateKind, may_ask, obstacle, path_kind, pause_s
 from p2pdist.wire.nat import DEPENDENCES, Dependence, NatBehaviour
 from p2pdist.wire.stun import Endpoint
 
@@ -103,3 +103,19 @@ def test_where_nothing_is_known_nothing_is_said() -> None:
 def test_what_is_in_the_way_does_not_depend_on_who_asks(kinds: list[Dependence]) -> None:
     one, other = [nat(kinds[0], kinds[1])], [nat(kinds[2], kinds[3])]
     assert (obstacle(one, other) is None) == (obstacle(other, one) is None)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "224.0.0.1", "ff02::1"])
+def test_nobody_and_everybody_are_not_asked(host: str) -> None:
+    assert not may_ask(Endpoint(host, 3478), loopback=True)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_this_machine_is_asked_only_where_it_offers_itself(host: str) -> None:
+    assert not may_ask(Endpoint(host, 3478), loopback=False)
+    assert may_ask(Endpoint(host, 3478), loopback=True)
+
+
+def test_a_gateway_is_asked_at_a_port() -> None:
+    assert may_ask(GATEWAY, loopback=False)
+    assert not may_ask(Endpoint(GATEWAY.host, 0), loopback=False)

@@ -9,6 +9,7 @@ import trio
 from msgspec import structs
 
 from p2pdist import limits
+from p2pdist.core.paths import is_loopback
 from p2pdist.errors import Unavailable, UsageError
 from p2pdist.net.rtc.description import Candidate, Description, encode_description, parse_description
 from p2pdist.net.rtc.events import (
@@ -89,9 +90,9 @@ def callable_candidates(theirs: Sequence[Candidate], *, ours: Sequence[Candidate
 
     Otherwise a peer could make us send packets to services of our own machine.
     """
-    if any(_is_loopback(candidate.host) for candidate in ours):
+    if any(is_loopback(candidate.host) for candidate in ours):
         return tuple(theirs)
-    return tuple(candidate for candidate in theirs if not _is_loopback(candidate.host))
+    return tuple(candidate for candidate in theirs if not is_loopback(candidate.host))
 
 
 _NOT_DONE = {
@@ -211,10 +212,6 @@ def _maker(
 
 def _tried(description: Description) -> Sequence[TriedCandidate]:
     return [TriedCandidate(kind=c.kind, host=c.host, port=c.port) for c in description.candidates]
-
-
-def _is_loopback(host: str) -> bool:
-    return ipaddress.ip_address(host).is_loopback
 
 
 def _check_address(host: str) -> None:
