@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
@@ -44,6 +44,7 @@ _AGAIN_MAX_S: Final = 5.0
 _CONNECT_S: Final = 10.0
 _CLOSE_S: Final = 1.0
 _IDENTITY_LIFE_S: Final = 24 * 3600
+Connection = trio.SSLStream[trio.SocketStream]
 
 
 class WebSocketPath(trio.abc.Stream):
@@ -134,13 +135,13 @@ class Visitor:
             ca_pem=self._target.ca_pem.encode(),
         )
         asked = wire.NewSession(authority=own.certificate_pem.decode(), initiator=key.node, purpose=purpose)
-        info = await trio.to_thread.run_sync(self._announce, device, asked)
+        info, dialled = await self._announce(device, asked)
         stream: SessionStream | None = None
         try:
             # both outlive the session, which has last words
             async with open_island() as island, trio.open_nursery() as nursery:
                 async with open_session() as stream:
-                    await nursery.start(self._keep_relayed, stream, info.session)
+                    await nursery.start(self._keep_relayed, stream, info.session, dialled)
                     punching = Punching(
                         stream,
                         island,
@@ -174,18 +175,46 @@ class Visitor:
         server = urlsplit(self._target.server).hostname or ""
         return [*host_addresses(), "127.0.0.1"] if _is_this_machine(server) else None
 
-    def _announce(self, device: str, asked: wire.NewSession) -> wire.SessionInfo:
-        with Client(self._target) as client:
-            return client.post(f"/devices/{segment(device)}/sessions", wire.SessionInfo, asked)
+    async def _announce(
+        self, device: str, asked: wire.NewSession
+    ) -> tuple[wire.SessionInfo, Connection | None]:
+        """Announce the session, and dial meanwhile for its path: two round trips less until it stands."""
+        dialled: Connection | None = None
+
+        def announce() -> wire.SessionInfo:
+            with Client(self._target) as client:
+                return client.post(f"/devices/{segment(device)}/sessions", wire.SessionInfo, asked)
+
+        async def dial_ahead() -> None:
+            nonlocal dialled
+            with suppress(P2PDistError):  # what is wrong with the server is said by whoever needs it
+                dialled = await _dial(self._target)
+
+        async with AsyncExitStack() as on_error:
+            on_error.push_async_callback(lambda: _discard(dialled))
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(dial_ahead)
+                    info = await trio.to_thread.run_sync(announce)
+            except BaseExceptionGroup as group:
+                raise sole_error(group) from None
+            on_error.pop_all()
+        return info, dialled
 
     async def _keep_relayed(
-        self, stream: SessionStream, session: str, *, task_status: trio.TaskStatus[None]
+        self,
+        stream: SessionStream,
+        session: str,
+        dialled: Connection | None,
+        *,
+        task_status: trio.TaskStatus[None],
     ) -> None:
-        """Keep a relayed path open, until cancelled; the first has to work at once."""
+        """Keep a relayed path open, until cancelled; the first has to work at once, over *dialled*."""
         begun, pause = False, _AGAIN_FIRST_S
         while True:
             try:
-                async with open_path(self._target, session) as path:
+                first, dialled = dialled, None
+                async with open_path(self._target, session, dialled=first) as path:
                     over = stream.attach(path, "relayed")
                     if not begun:
                         task_status.started()
@@ -199,30 +228,29 @@ class Visitor:
 
 
 @asynccontextmanager
-async def open_path(target: Target, session: str) -> AsyncIterator[WebSocketPath]:
+async def open_path(
+    target: Target, session: str, *, dialled: Connection | None = None
+) -> AsyncIterator[WebSocketPath]:
     """Open a relayed path of a session, which the block has; it is closed with the block.
+
+    Args:
+        target: Which server, as whom.
+        session: Which session.
+        dialled: A connection to the server that stands already, and belongs to the path from now on.
 
     Raises:
         UsageError: it is not the session of whoever has the token, or is over.
         Unavailable: the server or the device cannot be reached.
         TrustError: the device does not expect the session, or the server is another one.
     """
-    parts = urlsplit(target.server)
-    host, port = parts.hostname or "", parts.port or 443
-    context = ssl.create_default_context(cadata=target.ca_pem)
-    try:
-        with trio.fail_after(_CONNECT_S):
-            tcp = await trio.open_tcp_stream(host, port)
-    except (OSError, trio.TooSlowError) as error:
-        raise _unreachable(target, error) from error
-    stream = trio.SSLStream(tcp, context, server_hostname=host, https_compatible=True)
+    stream = dialled or await _dial(target)
     try:
         async with trio.open_nursery() as nursery:
             with trio.fail_after(_CONNECT_S):
                 socket = await wrap_client_stream(
                     nursery,
                     stream,
-                    host,
+                    urlsplit(target.server).hostname or "",
                     f"/api/v1/sessions/{session}/path",
                     extra_headers=[(b"authorization", f"Bearer {target.token}".encode())],
                     max_message_size=limits.MIB,
@@ -242,6 +270,30 @@ async def open_path(target: Target, session: str) -> AsyncIterator[WebSocketPath
         raise sole from None
     finally:
         await trio.aclose_forcefully(stream)  # trio-websocket leaves it open when it is turned away
+
+
+async def _dial(target: Target) -> Connection:
+    """Connect to the API, up to the TLS handshake. Raises as :func:`open_path`."""
+    parts = urlsplit(target.server)
+    host, port = parts.hostname or "", parts.port or 443
+    context = ssl.create_default_context(cadata=target.ca_pem)
+    try:
+        with trio.fail_after(_CONNECT_S):
+            tcp = await trio.open_tcp_stream(host, port)
+            stream = trio.SSLStream(tcp, context, server_hostname=host, https_compatible=True)
+            try:
+                await stream.do_handshake()
+            except BaseException:
+                await trio.aclose_forcefully(tcp)
+                raise
+            return stream
+    except (OSError, trio.TooSlowError, trio.BrokenResourceError) as error:
+        raise _unreachable(target, error) from error
+
+
+async def _discard(dialled: Connection | None) -> None:
+    if dialled is not None:
+        await trio.aclose_forcefully(dialled)
 
 
 def _is_this_machine(server: str) -> bool:
