@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import trio
@@ -77,24 +77,18 @@ class StunDesk:
         """Look whether this node is to answer: something has changed."""
         self._changed.fire()
 
-    def beside(self, carry: Callable[[Link], Awaitable[None]]) -> Callable[[Link], Awaitable[None]]:
-        """Return what handles a link as *carry* does, and tells the neighbour meanwhile whom to ask."""
+    def arrived(self, link: Link) -> None:
+        """A link with a neighbour below stands: tell it whom to ask, and whenever that changes."""
+        self._links[link] = None
+        self._hosts[link.remote_host] += 1
+        self._tell(link)
 
-        async def carry_and_tell(link: Link) -> None:
-            if link.remote is None:
-                return await carry(link)  # a stranger, here for one request
-            self._links[link] = None
-            self._hosts[link.remote_host] += 1
-            self._tell(link)
-            try:
-                await carry(link)
-            finally:
-                del self._links[link]
-                self._hosts[link.remote_host] -= 1
-                if not self._hosts[link.remote_host]:
-                    del self._hosts[link.remote_host]
-
-        return carry_and_tell
+    def gone(self, link: Link) -> None:
+        """The link has ended."""
+        del self._links[link]
+        self._hosts[link.remote_host] -= 1
+        if not self._hosts[link.remote_host]:
+            del self._hosts[link.remote_host]
 
     async def run(self) -> None:
         """Answer while it is wanted, until cancelled. What cannot be had is logged, and tried again."""

@@ -26,9 +26,9 @@ from p2pdist.net.mailbox import Hop
 from p2pdist.net.splicing import splice
 from p2pdist.net.stundesk import StunDesk, StunSettings
 from p2pdist.node.member import Member
-from p2pdist.seed.answers import Answers
 from p2pdist.seed.gateway import Gateway
 from p2pdist.seed.post import GatewayPost
+from p2pdist.seed.supply import Supply
 from p2pdist.trust.catalog import SeedGrant
 from p2pdist.wire.envelope import Envelope
 from p2pdist.wire.frames import (
@@ -76,6 +76,7 @@ class Members:
         self._on_wanted = on_wanted
         self._post = post
         self._links: dict[NodeId, Link] = {}
+        self.supply = Supply(member)
         self._gateway = Gateway(member.node, self._links, post.mailbox.look)
         self._tracker = Tracker(SourceRules())
         self.stun = StunDesk(stun, wanted=lambda: self._gateway_grant(member.node) is not None)
@@ -93,8 +94,8 @@ class Members:
             host=host,
             port=port,
             identity=self._member.home.tls_identity,
-            requests=Answers(self._member).table(),
-            on_link=self.stun.beside(self._carry),
+            requests=self.supply.requests,
+            on_link=self._carry,
             revoked=self._is_revoked,
             task_status=task_status,
         )
@@ -225,6 +226,7 @@ class Members:
             await older.aclose()
         self._member.swarm.learn([remote.node])
         _log.info("member.attached", node=remote.node, host=link.remote_host, group=remote.group)
+        self.stun.arrived(link)
         try:
             _send(link, MetadataVersions(versions=dict(self._known_versions())))
             self._gateway.arrived(remote.node, _STAMP_UNKNOWN)
@@ -235,6 +237,7 @@ class Members:
                 async for frame in link.frames():
                     await self._frame(remote.node, link, hop, frame)
         finally:
+            self.stun.gone(link)
             if self._links.get(remote.node) is link:
                 del self._links[remote.node]
                 self._tracker.forget(remote.node)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_fleet import LabFleet
 from laboratory.network import Host, Laboratory, Place
+from sessions_fleet import LabFleet
 
 pytestmark = [pytest.mark.network, pytest.mark.slow]
 

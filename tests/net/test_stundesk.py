@@ -63,16 +63,10 @@ async def neighbour(desk: StunDesk, fleet: Any) -> AsyncIterator[Link]:
     """A link with a neighbour below; what it yields is the neighbour's end."""
     ours, theirs = (parse_certificate(fleet.identity().certificate_pem) for _ in range(2))
 
-    async def carry(link: Link) -> None:
-        await trio.sleep_forever()
-
-    async with (
-        open_memory_links(dialler=theirs, acceptor=ours) as (below, above),
-        trio.open_nursery() as nursery,
-    ):
-        nursery.start_soon(desk.beside(carry), above)
+    async with open_memory_links(dialler=theirs, acceptor=ours) as (below, above):
+        desk.arrived(above)
         yield below
-        nursery.cancel_scope.cancel()
+        desk.gone(above)
 
 
 async def told(link: Link) -> list[Endpoint]:

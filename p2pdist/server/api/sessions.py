@@ -30,7 +30,8 @@ async def add_session(api: Api, call: Call[wire.NewSession]) -> wire.SessionInfo
         actor=call.actor,
     )
     carriers = [
-        await api.store.read(devices.require_device, node) for node in api.service.plane.carriers(record.node)
+        await api.store.read(devices.require_device, node)
+        for node in api.service.plane.reach.carriers(record.node)
     ]
     await api.note(call, "session.announce", f"{record.node} {record.name}", call.body.purpose)
     return wire.SessionInfo(

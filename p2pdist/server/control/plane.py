@@ -109,7 +109,7 @@ class ControlPlane:
         self._welcome = welcome
         self._stun = stun
         self._links: dict[NodeId, Link] = {}
-        self._reach = Reach(key.node, self._links)
+        self._reach = self.reach = Reach(key.node, self._links)
         self._versions: Mapping[str, int] = {}
         self._swarms = Swarms(key.node, swarm_port, self._links)
         self._revoked: set[NodeId] = set()
@@ -195,18 +195,10 @@ class ControlPlane:
         """Return every device that can be reached now, and the point that carries it (None: direct)."""
         return {node: self._reach.carrier(node) for node in self.directory.nodes()}
 
-    def carriers(self, node: NodeId) -> Sequence[NodeId]:
-        """Return the points between the admin server and a node, the nearest to the node first."""
-        return self._reach.carriers(node)
-
     async def tell(self, node: NodeId, message: FromServer) -> bool:
         """Tell a node something; False when there is no way to it now."""
         device = self.directory.get(node)
         return device is not None and await self._desk.send(device, message)
-
-    def link_to(self, node: NodeId) -> Link | None:
-        """Return the link to a node, or to the neighbour through which it is reached."""
-        return self._reach.link(node)
 
     # Running -----------------------------------------------------------------------------------------
 
@@ -232,7 +224,7 @@ class ControlPlane:
                 "/bundle": RequestHandler(BundleRequest, self._supply.bundle),
                 "/torrent": RequestHandler(TorrentRequest, self._supply.torrent),
             },
-            on_link=self._stun.beside(self._carry),
+            on_link=self._carry,
             revoked=lambda node: node in self._revoked,
             task_status=task_status,
         )
@@ -251,12 +243,14 @@ class ControlPlane:
         self.directory.learn(device)
         self._welcome(node)
         _log.info("link.attached", node=node, name=device.name, host=link.remote_host)
+        self._stun.arrived(link)
         try:
             send_frame(link, MetadataVersions(versions=dict(self._versions)))
             self._tell_way(node)
             async for frame in link.frames():
                 await self._frame(node, link, exchange, frame)
         finally:
+            self._stun.gone(link)
             if self._links.get(node) is link:
                 del self._links[node]
                 self._swarms.forget(node)

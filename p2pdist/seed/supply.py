@@ -1,14 +1,13 @@
-"""What a distribution point answers those below it: from its own disk, else from whoever is above it."""
+"""What the neighbours below may ask a distribution point for: metadata, torrents, and a word from the
+admin server."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import trio
 
 from p2pdist.errors import Unavailable
 from p2pdist.ids import InfoHash
-from p2pdist.net.link import Link, RequestHandler
+from p2pdist.net.link import Link, RequestHandler, RequestTable
 from p2pdist.node.member import Member
 from p2pdist.wire.requests import (
     Bundle,
@@ -21,8 +20,8 @@ from p2pdist.wire.requests import (
 )
 
 
-class Answers:
-    """The requests that a point answers.
+class Supply:
+    """Answers from the point's own disk, or asks its neighbour above.
 
     Args:
         member: The point's own runtime.
@@ -31,14 +30,22 @@ class Answers:
     def __init__(self, member: Member) -> None:
         self._member = member
 
-    def table(self) -> Mapping[str, RequestHandler]:
-        """Return what answers a request, by its path."""
+    @property
+    def requests(self) -> RequestTable:
+        """What may be asked."""
         return {
-            "/enrol": RequestHandler(EnrolRequest, self._pass_enrolment, strangers=True),
-            "/renew": RequestHandler(RenewRequest, self._pass_renewal, strangers=True),
+            "/enrol": RequestHandler(EnrolRequest, self._enrol, strangers=True),
+            "/renew": RequestHandler(RenewRequest, self.renew, strangers=True),
             "/bundle": RequestHandler(BundleRequest, self._bundle),
             "/torrent": RequestHandler(TorrentRequest, self._torrent),
         }
+
+    async def renew(self, link: Link, request: RenewRequest) -> Enrolled:
+        """Pass the request of a node whose certificate has run out on to the admin server."""
+        return await self._member.uplink.request("/renew", request, Enrolled)
+
+    async def _enrol(self, link: Link, request: EnrolRequest) -> Enrolled:
+        return await self._member.uplink.request("/enrol", request, Enrolled)
 
     async def _bundle(self, link: Link, request: BundleRequest) -> Bundle:
         if request.relay:
@@ -54,9 +61,3 @@ class Answers:
             return await self._member.uplink.request("/torrent", request, Torrent)
         except OSError as error:
             raise Unavailable(f"torrent {request.info_hash} cannot be read ({error.strerror})") from error
-
-    async def _pass_enrolment(self, link: Link, request: EnrolRequest) -> Enrolled:
-        return await self._member.uplink.request("/enrol", request, Enrolled)
-
-    async def _pass_renewal(self, link: Link, request: RenewRequest) -> Enrolled:
-        return await self._member.uplink.request("/renew", request, Enrolled)
