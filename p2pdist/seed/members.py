@@ -168,7 +168,7 @@ class Members:
         link = self._links.get(hop) if hop is not None else None
         if link is None:
             raise Unavailable("the device is not attached to its distribution point", hint="try again")
-        async with link.open_stream(SESSION_PATH, opening) as onward:
+        async with link.awaiting(), link.open_stream(SESSION_PATH, opening) as onward:
             await splice(offered.accept(), onward)
 
     def refused(self, frame: ContentRefused) -> None:
