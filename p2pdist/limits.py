@@ -92,7 +92,7 @@ LOG_TAIL_LINE_CHARS = 2_000  # of each; a traceback's beginning
 SESSIONS_MAX = 32  # open at once on one device: operators, each with some tunnels
 SESSIONS_RELAYED_MAX = 1_000  # known to one admin server: what a large help desk has open
 SESSION_INVITES_MAX = 64  # that have not begun; the oldest give way
-SESSION_PATHLESS_S = 30.0  # without any path until a session is given up: a gateway restarts, a laptop moves
+SESSION_PATHLESS_S = 60.0  # without any path until a session is given up: a router that restarts costs 15 s
 
 # STUN --------------------------------------------------------------------------------------------
 STUN_SERVERS_MAX = 8  # that a node is told of: two addresses each of its gateway, some above, and the server

@@ -60,7 +60,7 @@ async def watch_over(link: Link, content: Fetching, visitors: Visitors) -> None:
 
     That is while what is being fetched stands still: content takes other ways than the link, but most often
     it comes from the same machine, and always by what the neighbour tells of its sources. And it is while
-    there are sessions, which wait half a minute for another path and no longer.
+    there are sessions, which wait a minute for another path and no longer.
     """
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_while_standing_still, link, content)
