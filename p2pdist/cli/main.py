@@ -32,7 +32,8 @@ COMMANDS = {
     "overview": ("login", "status", "refusals", "audit"),
     "content": ("publish", "release", "channel"),
     "rollout": ("deploy", "deployment", "explain"),
-    "fleet": ("enrolment", "revoke", "device", "group", "point", "token", "api_token"),
+    "fleet": ("revoke", "device", "group", "point", "token", "api_token"),
+    "enrolment": ("enrolment",),
     "sessions": ("ping", "tunnel", "logs", "diagnose"),
     "path": ("path",),
 }

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import trio
 
+from p2pdist.core.dialling import dials
 from p2pdist.core.scope import covers, grant_valid
 from p2pdist.core.sources import SourceRules
 from p2pdist.core.tracker import Tracker
@@ -26,6 +27,7 @@ from p2pdist.net.mailbox import Hop
 from p2pdist.net.splicing import splice
 from p2pdist.net.stundesk import StunDesk, StunSettings
 from p2pdist.node.member import Member
+from p2pdist.seed.above import Above
 from p2pdist.seed.gateway import Gateway
 from p2pdist.seed.post import GatewayPost
 from p2pdist.seed.supply import Supply
@@ -77,6 +79,7 @@ class Members:
         self._post = post
         self._links: dict[NodeId, Link] = {}
         self.supply = Supply(member)
+        self._above = Above(member)
         self._gateway = Gateway(member.node, self._links, post.mailbox.look)
         self._tracker = Tracker(SourceRules())
         self.stun = StunDesk(stun, wanted=lambda: self._gateway_grant(member.node) is not None)
@@ -88,14 +91,19 @@ class Members:
         """How many devices are attached."""
         return len(self._links)
 
+    def carries(self, node: NodeId) -> bool:
+        """Whether a node is attached here."""
+        return node in self._links
+
     async def serve(self, *, host: str, port: int, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Accept devices until cancelled. Reports the bound address once it listens."""
         await serve_links(
             host=host,
             port=port,
             identity=self._member.home.tls_identity,
-            requests=self.supply.requests,
-            on_link=self._carry,
+            requests={**self.supply.requests, **self._above.requests},
+            streams=self._above.streams,
+            on_link=self._accepted,
             revoked=self._is_revoked,
             task_status=task_status,
         )
@@ -215,7 +223,18 @@ class Members:
         """The artifact is whole and verified: what was said against a source of it is history."""
         self._refused.pop(info_hash, None)
 
-    async def _carry(self, link: Link) -> None:
+    async def _accepted(self, link: Link) -> None:
+        if link.remote is not None and self._above.stands(link.remote.node):
+            await link.wait_ended()  # what is said on it is the uplink's, once that has taken it
+        else:
+            await self.carry(link)
+
+    async def carry(self, link: Link) -> None:
+        """Carry the neighbour on a link, whoever dialled, until the link ends.
+
+        Raises:
+            TrustError, Unavailable: it is not to be carried here.
+        """
         remote = link.remote
         if remote is None:
             return  # a stranger, here for one request
@@ -243,6 +262,10 @@ class Members:
                 self._tracker.forget(remote.node)
                 self._gateway.gone(remote.node)
                 _log.info("member.detached", node=remote.node)
+
+    def _is_dialled(self, node: NodeId) -> bool:
+        catalog = self._member.metadata.catalog
+        return catalog is not None and not dials(catalog.grants.get(node))
 
     def _is_revoked(self, node: NodeId) -> bool:
         """What the admin server said last counts, also after a restart without it."""
@@ -321,6 +344,7 @@ class Members:
             site=node if self._gateway.is_gateway(node) else self._member.node,
             group=link.remote.group,
             announce=frame,
+            dialled=self._is_dialled(node),
         )
         self._send_decisions()
         ours = self._member.content.wanted()
@@ -343,6 +367,8 @@ class Members:
 
     def _send_decisions(self) -> None:
         for receiver, sources in self._tracker.poll():
+            if receiver == self._member.node:
+                self._member.content.set_below(sources)
             target = self._links.get(receiver)
             if target is not None:
                 _send(target, self._seen_by(target, sources))

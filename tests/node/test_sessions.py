@@ -285,7 +285,6 @@ async def test_a_device_tells_of_its_nats_and_stays_until_the_initiator_has_seen
 async def test_a_session_whose_paths_all_break_at_once_ends_itself_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(limits, "SESSION_PATHLESS_S", 0.1)
     device = Device()
     async with running(device) as nursery:
         async with open_session() as stream:
@@ -300,11 +299,13 @@ async def test_a_session_whose_paths_all_break_at_once_ends_itself_and_nothing_e
                 expect=device.key.node,
                 on_signal=lambda data: None,
             ):
+                monkeypatch.setattr(limits, "SESSION_PATHLESS_S", 0.1)
                 await trio.aclose_forcefully(theirs)
                 await trio.aclose_forcefully(ours)
                 with trio.fail_after(5):
                     while device.sessions.count:
                         await trio.sleep(0.01)
+        monkeypatch.undo()
         async with visiting(device, nursery, Echo(), device.invite(2)) as (_, echo):
             await echo.send_all(b"still here")
             assert await echo.receive_some() == b"still here"

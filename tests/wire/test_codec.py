@@ -128,7 +128,14 @@ def sample_of(info: mi.Type) -> Any:
             return 1
 
 
-SAMPLES = st.sampled_from([(kind, sample_of(mi.type_info(kind))) for kind in KINDS])
+SAMPLES = st.sampled_from(
+    [
+        (kind, sample)
+        for kind in KINDS
+        for sample in [sample_of(mi.type_info(kind))]
+        if msgspec.to_builtins(sample, builtin_types=(bytes,))  # there is something to change
+    ]
+)
 
 
 def test_every_kind_of_thing_that_travels_is_tested_here() -> None:
