@@ -70,10 +70,17 @@ class Fetching(vigil.Fetching, CutOff, Protocol):
     """What is being fetched."""
 
 
-async def watch(link: Link, uplink: Leaving, post: Owing, questions: Questions, content: Fetching) -> None:
+async def watch(
+    link: Link,
+    uplink: Leaving,
+    post: Owing,
+    questions: Questions,
+    content: Fetching,
+    visitors: vigil.Visitors,
+) -> None:
     """Watch over a neighbour and its work for as long as it carries this node; until cancelled."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(vigil.watch_over, link, content)
+        nursery.start_soon(vigil.watch_over, link, content, visitors)
         nursery.start_soon(watch_work, uplink, post, questions, content)
 
 

@@ -13,8 +13,6 @@ from contextlib import asynccontextmanager
 import trio
 
 from p2pdist.core.dialling import dials
-from p2pdist.core.scope import are_alternatives, grant_valid
-from p2pdist.core.sources import objection
 from p2pdist.core.upstream import Upstream
 from p2pdist.errors import P2PDistError, TrustError, Unavailable
 from p2pdist.ids import GroupPath, NodeId
@@ -24,11 +22,13 @@ from p2pdist.node.content import Content
 from p2pdist.node.diagnosis import diagnose
 from p2pdist.node.diligence import Questions, watch
 from p2pdist.node.enrol import ask_for_renewal, renew_while_expired
+from p2pdist.node.grants import Grants
 from p2pdist.node.home import Home, load_desired, save_desired
 from p2pdist.node.hooks import Hooks
 from p2pdist.node.mail import Mail
 from p2pdist.node.memory import keep_small
 from p2pdist.node.metadata import Metadata
+from p2pdist.node.nat import NatWatch
 from p2pdist.node.post import Post
 from p2pdist.node.rates import Rates
 from p2pdist.node.reception import Reception
@@ -37,18 +37,17 @@ from p2pdist.node.roaming import follow_network
 from p2pdist.node.settings import MemberSettings
 from p2pdist.node.uplink import Uplink, upstreams_for
 from p2pdist.swarm.session import Swarm, SwarmSettings, open_swarm
-from p2pdist.trust.catalog import SeedGrant
 from p2pdist.trust.verifier import Verifier
 from p2pdist.wire.frames import (
     AnyFrame,
     Arrived,
     Call,
-    Candidate,
     ContentRefused,
     MetadataVersions,
     Observe,
     Routed,
     Sources,
+    StunServers,
     Taken,
 )
 from p2pdist.wire.messages import (
@@ -82,8 +81,9 @@ class Member:
         self._revoked = ""
         self._revocation = trio.Event()
         self._spread = spread = int.from_bytes(home.node.encode()[:4], "big") % 997 / 997
+        self.nat = NatWatch(settings.link_host)
         self.reception = Reception(
-            identity=home.tls_identity, policy=settings.policy, diagnose=lambda: diagnose(self)
+            identity=home.tls_identity, policy=settings.policy, diagnose=lambda: diagnose(self), nat=self.nat
         )
         self.uplink = Uplink(
             identity=home.tls_identity,
@@ -92,7 +92,9 @@ class Member:
             on_up=self._link_up,
             on_frame=self._frame,
             on_down=self._link_down,
-            while_up=lambda link: watch(link, self.uplink, self._post, self._questions, self.content),
+            while_up=lambda link: watch(
+                link, self.uplink, self._post, self._questions, self.content, self.reception.visitors
+            ),
             streams={SESSION_PATH: StreamHandler(PathOpening, hooks.session_path)},
             dials=not settings.dialled,
         )
@@ -101,13 +103,14 @@ class Member:
             lambda request: self.uplink.request("/bundle", request, Bundle),
             lambda refusal: hooks.refuse(refusal.kind, refusal.subject, refusal.reason),
         )
+        self.grants = Grants(home, self.metadata)
         self.content = Content(
             home,
             swarm,
             role=settings.role,
             ask=lambda request: self.uplink.request("/torrent", request, Torrent),
-            judge=self._judge,
-            alternative=lambda node: are_alternatives(self._point_grant(self.node), self._point_grant(node)),
+            judge=lambda candidate: self.grants.objection(candidate, group=self._group_to_serve()),
+            alternative=self.grants.is_alternative,
             dials=lambda: self.dials,
             on_change=self.announce_soon,
         )
@@ -123,7 +126,7 @@ class Member:
             opened=self._mail.opened,
             send=self.send,
         )
-        self._rates = Rates(swarm, settings.rates, lambda: self.desired, self._grant)
+        self._rates = Rates(swarm, settings.rates, lambda: self.desired, self.grants.own)
         self._renewer = Renewer(home, spread=spread, send=self.send, lacking=self._certificate_lacks)
 
     @property
@@ -139,7 +142,7 @@ class Member:
     @property
     def dials(self) -> bool:
         """Whether this node dials anybody: its file and its grant may say that it is dialled."""
-        return not self.settings.dialled and dials(self._grant())
+        return not self.settings.dialled and dials(self.grants.own())
 
     def announce_soon(self) -> None:
         """Tell the neighbour shortly what this node takes part in."""
@@ -188,6 +191,7 @@ class Member:
             nursery.start_soon(self._announcer.run)
             nursery.start_soon(self._heart.run)
             nursery.start_soon(self._renewer.run)
+            nursery.start_soon(self.nat.run)
             nursery.start_soon(self.reception.run)
             nursery.start_soon(self._rates.run)
             nursery.start_soon(self._reporter.run)
@@ -211,13 +215,18 @@ class Member:
         self._choose_upstreams()
         await self.uplink.run()
 
+    def _group_to_serve(self) -> GroupPath | None:
+        """The group whose distribution points serve this node: a point itself has none."""
+        return self.group if self.settings.role == "device" else None
+
     def _choose_upstreams(self) -> None:
-        group = self.group if self.settings.role == "device" else None
         if self.uplink.set_dials(self.dials):
             self.swarm.set_dials(self.dials)
-        self.uplink.set_candidates(upstreams_for(self.home, self.metadata.catalog, group=group, now=_now()))
+        self.uplink.set_candidates(
+            upstreams_for(self.home, self.metadata.catalog, group=self._group_to_serve(), now=_now())
+        )
         present = self.uplink.upstream
-        if present is not None and present.kind == "point" and self._point_grant(present.node) is None:
+        if present is not None and present.kind == "point" and self.grants.point(present.node) is None:
             _log.warning("link.without_grant", upstream=present.node)
             self.uplink.redial()
 
@@ -227,6 +236,7 @@ class Member:
         except Unavailable as error:  # a full disk: who knows this link only reaches us all the same
             _log.warning("link.without_stamp", reason=str(error))
         self._post.linked(upstream.node, link)
+        self.nat.linked()
         self.metadata.offer({})
         self.content.introduced_anew()
         self.content.retry()
@@ -252,6 +262,9 @@ class Member:
                 self.content.observe(frame, self.uplink.link.remote_host)
             case Call():
                 self.content.call(frame)
+            case StunServers():
+                self.nat.told(frame)
+                await self._hooks.passing_frame(frame)
             case ContentRefused():
                 await self._hooks.content_refused(frame)
             case Routed(envelope=envelope) if envelope.recipient == self.node:
@@ -354,27 +367,6 @@ class Member:
         async for event in self.swarm.events():
             self.announce_soon()
             await self._hooks.content_event(event)
-
-    def _judge(self, candidate: Candidate) -> str | None:
-        """Refuse a distribution point that no valid grant names, whatever the tracker says."""
-        return objection(
-            candidate,
-            node=self.node,
-            origin=self.home.enrolment.server_node,
-            grant=self._point_grant(NodeId(candidate.node)),
-            group=self.group if self.settings.role == "device" else None,
-        )
-
-    def _grant(self) -> SeedGrant | None:
-        """Return this node's own grant, valid or not."""
-        catalog = self.metadata.catalog
-        return catalog.grants.get(self.node) if catalog is not None else None
-
-    def _point_grant(self, node: NodeId) -> SeedGrant | None:
-        """Return the grant by which *node* may serve content now."""
-        catalog = self.metadata.catalog
-        grant = catalog.grants.get(node) if catalog is not None else None
-        return grant if grant_valid(grant, "seed", _now()) else None
 
 
 @asynccontextmanager

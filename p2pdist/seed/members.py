@@ -21,7 +21,7 @@ from p2pdist.core.places import Whereabouts
 from p2pdist.core.scope import covers, grant_valid
 from p2pdist.core.sources import SourceRules
 from p2pdist.core.tracker import Tracker
-from p2pdist.errors import P2PDistError, TrustError, Unavailable
+from p2pdist.errors import TrustError, Unavailable
 from p2pdist.ids import GroupPath, InfoHash, NodeId
 from p2pdist.logs import get_logger
 from p2pdist.net.broadcast import broadcast
@@ -29,10 +29,12 @@ from p2pdist.net.link import Link, OfferedStream, serve_links
 from p2pdist.net.mailbox import Hop
 from p2pdist.net.pacing import paced_frames
 from p2pdist.net.splicing import splice
+from p2pdist.net.stundesk import StunDesk, StunSettings
 from p2pdist.node.member import Member
 from p2pdist.seed.above import Above
 from p2pdist.seed.gateway import Gateway
 from p2pdist.seed.introductions import Introductions
+from p2pdist.seed.neighbours import send, too_slow
 from p2pdist.seed.post import GatewayPost
 from p2pdist.seed.supply import Supply
 from p2pdist.trust.catalog import SeedGrant
@@ -48,6 +50,7 @@ from p2pdist.wire.frames import (
     Presence,
     Routed,
     Sources,
+    StunServers,
     Taken,
     Way,
 )
@@ -65,10 +68,18 @@ class Members:
     Args:
         member: The point's own runtime.
         post: Keeps the envelopes of this point and its devices on their way.
+        stun: Where it answers STUN requests, with the duty ``gateway``.
         on_wanted: Called when a device announces an artifact that the point does not take part in.
     """
 
-    def __init__(self, member: Member, post: GatewayPost, *, on_wanted: Callable[[InfoHash], None]) -> None:
+    def __init__(
+        self,
+        member: Member,
+        post: GatewayPost,
+        *,
+        stun: StunSettings,
+        on_wanted: Callable[[InfoHash], None],
+    ) -> None:
         self._member = member
         self._on_wanted = on_wanted
         self._post = post
@@ -78,6 +89,7 @@ class Members:
         self._gateway = Gateway(member.node, self._links, post.mailbox.look)
         self._introductions = Introductions(member.node, member.swarm, self._links, self._decide_again)
         self._tracker = Tracker(SourceRules(), hopeless=self._introductions.hopeless)
+        self.stun = StunDesk(stun, wanted=lambda: self._gateway_grant(member.node) is not None)
         self._refused: dict[InfoHash, ContentRefused] = {}
         self._origins: dict[InfoHash, Candidate] = {}
 
@@ -116,9 +128,11 @@ class Members:
             nursery.start_soon(partial(self._introductions.run, port=port))
             nursery.start_soon(self._post.mailbox.run)
             nursery.start_soon(self._gateway.run)
+            nursery.start_soon(self.stun.run)
 
     async def grants_changed(self) -> None:
         """End the links of neighbours that are gateways now and were not, or the other way round."""
+        self.stun.look()
         for node, link in list(self._links.items()):
             if self._gateway.is_gateway(node) != self._may_carry(node):
                 await link.aclose("the grants have changed")
@@ -143,9 +157,11 @@ class Members:
         """Pass a frame from above on to whom it concerns."""
         match frame:
             case MetadataVersions():
-                await broadcast(self._links.values(), frame, _too_slow)
+                await broadcast(self._links.values(), frame, too_slow)
             case Way():
                 self._gateway.stands(frame)
+            case StunServers():
+                self.stun.heard(frame)
             case Sources():
                 self._introduce_origin(frame)
             case _:
@@ -163,7 +179,7 @@ class Members:
         link = self._links.get(hop) if hop is not None else None
         if link is None:
             raise Unavailable("the device is not attached to its distribution point", hint="try again")
-        async with link.open_stream(SESSION_PATH, opening) as onward:
+        async with link.awaiting(), link.open_stream(SESSION_PATH, opening) as onward:
             await splice(offered.accept(), onward)
 
     def refused(self, frame: ContentRefused) -> None:
@@ -172,7 +188,7 @@ class Members:
         self._refused[info_hash] = frame
         for other in self._tracker.members(info_hash):
             if link := self._links.get(other.node):
-                _send(link, frame)
+                send(link, frame)
 
     def announce_self(self, announce: Announce) -> None:
         """Take part in the tracker as this site's point, let the origin in where there is no room, and tell
@@ -229,8 +245,9 @@ class Members:
             await older.aclose()
         self._member.swarm.learn([remote.node])
         _log.info("member.attached", node=remote.node, host=link.remote_host, group=remote.group)
+        self.stun.arrived(link)
         try:
-            _send(link, MetadataVersions(versions=dict(self._known_versions())))
+            send(link, MetadataVersions(versions=dict(self._known_versions())))
             self._gateway.arrived(remote.node, _STAMP_UNKNOWN)
             if carries_others:
                 self._gateway.welcome(remote.node)
@@ -239,6 +256,7 @@ class Members:
                 async for frame in paced_frames(link, carries_others=carries_others):
                     await self._frame(remote.node, link, hop, frame)
         finally:
+            self.stun.gone(link)
             if self._links.get(remote.node) is link:
                 del self._links[remote.node]
                 self._tracker.forget(remote.node)
@@ -343,7 +361,7 @@ class Members:
             if info_hash not in ours:
                 self._on_wanted(info_hash)
             if info_hash in self._refused and not presence.complete:
-                _send(link, self._refused[info_hash])
+                send(link, self._refused[info_hash])
 
     def _introduce_origin(self, sources: Sources) -> None:
         """Learn where the origin serves an artifact: where this point has no room, its devices go there."""
@@ -360,7 +378,7 @@ class Members:
             if receiver == self._member.node:
                 self._member.content.set_below(sources)
             if target := self._links.get(receiver):
-                _send(target, self._seen_by(target, sources))
+                send(target, self._seen_by(target, sources))
                 self._introductions.decided(receiver, sources)
 
     def _decide_again(self, info_hash: InfoHash, nodes: tuple[NodeId, ...]) -> None:
@@ -378,17 +396,3 @@ class Members:
 
     def _known_versions(self) -> dict[str, int]:
         return dict(self._member.metadata.versions) | dict(self._member.metadata.offered)
-
-
-def _send(link: Link, frame: AnyFrame) -> None:
-    """Send a frame; whoever does not read loses its link, and hears everything anew with the next."""
-    try:
-        link.send_nowait(frame)
-    except P2PDistError as error:
-        _too_slow(link, error)
-
-
-def _too_slow(link: Link, error: P2PDistError) -> None:
-    if not link.end_reason:
-        _log.warning("member.too_slow", node=link.remote.node if link.remote else "", reason=str(error))
-        link.abort("it does not read what it is sent")

@@ -22,6 +22,7 @@ from p2pdist.net.broadcast import broadcast
 from p2pdist.net.exchange import Exchange
 from p2pdist.net.link import Link, serve_links
 from p2pdist.net.pacing import paced_frames
+from p2pdist.net.stundesk import StunDesk
 from p2pdist.net.tls import TlsIdentity
 from p2pdist.server.control.admit import Admission
 from p2pdist.server.control.callees import Callees
@@ -77,6 +78,7 @@ class ControlPlane:
         call: Has the origin's swarm dial points for an artifact.
         welcome: Called with a node that may connect to the origin's swarm from now on.
         refused: Called with the host of a stranger who was turned away, and the reason.
+        stun: Tells neighbours whom to ask how NATs show them.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class ControlPlane:
         call: Callable[[InfoHash, Sequence[Candidate]], None],
         welcome: Callable[[NodeId], None],
         refused: Callable[[str, str], None],
+        stun: StunDesk,
     ) -> None:
         self._settings = settings
         self._key = key
@@ -101,15 +104,16 @@ class ControlPlane:
         self._store = store
         self._threads = threads
         self._welcome = welcome
+        self._stun = stun
         self._links: dict[NodeId, Link] = {}
-        self._reach = Reach(key.node, self._links)
+        self.reach = Reach(key.node, self._links)
         self._versions: Mapping[str, int] = {}
         self._swarms = Swarms(key.node, swarm_port, self._links, call)
         self._revoked: set[NodeId] = set()
         self.directory = Directory(authority.fleet, rates=settings.rates, heartbeat_s=settings.heartbeat_s)
         self._clones = CloneGuard(store, threads)
         self._complaints = Complaints()
-        self._desk = Desk(key, store, threads, self._reach.send, self._reach.way, self._origin_of)
+        self._desk = Desk(key, store, threads, self.reach.send, self.reach.way, self._origin_of)
         self.admission = Admission(
             key=key,
             authority=authority,
@@ -125,7 +129,7 @@ class ControlPlane:
             identity=identity,
             requests=self._requests,
             on_link=self._carry,
-            reached=lambda node: self._reach.neighbour(node) is not None,
+            reached=lambda node: self.reach.neighbour(node) is not None,
             unwanted=lambda node: node in self._revoked,
             renew=self.admission.renew,
         )
@@ -197,17 +201,12 @@ class ControlPlane:
 
     def attached(self) -> Mapping[NodeId, NodeId | None]:
         """Return every device that can be reached now, and the point that carries it (None: direct)."""
-        return {node: self._reach.carrier(node) for node in self.directory.nodes()}
+        return {node: self.reach.carrier(node) for node in self.directory.nodes()}
 
     async def tell(self, node: NodeId, message: FromServer) -> bool:
         """Tell a node something; False when there is no way to it now."""
         device = self.directory.get(node)
         return device is not None and await self._desk.send(device, message)
-
-    def link_to(self, node: NodeId) -> Link | None:
-        """Return the link to a node, or to the neighbour through which it is reached."""
-        neighbour = self._reach.neighbour(node)
-        return self._links.get(neighbour) if neighbour is not None else None
 
     # Running -----------------------------------------------------------------------------------------
 
@@ -217,8 +216,8 @@ class ControlPlane:
         await self._tell_points_of_revoked()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._desk.run, self._taken)
-            nursery.start_soon(self._clones.watch, self._reach.claimed)
-            nursery.start_soon(self._reach.run)
+            nursery.start_soon(self._clones.watch, self.reach.claimed)
+            nursery.start_soon(self.reach.run)
             nursery.start_soon(self.callees.run)
             address = await nursery.start(self._serve)
             task_status.started(address)
@@ -244,24 +243,25 @@ class ControlPlane:
         self._links[node] = link
         if older is not None:
             await older.aclose("a newer link of this node has come")
-        exchange = self._reach.linked(node, link)
+        exchange = self.reach.linked(node, link)
         self.directory.learn(device)
         self._welcome(node)
         _log.info("link.attached", node=node, name=device.name, host=link.remote_host)
+        self._stun.arrived(link)
         try:
             send_frame(link, MetadataVersions(versions=dict(self._versions)))
             self._tell_way(node)
-            async for frame in paced_frames(
-                link, carries_others=self.directory.role(node, _now()) == "point"
-            ):
+            carries_others = self.directory.role(node, _now()) == "point"
+            async for frame in paced_frames(link, carries_others=carries_others):
                 await self._frame(node, link, exchange, frame)
         finally:
+            self._stun.gone(link)
             if self._links.get(node) is link:
                 del self._links[node]
                 self._swarms.forget(node)
-                self._reach.gone(node)
-                for each in (node, *self._reach.moved()):
-                    if self._reach.neighbour(each) is None:
+                self.reach.gone(node)
+                for each in (node, *self.reach.moved()):
+                    if self.reach.neighbour(each) is None:
                         self._detach(each)
                 _log.info("link.detached", node=node, name=device.name)
 
@@ -293,7 +293,7 @@ class ControlPlane:
             case Announce():
                 self._swarms.announced(node, link, frame, self.directory.grant(node, _now()))
             case Arrived(stamp=stamp):
-                self._reach.arrived(node, stamp)
+                self.reach.arrived(node, stamp)
                 await self._follow_moves()
             case Attached():
                 await self._attached(node, frame)
@@ -311,13 +311,13 @@ class ControlPlane:
         if any(self.directory.role(NodeId(n), _now()) != "point" for n in (neighbour, frame.carrier)):
             _log.warning("attached.refused", node=frame.carrier, reason="it has no valid seed grant")
             return
-        self._reach.heard(neighbour, frame)
+        self.reach.heard(neighbour, frame)
         await self._follow_moves()
 
     async def _follow_moves(self) -> None:
         """Take in who can be reached now, and who cannot. What was missed meanwhile is told."""
-        for node in self._reach.moved():
-            if self._reach.neighbour(node) is None:
+        for node in self.reach.moved():
+            if self.reach.neighbour(node) is None:
                 self._detach(node)
             elif self.directory.get(node) is None:
                 try:
@@ -327,7 +327,7 @@ class ControlPlane:
                     if node in self._revoked:
                         await self.device_changed(node)  # it was on its way when it was revoked
                     continue
-                if self._reach.neighbour(node) is not None:
+                if self.reach.neighbour(node) is not None:
                     self.directory.learn(device)
                     await self._tell(node, known=None)
             self._desk.again(node)
@@ -348,12 +348,12 @@ class ControlPlane:
             if self.directory.get(node) is None:
                 self.directory.learn(device)
             if self._desk.is_newest(device, envelope.counter):
-                self._reach.proved(node, neighbour)
+                self.reach.proved(node, neighbour)
         await self._desk.take(device, message, settled)
 
     def _origin_of(self, node: NodeId) -> tuple[Receiver, str]:
         receiver: Receiver = "point" if self.directory.role(node, _now()) == "point" else "device"
-        return receiver, self._reach.carrier(node) or ""
+        return receiver, self.reach.carrier(node) or ""
 
     # Messages ----------------------------------------------------------------------------------------
 
