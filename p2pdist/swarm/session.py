@@ -161,8 +161,8 @@ class Swarm:
         self._links.lift_bans(trio.current_time())
         wanted = tuple(sources[: limits.CANDIDATES_MAX])
         for source in wanted:
-            for each in (source, *source.endpoints):
-                parse_host(each.host)
+            for host in (source.host, *(endpoint.host for endpoint in source.endpoints)):
+                parse_host(host)
             self._book.learn(source.node)
         dropped = addresses(carried.sources) - addresses(wanted)
         carried.set_sources(wanted, trio.current_time(), watched=watched)
