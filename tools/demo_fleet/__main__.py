@@ -6,7 +6,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import trio
@@ -14,11 +14,14 @@ from rich.console import Console
 
 from demo_fleet.attacks import run_attacks
 from demo_fleet.fleet import Fleet, open_fleet
+from demo_fleet.lab import open_lab
+from demo_fleet.loopback import open_loopback
+from demo_fleet.network import Network
 from demo_fleet.options import Options, parse_options
 from demo_fleet.outcome import Outcome, PackageFacts, show
 from demo_fleet.payload import make_baits, make_packages, make_policies
 from demo_fleet.picture import save_picture
-from demo_fleet.plan import DemoError, Plan, claimed_network, make_plan
+from demo_fleet.plan import DemoError, Plan, make_plan
 from demo_fleet.programs import open_programs
 from demo_fleet.watch import Progress, size, watch
 from p2pdist.wire import api as wire
@@ -48,7 +51,7 @@ async def demonstrate(options: Options, plan: Plan, console: Console) -> Outcome
     baits = await trio.to_thread.run_sync(make_baits, payload)
     policies = await trio.to_thread.run_sync(make_policies, payload)
     async with (
-        open_programs(plan.logs, plan.directory / "home", say) as programs,
+        open_programs(plan.logs, plan.network.operator, plan.directory / "home", say) as programs,
         open_fleet(
             plan,
             programs,
@@ -70,7 +73,7 @@ async def demonstrate(options: Options, plan: Plan, console: Console) -> Outcome
             save_picture(options.picture, progress, outcome)
         if options.keep:
             outcome.directory = str(plan.directory)
-            _say_how_to_look_around(fleet, programs.leave(plan.directory), console)
+            _say_how_to_look_around(fleet, _leave(fleet), console)
     return outcome
 
 
@@ -159,7 +162,8 @@ def _typed(command: str, plan: Plan) -> str:
 
 
 def _say_how_to_look_around(fleet: Fleet, end: Path, console: Console) -> None:
-    program = Path(sys.executable).with_name("p2pdist")
+    enter = fleet.plan.network.operator.enter
+    program = " ".join([*enter, str(Path(sys.executable).with_name("p2pdist"))])
     device, release = fleet.plan.devices[-1].name, fleet.release(fleet.packages[0]).target
     console.print("\n[bold]The fleet goes on running.[/] Look around with:\n", highlight=False)
     lines = [
@@ -174,6 +178,18 @@ def _say_how_to_look_around(fleet: Fleet, end: Path, console: Console) -> None:
         console.print(f"    {line}", highlight=False, soft_wrap=True)
     console.print(f"\nLogs are in {fleet.plan.logs}. End it, and remove its files, with:\n", highlight=False)
     console.print(f"    {end}", highlight=False, soft_wrap=True)
+
+
+def _leave(fleet: Fleet) -> Path:
+    """Leave the fleet running; return the script that ends it."""
+    directory = fleet.plan.directory
+    return fleet.programs.leave(directory, fleet.plan.network.outlive(directory))
+
+
+def _network(options: Options) -> AbstractContextManager[Network]:
+    if options.network == "lab":
+        return open_lab(devices=options.devices)
+    return open_loopback(sites=options.sites, devices=options.devices)
 
 
 @contextmanager
@@ -194,8 +210,8 @@ def _main() -> int:
     console = Console(stderr=options.json)
     if not console.is_terminal:
         console = Console(stderr=options.json, width=_WIDTH)
-    with claimed_network() as network, _directory(options) as directory:
-        plan = make_plan(directory, network=network, sites=options.sites, devices=options.devices)
+    with _directory(options) as directory, _network(options) as network:
+        plan = make_plan(directory, network)
         outcome = trio.run(demonstrate, options, plan, console)
     if options.json:
         print(outcome.encode())

@@ -38,6 +38,7 @@ THRESHOLD = 2
 
 _ENROL_AT_ONCE = 4
 _POLL_S = 0.3
+_DOOR = Path(__file__).with_name("door.py")
 _USURPER = Path(__file__).with_name("usurper.py")
 
 
@@ -140,23 +141,27 @@ class Fleet:
             "--online-key", self.operator / "repository" / "keys" / "online.key",
             "--passphrase-file", self._passphrase("online"),
             "--address", self.plan.link, "--api", f"{self.plan.server_host}:{API_PORT}",
-            "--origin-port", str(SWARM_PORT), aloud=True,
+            "--origin-port", str(SWARM_PORT), at=self.plan.network.server, aloud=True,
         )  # fmt: skip
         await self.start_server()
         token, ca = self.plan.server / "operator.token", self.plan.server / "ca.pem"
         await self.programs.run(
             "p2pdist", "login", self.plan.api, "--token-file", token, "--ca", ca, aloud=True
         )
-        self._api = await self.stack.enter_async_context(open_api(self.plan.api, ca=ca, token=token))
+        door = await self._open_door()
+        self._api = await self.stack.enter_async_context(
+            open_api(self.plan.api, ca=ca, token=token, door=door)
+        )
         await self.programs.run("p2pdist", "enrolment", "--to", self._bundle)
         groups = [POINTS_GROUP, *(site_group(point.site) for point in self.plan.points)]
-        await _each(groups, self._add_group, at_once=_ENROL_AT_ONCE)
+        await each(groups, self._add_group, at_once=_ENROL_AT_ONCE)
 
     async def start_server(self, *, usurped: bool = False) -> None:
         """Start the admin server, or the program of somebody who has taken it over."""
         program: tuple[str | Path, ...] = ("python", "-P", _USURPER) if usurped else ("p2pdist-server",)
         running = await self.programs.start(
             "server",
+            self.plan.network.server,
             *program,
             "run",
             "--config",
@@ -178,7 +183,7 @@ class Fleet:
             await self.programs.run(
                 "p2pdist", "token", "add", group, "--uses", str(count), "--to", self._token(group), aloud=True
             )
-        await _each(nodes, self._enrol, at_once=_ENROL_AT_ONCE)
+        await each(nodes, self._enrol, at_once=_ENROL_AT_ONCE)
 
     async def sign_releases(self) -> None:
         """Sign the packages and the grants, and publish them."""
@@ -202,12 +207,12 @@ class Fleet:
     async def start(self, nodes: Sequence[Node]) -> None:
         """Start nodes, and wait until the server sees them, devices through the point of their site."""
         for node in nodes:
-            await self.programs.start(node.name, node.program, "run", "--config", node.config)
+            await self.programs.start(node.name, node.machine, node.program, "run", "--config", node.config)
         await self._wait_online(nodes)
 
     async def restart(self, nodes: Sequence[Node]) -> None:
         """End nodes, and start them again."""
-        await _each([node.name for node in nodes], self.programs.end, at_once=len(nodes))
+        await each([node.name for node in nodes], self.programs.end, at_once=len(nodes))
         await self.start(nodes)
 
     async def _wait_online(self, nodes: Sequence[Node]) -> None:
@@ -233,14 +238,27 @@ class Fleet:
 
     # Parts of steps ----------------------------------------------------------------------------------
 
+    async def _open_door(self) -> Path | None:
+        """Make the operator's network reachable for this program, where it is another one than ours."""
+        operator = self.plan.network.operator
+        if not operator.enter:
+            return None
+        door = self.plan.directory / "door"
+        running = await self.programs.start(
+            "door", operator, "python", "-P", _DOOR, door, self.plan.server_host, str(API_PORT)
+        )
+        await self.programs.wait_logged(running, "door.ready")
+        return door
+
     async def _add_group(self, group: str) -> None:
         await self.programs.run("p2pdist", "group", "add", group)
 
     async def _enrol(self, node: Node) -> None:
         node.write_config()
+        from_there = ("--local-host", node.host) if node.machine.shared else ()
         said = await self.programs.run(
             node.program, "enrol", "--bundle", self._bundle, "--token-file", self._token(node.group),
-            "--data", node.data, "--name", node.name, "--machine", node.name, "--local-host", node.host,
+            "--data", node.data, "--name", node.name, "--machine", node.name, *from_there, at=node.machine,
         )  # fmt: skip
         self.node_ids[node.name] = said.split()[0]
 
@@ -316,7 +334,8 @@ def _manifest_entry(package: Package) -> str:
     return "[[release]]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in fields.items()) + "\n"
 
 
-async def _each(things: Sequence[T], work: Callable[[T], Awaitable[None]], *, at_once: int) -> None:
+async def each(things: Sequence[T], work: Callable[[T], Awaitable[None]], *, at_once: int) -> None:
+    """Do some work on each of *things*, on so many at once."""
     limiter = trio.CapacityLimiter(at_once)
 
     async def one(thing: T) -> None:
