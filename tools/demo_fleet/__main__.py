@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from demo_fleet.loopback import open_loopback
 from demo_fleet.network import Network
 from demo_fleet.options import Options, parse_options
 from demo_fleet.outcome import Outcome, PackageFacts, show
+from demo_fleet.paths import look_at_paths
 from demo_fleet.payload import make_baits, make_packages, make_policies
 from demo_fleet.picture import save_picture
 from demo_fleet.plan import DemoError, Plan, make_plan
@@ -39,7 +41,9 @@ async def demonstrate(options: Options, plan: Plan, console: Console) -> Outcome
     """Run the whole demonstration; what it finds wrong stands in the outcome's problems."""
     began = trio.current_time()
     _began.set(began)
-    outcome = Outcome(sites=options.sites, points=options.sites, devices=len(plan.devices))
+    outcome = Outcome(
+        network=plan.network.name, sites=options.sites, points=options.sites, devices=len(plan.devices)
+    )
 
     def say(command: str) -> None:
         console.print(f"  [dim]$ {_typed(command, plan)}[/]", highlight=False, soft_wrap=True)
@@ -65,6 +69,7 @@ async def demonstrate(options: Options, plan: Plan, console: Console) -> Outcome
     ):
         await _build(fleet, console)
         progress = await _distribute(fleet, outcome, console)
+        await _look_at_paths(fleet, progress, outcome, console)
         await run_attacks(fleet, outcome, console, patience_s=options.patience_s)
         outcome.seconds_total = trio.current_time() - began
         console.print()
@@ -84,6 +89,9 @@ async def _build(fleet: Fleet, console: Console) -> None:
     uplink = f"its uplink limited to {fleet.uplink_mbit} Mbit/s" if fleet.uplink_mbit else "unlimited"
     step(console, "Admin server", f"at {plan.server_host}, {uplink}")
     await fleet.found_server()
+    for site in plan.network.sites:
+        if site.summary:
+            console.print(f"  site {site.number}, {site.kind}: {site.summary}", highlight=False)
     step(console, "Distribution points", "one for each site, with a signed grant for its group")
     await fleet.enrol(plan.points)
     await fleet.sign_releases()
@@ -130,6 +138,16 @@ async def _distribute(fleet: Fleet, outcome: Outcome, console: Console) -> Progr
     ]
     await _count(fleet, outcome)
     return progress
+
+
+async def _look_at_paths(fleet: Fleet, progress: Progress, outcome: Outcome, console: Console) -> None:
+    """Note how each device is connected; where all is one machine, sessions would show nothing."""
+    networks = [site for site in fleet.plan.network.sites if site.kind]
+    if networks:
+        step(console, "Paths", "a session of the operator with each device, as with p2pdist ping")
+    outcome.paths = await look_at_paths(
+        fleet, progress.deployments, outcome.problems, sessions=bool(networks)
+    )
 
 
 async def _count(fleet: Fleet, outcome: Outcome) -> None:
@@ -205,14 +223,29 @@ def _directory(options: Options) -> Iterator[Path]:
             shutil.rmtree(path, ignore_errors=True)
 
 
+async def _until_told_to_end(options: Options, plan: Plan, console: Console) -> Outcome:
+    """End in order when somebody asks for it, as at a Ctrl-C."""
+
+    async def end_when_asked() -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as asked:
+            async for _ in asked:
+                raise KeyboardInterrupt
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end_when_asked)
+        outcome = await demonstrate(options, plan, console)
+        nursery.cancel_scope.cancel()
+    return outcome
+
+
 def _main() -> int:
     options = parse_options(sys.argv[1:])
     console = Console(stderr=options.json)
     if not console.is_terminal:
         console = Console(stderr=options.json, width=_WIDTH)
-    with _directory(options) as directory, _network(options) as network:
+    with _network(options) as network, _directory(options) as directory:
         plan = make_plan(directory, network)
-        outcome = trio.run(demonstrate, options, plan, console)
+        outcome = trio.run(_until_told_to_end, options, plan, console)
     if options.json:
         print(outcome.encode())
     return 0 if outcome.ok else 1

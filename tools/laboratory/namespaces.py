@@ -122,6 +122,7 @@ class Namespaces:
             [sys.executable, "-I", "-S", str(_WARDEN)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,  # it may outlive whoever reads what this program says
             text=True,
             bufsize=1,
             start_new_session=True,
@@ -187,7 +188,7 @@ class Namespaces:
                 user = ("nsenter", first, "--user", "--preserve-credentials", "--")
                 make = (*user, "unshare", "--net")
             enter = ("nsenter", "--user", "--preserve-credentials")
-        keeper = self.start([*make, "sh", "-c", "echo ready; exec cat >/dev/null"])
+        keeper = self.start([*make, "sh", "-c", "echo ready; exec cat >/dev/null 2>&1"])
         inode = os.stat(f"/proc/{keeper.pid}/ns/net").st_ino  # noqa: PTH116, a path would be followed too
         _writing(self._warden).write(f"{inode}\n")
         namespace = Namespace(name, keeper.pid, enter)
