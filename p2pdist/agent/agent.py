@@ -18,7 +18,7 @@ from p2pdist.ids import InfoHash
 from p2pdist.install.installers import InstallLayout
 from p2pdist.logs import get_logger
 from p2pdist.net.link import Link, OfferedStream
-from p2pdist.node.config import AgentConfig
+from p2pdist.node.config import AgentConfig, SeedConfig
 from p2pdist.node.content import Content
 from p2pdist.node.home import Home
 from p2pdist.node.member import Member, open_member
@@ -204,6 +204,7 @@ async def open_agent(
         swarm_requests=config.swarm.requests,
         rates=config.rates.limits(),
         policy=config.sessions.policy(),
+        dialled=isinstance(config, SeedConfig) and config.point.dialled,
     )
     layout = InstallLayout(root=config.install.root, state=home.state / "install")
     with locked(home.lock, what=f"the node in {home.root}"):

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from p2pdist.cli.client import Client
 from p2pdist.cli.output import Format
 from p2pdist.cli.profile import Target, find_target
+from p2pdist.errors import UsageError
 
 
 @Parameter(name="*")
@@ -40,3 +41,9 @@ class Common:
 
 
 DEFAULT = Common()
+
+
+def check_new(to: Path | None) -> None:
+    """Check before a token is made that its file can be: what is there may be the only copy of another."""
+    if to is not None and to.exists():
+        raise UsageError(f"{to} exists already", hint="choose another file, or remove that one")

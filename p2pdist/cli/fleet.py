@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -10,11 +9,11 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from p2pdist.cli.client import segment
-from p2pdist.cli.common import DEFAULT, Common
+from p2pdist.cli.common import DEFAULT, Common, check_new
 from p2pdist.cli.output import console, say, say_output, show, show_facts, show_json, table
 from p2pdist.cli.words import ago, duration, life, moment, short, size
 from p2pdist.errors import UsageError
-from p2pdist.files import write_atomic, write_secret
+from p2pdist.files import write_secret
 from p2pdist.wire import api as wire
 
 group = App(name="group", help="The tree of administration groups.")
@@ -121,7 +120,7 @@ def token_add(
     to
         Write the secret to this file, readable by you only, instead of printing it.
     """
-    _check_new(to)
+    check_new(to)
     body = wire.NewToken(group=path, uses=uses, life_s=_seconds(valid), note=note)
     with common.client() as client:
         made = client.post("/tokens", wire.MadeToken, body)
@@ -172,7 +171,7 @@ def api_token_add(
     to
         Write the secret to this file, readable by you only, instead of printing it.
     """
-    _check_new(to)
+    check_new(to)
     body = wire.NewApiToken(name=name, role=role, life_s=_seconds(valid) if valid else None)
     with common.client() as client:
         made = client.post("/api-tokens", wire.MadeToken, body)
@@ -194,12 +193,6 @@ def api_token_remove(token_id: Annotated[str, Parameter(name="ID")], /, *, commo
     with common.client() as client:
         answer = client.delete(f"/api-tokens/{segment(token_id)}", wire.Done)
     _done(answer, common, f"withdrew {token_id}")
-
-
-def _check_new(to: Path | None) -> None:
-    """Check before a token is made that its file can be: what is there may be the only copy of another."""
-    if to is not None and to.exists():
-        raise UsageError(f"{to} exists already", hint="choose another file, or remove that one")
 
 
 def _hand_over(made: wire.MadeToken, to: Path | None, common: Common) -> None:
@@ -354,28 +347,11 @@ def point_list(*, common: Common = DEFAULT) -> None:
             str(p.carries),
             ", ".join(p.duties),
             ", ".join(p.addresses),
+            p.call or ("dialled" if p.dialled else "dials"),
             moment(p.expires),
         )
         for p in answer.points
     ]
-    columns = ("name", "id", "scope", "state", "carries", "duties", "addresses", "grant until")
+    columns = ("name", "id", "scope", "state", "carries", "duties", "addresses", "link", "grant until")
     empty = "no distribution points: sign a grant with p2pdist-sign grant, and publish it"
     show(answer, common.output, columns, rows, right=("carries",), empty=empty)
-
-
-def enrolment(*, to: Path | None = None, common: Common = DEFAULT) -> None:
-    """Get the enrolment bundle: with a token, it makes a machine a member of the fleet.
-
-    Parameters
-    ----------
-    to
-        The file to write; standard output without it.
-    """
-    with common.client() as client:
-        data = client.get_bytes("/enrolment")
-    if to is None:
-        sys.stdout.buffer.write(data)
-        sys.stdout.flush()
-        return
-    write_atomic(to, data)
-    say(f"{to} and a token enrol a device: p2pdist-agent enrol --bundle {to} --token-file FILE")

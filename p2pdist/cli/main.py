@@ -9,7 +9,7 @@ import msgspec
 from cyclopts import App, CycloptsError, Parameter
 
 import p2pdist
-from p2pdist.cli import content, fleet, overview, rollout, sessions
+from p2pdist.cli import content, enrolment, fleet, overview, rollout, sessions
 from p2pdist.cli.output import errors
 from p2pdist.cli.words import plain
 from p2pdist.errors import P2PDistError, UsageError
@@ -35,7 +35,6 @@ for command in (
     content.publish,
     rollout.deploy,
     rollout.explain,
-    fleet.enrolment,
     fleet.revoke,
     sessions.ping,
     sessions.tunnel,
@@ -50,6 +49,7 @@ for group in (
     content.release,
     content.channel,
     fleet.device,
+    enrolment.enrolment,
     fleet.group,
     fleet.point,
     fleet.token,

@@ -23,6 +23,7 @@ from collections.abc import Sequence
 import msgspec
 
 from p2pdist import limits
+from p2pdist.core.dialling import content_dialler
 from p2pdist.core.scope import affinity, covers
 from p2pdist.ids import GroupPath, NodeId
 from p2pdist.trust.catalog import SeedGrant
@@ -38,7 +39,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     ``site`` names what it shares a LAN with: the distribution point that carries it (a point's site is
     its own id), or the network of a device that is attached directly. ``role`` is what has been
     verified, not what the node claims. ``have`` is the fraction of the artifact that it holds. A member
-    with ``no_room`` wants the artifact and cannot hold it now.
+    with ``no_room`` wants the artifact and cannot hold it now. One that is ``dialled`` dials nobody; see
+    :mod:`p2pdist.core.dialling`.
     """
 
     node: NodeId
@@ -55,6 +57,7 @@ class Member(Place, frozen=True, kw_only=True):
     complete: bool
     have: float
     no_room: bool = False
+    dialled: bool = False
 
 
 class SourceRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +77,8 @@ def decide_sources(
     """Decide on each of *members* as a source for *receiver*.
 
     Returns:
-        One candidate per member but the receiver, the taken ones first, at most
+        One candidate per member but the receiver, the taken ones first, those who wait for the receiver's
+        call before the others, at most
         :data:`p2pdist.limits.CANDIDATES_MAX`.
     """
     rules = rules or SourceRules()
@@ -84,14 +88,14 @@ def decide_sources(
         mates.sort(key=lambda mate: affinity(receiver.node, mate.node))
     farther = {mate.node for mate in mates[rules.site_peers_max :]}
     decided = [
-        _candidate(member, False, f"same site, but {rules.site_peers_max} closer peers were taken")
+        _candidate(receiver, member, False, f"same site, but {rules.site_peers_max} closer peers were taken")
         if member.node in farther
         else _candidate(
-            member, *(_without_point(receiver, member, members, rules) or verdict(receiver, member))
+            receiver, member, *(_without_point(receiver, member, members, rules) or verdict(receiver, member))
         )
         for member in others
     ]
-    decided.sort(key=lambda candidate: (not candidate.taken, candidate.role, candidate.node))
+    decided.sort(key=lambda c: (not c.taken, c.dial != "receiver", c.role, c.node))
     return tuple(decided[: limits.CANDIDATES_MAX])
 
 
@@ -162,7 +166,16 @@ def crosses_wan(receiver: Role, source: Role, *, alternatives: bool) -> bool:
     return "origin" in (receiver, source) or ((receiver, source) == ("point", "point") and not alternatives)
 
 
-def _candidate(member: Member, taken: bool, reason: str) -> Candidate:
+def _candidate(receiver: Member, member: Member, taken: bool, reason: str) -> Candidate:
+    dial = content_dialler(receiver_dialled=receiver.dialled, source_dialled=member.dialled)
+    if taken and dial is None:
+        taken, reason = False, "neither of the two may dial the other: both are dialled"
     return Candidate(
-        node=member.node, role=member.role, host=member.host, port=member.port, taken=taken, reason=reason
+        node=member.node,
+        role=member.role,
+        host=member.host,
+        port=member.port,
+        taken=taken,
+        reason=reason,
+        dial=dial or "either",
     )

@@ -3,6 +3,9 @@
 A newcomer is told of those who are there already, and dials them. Those are told of it too, so that they
 know its bytes by name, as long as the swarm is small; in a large one an announcement costs one decision,
 and members learn of the others when they announce again.
+
+A member that is dialled cannot call for help by itself: as long as it lacks something, each of its
+announcements has those who dial it told of it once more, and so they dial again.
 """
 
 from __future__ import annotations
@@ -24,7 +27,15 @@ class Tracker:
         self._due: dict[tuple[NodeId, InfoHash], None] = {}
 
     def announce(
-        self, node: NodeId, *, role: Role, host: str, site: str, group: GroupPath, announce: Announce
+        self,
+        node: NodeId,
+        *,
+        role: Role,
+        host: str,
+        site: str,
+        group: GroupPath,
+        announce: Announce,
+        dialled: bool = False,
     ) -> None:
         """Take in the whole list of artifacts that *node* takes part in.
 
@@ -35,6 +46,7 @@ class Tracker:
             site: What it shares a LAN with; see :class:`~p2pdist.core.sources.Member`.
             group: Its administration group.
             announce: The announcement.
+            dialled: Whether it dials nobody, so that others have to dial it.
         """
         listed = {InfoHash(presence.info_hash): presence for presence in announce.artifacts}
         for info_hash in [h for h, members in self._swarms.items() if node in members]:
@@ -46,8 +58,10 @@ class Tracker:
             news = known is None or known.no_room != presence.no_room
             if news and len(members) <= _INTRODUCED_MAX:
                 self._due |= dict.fromkeys((other, info_hash) for other in members if other != node)
-            members[node] = _member(node, role, host, announce.port, site, group, presence)
+            members[node] = _member(node, role, host, announce.port, site, group, presence, dialled)
             self._due[node, info_hash] = None
+            if dialled and not presence.complete:
+                self._call(node, info_hash)
 
     def forget(self, node: NodeId) -> None:
         """Drop *node* from every swarm: its link is gone."""
@@ -76,6 +90,15 @@ class Tracker:
         """Return everybody in one swarm."""
         return tuple(self._swarms.get(info_hash, {}).values())
 
+    def _call(self, node: NodeId, info_hash: InfoHash) -> None:
+        """Tell those who may dial *node* of it, also if they know."""
+        members = self._swarms[info_hash]
+        for other, member in members.items():
+            near = len(members) <= _INTRODUCED_MAX and not member.dialled
+            if other != node and (member.role == "origin" or near):
+                self._told.get(other, {}).pop(info_hash, None)
+                self._due[other, info_hash] = None
+
     def _leave(self, node: NodeId, info_hash: InfoHash) -> None:
         members = self._swarms[info_hash]
         del members[node]
@@ -86,7 +109,14 @@ class Tracker:
 
 
 def _member(
-    node: NodeId, role: Role, host: str, port: int, site: str, group: GroupPath, presence: Presence
+    node: NodeId,
+    role: Role,
+    host: str,
+    port: int,
+    site: str,
+    group: GroupPath,
+    presence: Presence,
+    dialled: bool,
 ) -> Member:
     return Member(
         node=node,
@@ -98,4 +128,5 @@ def _member(
         complete=presence.complete,
         have=presence.have / presence.pieces if presence.pieces else 0.0,
         no_room=presence.no_room,
+        dialled=dialled,
     )

@@ -54,9 +54,11 @@ class UpstreamChooser:
 
     Args:
         spread: A number from 0 to 1 that differs from node to node; it spreads retries and fallbacks.
+        retry_max_s: The longest wait between two attempts.
     """
 
     spread: float
+    retry_max_s: float = RETRY_MAX_S
     _candidates: tuple[Upstream, ...] = ()
     _attempts: dict[Upstream, _Attempts] = field(default_factory=dict)
     _server_from: float = 0.0
@@ -72,7 +74,7 @@ class UpstreamChooser:
 
     def next(self, now: float) -> tuple[Upstream | None, float]:
         """Say what to dial now, or None and the time at which to ask again."""
-        wake = now + RETRY_MAX_S
+        wake = now + self.retry_max_s
         for candidate in self._candidates:
             ready = self._ready_at(candidate)
             if ready <= now:
@@ -120,7 +122,7 @@ class UpstreamChooser:
         if attempts is None:
             return
         attempts.failures += 1
-        delay = min(RETRY_MAX_S, RETRY_FIRST_S * 2 ** min(attempts.failures, 10))
+        delay = min(self.retry_max_s, RETRY_FIRST_S * 2 ** min(attempts.failures, 10))
         attempts.not_before = now + delay * (0.5 + 0.5 * self.spread)
 
     def _ready_at(self, candidate: Upstream) -> float:

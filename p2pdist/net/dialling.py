@@ -16,7 +16,7 @@ from p2pdist.net.endpoints import format_endpoint
 from p2pdist.net.established import Link
 from p2pdist.net.secure import SecureStream
 from p2pdist.net.streaming import StreamTable
-from p2pdist.net.tls import PROTOCOL, TlsIdentity, client_context, failure, stranger_context
+from p2pdist.net.tls import PROTOCOL, TlsIdentity, client_context, failure, lapsed_context, stranger_context
 from p2pdist.trust.certificates import NodeCertificate, parse_certificate
 
 
@@ -80,6 +80,29 @@ async def open_stranger_link(
 
 
 @asynccontextmanager
+async def open_lapsed_link(
+    host: str, port: int, *, identity: TlsIdentity, expect: NodeId, local_host: str | None = None
+) -> AsyncIterator[Link]:
+    """Dial a member whose certificate has run out, to bring it another one and for nothing else.
+
+    Otherwise like :func:`open_link`; we serve nothing on it. Only a request that is made on the link
+    notices when the other side falls silent.
+    """
+    async with _open(
+        host,
+        port,
+        lapsed_context(identity),
+        expect=expect,
+        requests={},
+        streams={},
+        member=True,
+        local_host=local_host,
+        watched=True,  # whoever watches would end it for its certificate
+    ) as link:
+        yield link
+
+
+@asynccontextmanager
 async def _open(
     host: str,
     port: int,
@@ -90,6 +113,7 @@ async def _open(
     streams: StreamTable,
     member: bool,
     local_host: str | None,
+    watched: bool = False,
 ) -> AsyncIterator[Link]:
     where = format_endpoint(host, port)
     deadline = trio.current_time() + limits.LINK_HANDSHAKE_S
@@ -114,7 +138,7 @@ async def _open(
     except BaseException:
         stream.sever()
         raise
-    async with link.running():
+    async with link.running(watched=watched):
         with trio.move_on_at(deadline) as scope:
             await link.wait_established()
         if scope.cancelled_caught:

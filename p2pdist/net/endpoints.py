@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
+from typing import Literal
 
+from p2pdist.core.upstream import Upstream
 from p2pdist.errors import UsageError
+from p2pdist.ids import NodeId
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9])?\Z")
 
@@ -32,6 +36,12 @@ def parse_endpoint(text: str) -> tuple[str, int]:
 def format_endpoint(host: str, port: int) -> str:
     """Join what :func:`parse_endpoint` splits."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def ways_to(node: NodeId, addresses: Iterable[str], kind: Literal["point", "server"]) -> list[Upstream]:
+    """Return a neighbour's ways in, one for each of its addresses. Raises UsageError as for one."""
+    ends = map(parse_endpoint, addresses)
+    return [Upstream(node=node, host=host, port=port, kind=kind) for host, port in ends]
 
 
 def _is_ipv6(host: str) -> bool:

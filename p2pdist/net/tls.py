@@ -27,6 +27,9 @@ class TlsIdentity:
     ca_pem: bytes = field(repr=False)
 
 
+_NO_CHECK_TIME: Final = 0x200000  # X509_V_FLAG_NO_CHECK_TIME, which ssl.VerifyFlags does not name
+_CERT_HAS_EXPIRED: Final = 10  # X509_V_ERR_CERT_HAS_EXPIRED
+
 SESSION_PROTOCOL: Final = "p2pdist-session/1"
 """The same inside of a session, so that neither can be taken for the other."""
 
@@ -64,6 +67,26 @@ def server_context(identity: TlsIdentity) -> ssl.SSLContext:
     context.num_tickets = 0  # links live long; and a ticket would let a revoked certificate in again
     _load(context, identity)
     return context
+
+
+def lapsed_context(identity: TlsIdentity) -> ssl.SSLContext:
+    """Make the context of a member that dials one whose certificate may have run out: its dates do not count.
+
+    That it is of the fleet's CA, and that the other side holds its key, is checked as always. Nothing but
+    a renewal is to be done on such a connection.
+    """
+    context = client_context(identity)
+    context.verify_flags = ssl.VerifyFlags(context.verify_flags | _NO_CHECK_TIME)
+    return context
+
+
+def has_expired(error: BaseException | None) -> bool:
+    """Whether a dial failed for no other reason than that the other side's certificate has run out."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error.verify_code == _CERT_HAS_EXPIRED
+        error = error.__cause__
+    return False
 
 
 def failure(peer: str, error: BaseException | None) -> P2PDistError:

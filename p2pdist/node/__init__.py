@@ -7,6 +7,7 @@ post      their envelopes on the way, kept until a neighbour answers for them
 uplink    the link to the neighbour that carries this node, with failover
 vigil     notices a neighbour that has gone without a word
 metadata  signed metadata: asked for, verified, kept, let go in time
+rates     how fast the swarm may be now
 clock     the wall clock, which may be set
 content   artifacts: wanted, fetched in the swarm, served
 member    the runtime that wires them and speaks the control protocol

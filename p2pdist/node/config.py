@@ -91,12 +91,14 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class PointTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[point]``: where devices reach this distribution point, and how much disk it may use for them.
 
-    ``quota_bytes`` 0 is unlimited; a quota in the signed grant applies as well, the lower counts.
+    ``quota_bytes`` 0 is unlimited; a quota in the signed grant applies as well, the lower counts. A point
+    that is ``dialled`` dials nobody, from its first start on: those above dial it, as its grant says, too.
     """
 
     host: Host = "0.0.0.0"
     port: Port = 7601
     quota_bytes: Annotated[int, Meta(ge=0)] = 0
+    dialled: bool = False
 
 
 class SeedConfig(AgentConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -41,6 +41,8 @@ class _Wanted(msgspec.Struct, kw_only=True):
     told: tuple[Candidate, ...] = ()
     """What the tracker decided; with this node's own judgement they are the candidates."""
     candidates: tuple[Candidate, ...] = ()
+    below: tuple[Candidate, ...] = ()
+    """Points below this one that have to be dialled so that they can fetch the artifact from here."""
     dialled: frozenset[str] | None = None
     """The nodes that this one dials; None until the first decision of the present tracker is here."""
 
@@ -55,6 +57,7 @@ class Content:
         ask: Asks the present neighbour for a torrent; may raise any project error.
         judge: Looks at a source that the tracker took; returns why this node refuses it, or None.
         alternative: Whether another node is a distribution point of the same scope as this one.
+        dials: Whether this node dials others for content.
         on_change: Called when what the node takes part in has changed, so that it is announced.
     """
 
@@ -68,6 +71,7 @@ class Content:
         judge: JudgeSource,
         alternative: Callable[[NodeId], bool],
         on_change: Callable[[], None],
+        dials: Callable[[], bool] = lambda: True,
     ) -> None:
         self._home = home
         self._swarm = swarm
@@ -75,6 +79,7 @@ class Content:
         self._ask = ask
         self._judge = judge
         self._alternative = alternative
+        self._dials = dials
         self._on_change = on_change
         self._wanted: dict[InfoHash, _Wanted] = {}
         self._no_room: frozenset[InfoHash] = frozenset()
@@ -168,6 +173,19 @@ class Content:
         wanted.candidates = self._judged_all(wanted)
         if wanted.joined:
             self._connect(InfoHash(sources.info_hash), wanted)
+
+    def set_below(self, sources: Sources) -> None:
+        """Take in what this node's own tracker decided for it: whom it has to dial, because they cannot."""
+        wanted = self._wanted.get(InfoHash(sources.info_hash))
+        if wanted is None:
+            return
+        wanted.below = tuple(c for c in sources.candidates if c.taken and c.dial == "receiver")
+        if wanted.joined:
+            self._connect(InfoHash(sources.info_hash), wanted)
+
+    def waits_for_calls(self) -> bool:
+        """Whether something is being fetched and others have to dial for it."""
+        return not self._dials() and bool(self.unfinished())
 
     def judge_again(self) -> None:
         """This node's own judgement may be another: what is signed has changed, or time has passed."""
@@ -277,8 +295,10 @@ class Content:
         point is dialled too if that takes long.
         """
         taken = [candidate for candidate in wanted.candidates if candidate.taken]
+        known = {candidate.node for candidate in taken}
+        taken += [candidate for candidate in wanted.below if candidate.node not in known]
         self._swarm.learn([NodeId(candidate.node) for candidate in taken])
-        if not any(candidate.taken for candidate in wanted.told):
+        if not wanted.below and not any(candidate.taken for candidate in wanted.told):
             return  # a new tracker that knows of nobody yet: whoever serves goes on
         if wanted.dialled is None:
             wanted.dialled = frozenset(candidate.node for candidate in wanted.told)
@@ -291,7 +311,8 @@ class Content:
                     host=c.host,
                     port=c.port,
                     wan=crosses_wan(self._role, c.role, alternatives=self._alternative(NodeId(c.node))),
-                    expected=c.node not in wanted.dialled,
+                    expected=c.dial == "either" and c.node not in wanted.dialled,
+                    dialled=self._dials() and c.dial != "source",
                 )
                 for c in taken
                 if c.node in wanted.dialled or c.role != "device"

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import socket
 import time
+from datetime import datetime
 from pathlib import Path
 
 import trio
 
 from p2pdist import limits
-from p2pdist.errors import TrustError, Unavailable
+from p2pdist.errors import TrustError, Unavailable, UsageError
 from p2pdist.files import write_atomic
 from p2pdist.install.platform import detect_platform
 from p2pdist.logs import get_logger
@@ -23,8 +24,9 @@ from p2pdist.net.endpoints import parse_endpoint
 from p2pdist.net.link import open_stranger_link
 from p2pdist.node.home import Home
 from p2pdist.node.mail import Mail
-from p2pdist.trust.certificates import make_request, parse_certificate
+from p2pdist.trust.certificates import check_certificate, make_request, parse_certificate
 from p2pdist.trust.enrolment import EnrolmentBundle
+from p2pdist.trust.enrolmentfiles import EnrolmentAnswer, EnrolmentRequest
 from p2pdist.trust.keys import IdentityKey
 from p2pdist.trust.sealing import seal_anonymous
 from p2pdist.wire import codec
@@ -34,6 +36,7 @@ from p2pdist.wire.requests import Enrolled, EnrolRequest, EnrolSecret, RenewRequ
 _log = get_logger()
 
 _RENEW_AGAIN_S, _RENEW_AGAIN_S_MAX = 1.0, 60.0
+_KEY_FILE = "identity.key"
 _MACHINE_ID = Path("/etc/machine-id")
 
 
@@ -60,13 +63,66 @@ async def enrol(
         UsageError, TrustError: the admin server refused (wrong, used or late token; a clone).
         Unavailable: no address answered. Nothing but the key has been written; call again.
     """
+    key = make_identity(root)
+    enrolled = await _ask(
+        bundle, "/enrol", _request(key, bundle, token, name=name, machine=machine), local_host
+    )
+    certificate = parse_certificate(enrolled.certificate)
+    if certificate.node != key.node:
+        raise TrustError(f"the admin server answered with a certificate for {certificate.node}")
+    return await trio.to_thread.run_sync(_settle, root, bundle, enrolled.certificate)
+
+
+def ask_in_writing(
+    root: Path, bundle: EnrolmentBundle, token: str, *, name: str | None = None, machine: str | None = None
+) -> EnrolmentRequest:
+    """Make the request of :func:`enrol` for somebody who carries it to the admin server. Blocking.
+
+    Raises:
+        Unavailable: the disk is full or fails.
+    """
+    key = make_identity(root)
+    asked = _request(key, bundle, token, name=name, machine=machine)
+    return EnrolmentRequest(
+        fleet=bundle.fleet, node=key.node, name=name or socket.gethostname(), sealed=asked.sealed
+    )
+
+
+def take_answer(root: Path, bundle: EnrolmentBundle, answer: EnrolmentAnswer, *, now: datetime) -> Home:
+    """Become a member by an answer that was carried here. Blocking; *now* is aware.
+
+    Raises:
+        UsageError: nobody has asked for it here, or it is for another machine or fleet.
+        TrustError: the certificate is not one of the fleet's authority, or not valid now.
+    """
+    if not (root / _KEY_FILE).exists():
+        raise UsageError(f"{root} holds no identity key", hint="make a request first: --request FILE")
+    key = IdentityKey.load(root / _KEY_FILE)
+    if answer.fleet != bundle.fleet:
+        raise UsageError(f"the answer is of the fleet {answer.fleet}, the bundle of {bundle.fleet}")
+    certificate = check_certificate(answer.certificate_pem, ca_pem=bundle.ca_pem, now=now)
+    if certificate.node != key.node:
+        raise UsageError(
+            f"the answer is for {certificate.node}, and this machine is {key.node}",
+            hint="bring the answer to the machine that has asked for it",
+        )
+    return _settle(root, bundle, answer.certificate_pem)
+
+
+def make_identity(root: Path) -> IdentityKey:
+    """Return the identity key in a node's directory; both are made if they are not there. Blocking."""
     root.mkdir(parents=True, exist_ok=True)
-    key_path = root / "identity.key"
-    if key_path.exists():
-        key = IdentityKey.load(key_path)
-    else:
-        key = IdentityKey.generate()
-        key.save(key_path)
+    path = root / _KEY_FILE
+    if path.exists():
+        return IdentityKey.load(path)
+    key = IdentityKey.generate()
+    key.save(path)
+    return key
+
+
+def _request(
+    key: IdentityKey, bundle: EnrolmentBundle, token: str, *, name: str | None, machine: str | None
+) -> EnrolRequest:
     secret = EnrolSecret(
         token=token,
         request=make_request(key),
@@ -74,13 +130,12 @@ async def enrol(
         platform=detect_platform(),
         machine=machine or machine_hash(),
     )
-    sealed = seal_anonymous(codec.encode(secret), bundle.server_public)
-    enrolled = await _ask(bundle, "/enrol", EnrolRequest(sealed=sealed), local_host)
-    certificate = parse_certificate(enrolled.certificate)
-    if certificate.node != key.node:
-        raise TrustError(f"the admin server answered with a certificate for {certificate.node}")
+    return EnrolRequest(sealed=seal_anonymous(codec.encode(secret), bundle.server_public))
+
+
+def _settle(root: Path, bundle: EnrolmentBundle, certificate_pem: bytes) -> Home:
     bundle.save(root / "enrolment.json")
-    await trio.to_thread.run_sync(write_atomic, root / "certificate.pem", enrolled.certificate)
+    write_atomic(root / "certificate.pem", certificate_pem)
     return Home.open(root)
 
 
@@ -118,9 +173,14 @@ async def renew_expired(home: Home, mail: Mail, *, now: int, local_host: str | N
         TrustError, UsageError: the admin server refuses; the node was revoked or is not known.
         Unavailable: no address answered; call again later.
     """
-    envelope = await mail.seal(RenewalRequest(request=make_request(home.key)), now=now)
-    enrolled = await _ask(home.enrolment, "/renew", RenewRequest(envelope=envelope), local_host)
+    asked = await ask_for_renewal(home, mail, now=now)
+    enrolled = await _ask(home.enrolment, "/renew", asked, local_host)
     await trio.to_thread.run_sync(home.replace_certificate, enrolled.certificate)
+
+
+async def ask_for_renewal(home: Home, mail: Mail, *, now: int) -> RenewRequest:
+    """Make the request for :func:`renew_expired`, for whoever brings it to the admin server."""
+    return RenewRequest(envelope=await mail.seal(RenewalRequest(request=make_request(home.key)), now=now))
 
 
 def _expired(home: Home) -> bool:
@@ -156,5 +216,6 @@ async def _ask(
             problems.append(f"{address}: {error or 'too slow'}")
     raise Unavailable(
         f"none of {', '.join(bundle.addresses)} answered ({'; '.join(problems)})",
-        hint="check the network and that the admin server runs, then try again",
+        hint="check the network and that the admin server runs, then try again; where nothing may be dialled,"
+        " enrol with files: --request",
     )

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from p2pdist.core.rates import granted_rates, lowest_at
+from p2pdist.core.dialling import dials
 from p2pdist.core.scope import are_alternatives, grant_valid
 from p2pdist.core.sources import objection
 from p2pdist.core.upstream import Upstream
@@ -22,13 +22,14 @@ from p2pdist.logs import get_logger
 from p2pdist.net.link import Link, StreamHandler
 from p2pdist.node.content import Content
 from p2pdist.node.diagnosis import diagnose
-from p2pdist.node.enrol import renew_while_expired
+from p2pdist.node.enrol import ask_for_renewal, renew_while_expired
 from p2pdist.node.home import Home, load_desired, save_desired
 from p2pdist.node.hooks import Hooks
 from p2pdist.node.mail import Mail
 from p2pdist.node.memory import keep_small
 from p2pdist.node.metadata import Metadata
 from p2pdist.node.post import Post
+from p2pdist.node.rates import Rates
 from p2pdist.node.reception import Reception
 from p2pdist.node.reports import Announcer, ContentReporter, Heart, Renewer
 from p2pdist.node.settings import MemberSettings
@@ -57,11 +58,9 @@ from p2pdist.wire.messages import (
     SessionInvite,
 )
 from p2pdist.wire.paths import SESSION_PATH, PathOpening
-from p2pdist.wire.requests import Bundle, Torrent
+from p2pdist.wire.requests import Bundle, RenewRequest, Torrent
 
 _log = get_logger()
-
-_RATES_EVERY_S = 30.0
 
 
 class Member:
@@ -72,6 +71,7 @@ class Member:
         self.settings = settings
         self.swarm = swarm
         self.desired: DesiredState | None = load_desired(home)
+        self.session_path = hooks.session_path
         self._hooks = hooks
         self._mail = Mail(home)
         self._post = post
@@ -90,6 +90,7 @@ class Member:
             on_down=self._link_down,
             while_up=lambda link: watch_over(link, self.content),
             streams={SESSION_PATH: StreamHandler(PathOpening, hooks.session_path)},
+            dials=not settings.dialled,
         )
         self.metadata = Metadata(
             Verifier(home.trust, home.enrolment.root),
@@ -103,6 +104,7 @@ class Member:
             ask=lambda request: self.uplink.request("/torrent", request, Torrent),
             judge=self._judge,
             alternative=lambda node: are_alternatives(self._point_grant(self.node), self._point_grant(node)),
+            dials=lambda: self.dials,
             on_change=self.announce_soon,
         )
         self._announcer = Announcer(
@@ -118,6 +120,7 @@ class Member:
             installed=hooks.installed,
             send=self.send,
         )
+        self._rates = Rates(swarm, settings.rates, lambda: self.desired, self._grant)
         self._renewer = Renewer(home, spread=spread, send=self.send, lacking=self._certificate_lacks)
 
     @property
@@ -130,6 +133,11 @@ class Member:
         """The administration group, as the newest word of the admin server has it."""
         return GroupPath(self.desired.group) if self.desired is not None else self.home.certificate.group
 
+    @property
+    def dials(self) -> bool:
+        """Whether this node dials anybody: its file and its grant may say that it is dialled."""
+        return not self.settings.dialled and dials(self._grant())
+
     def announce_soon(self) -> None:
         """Tell the neighbour shortly what this node takes part in."""
         self._announcer.due.ring()
@@ -141,6 +149,10 @@ class Member:
     def renew_certificate(self) -> None:
         """Look shortly whether a new certificate is needed, and ask for it."""
         self._renewer.due.ring()
+
+    async def renewal(self) -> RenewRequest:
+        """Ask for a new certificate in a way that needs no valid one."""
+        return await ask_for_renewal(self.home, self._mail, now=_now())
 
     async def send(self, message: FromDevice) -> bool:
         """Send a message to the admin server if there is a way now.
@@ -172,7 +184,7 @@ class Member:
             nursery.start_soon(self._heart.run)
             nursery.start_soon(self._renewer.run)
             nursery.start_soon(self.reception.run)
-            nursery.start_soon(self._apply_rates)
+            nursery.start_soon(self._rates.run)
             nursery.start_soon(self._reporter.run)
             nursery.start_soon(keep_small)
 
@@ -186,15 +198,18 @@ class Member:
     # Links -----------------------------------------------------------------------------------------
 
     async def _keep_linked(self) -> None:
-        await renew_while_expired(
-            self.home, self._mail, spread=self._spread, local_host=self.settings.link_host
-        )
+        if self.dials:
+            await renew_while_expired(
+                self.home, self._mail, spread=self._spread, local_host=self.settings.link_host
+            )
         self.swarm.set_identity(self.home.certificate_pem, self.home.key.private_pem())
         self._choose_upstreams()
         await self.uplink.run()
 
     def _choose_upstreams(self) -> None:
         group = self.group if self.settings.role == "device" else None
+        if self.uplink.set_dials(self.dials):
+            self.swarm.set_dials(self.dials)
         self.uplink.set_candidates(upstreams_for(self.home, self.metadata.catalog, group=group, now=_now()))
         present = self.uplink.upstream
         if present is not None and present.kind == "point" and self._point_grant(present.node) is None:
@@ -255,7 +270,7 @@ class Member:
             case Received(ids=ids):
                 await self._hooks.received(ids)
             case Certificate(certificate=pem):
-                await self._take_certificate(pem)
+                await self.take_certificate(pem)
             case SessionInvite():
                 self.reception.expect(message)
             case Revoked(reason=reason):
@@ -272,7 +287,7 @@ class Member:
         self.desired = desired
         if self._certificate_lacks():
             self.renew_certificate()
-        self._set_rates()
+        self._rates.apply()
         self.heartbeat_soon()
         await self._hooks.state_changed(desired, self.metadata.catalog)
         if moved:
@@ -285,7 +300,8 @@ class Member:
             return False
         return desired.group != certificate.group or not set(desired.swarms) <= set(certificate.swarms)
 
-    async def _take_certificate(self, pem: bytes) -> None:
+    async def take_certificate(self, pem: bytes) -> None:
+        """Use a new certificate from now on. One that cannot be used is left, and the log says why."""
         before, lacked = self.home.certificate, self._certificate_lacks()
         try:
             await trio.to_thread.run_sync(self.home.replace_certificate, pem)
@@ -303,15 +319,6 @@ class Member:
             await self._hooks.state_changed(self.desired, self.metadata.catalog)
         if self.home.certificate.group != before.group:
             self.uplink.redial()
-
-    def _set_rates(self) -> None:
-        local = time.localtime()
-        catalog = self.metadata.catalog
-        grant = catalog.grants.get(self.node) if catalog is not None else None
-        limits = [self.settings.rates]
-        limits += [self.desired.rates] if self.desired is not None else []
-        limits += [granted_rates(grant)] if grant is not None else []
-        self.swarm.set_rates(lowest_at(limits, local.tm_hour * 60 + local.tm_min))
 
     # Metadata and content --------------------------------------------------------------------------
 
@@ -345,16 +352,16 @@ class Member:
             group=self.group if self.settings.role == "device" else None,
         )
 
+    def _grant(self) -> SeedGrant | None:
+        """Return this node's own grant, valid or not."""
+        catalog = self.metadata.catalog
+        return catalog.grants.get(self.node) if catalog is not None else None
+
     def _point_grant(self, node: NodeId) -> SeedGrant | None:
         """Return the grant by which *node* may serve content now."""
         catalog = self.metadata.catalog
         grant = catalog.grants.get(node) if catalog is not None else None
         return grant if grant_valid(grant, "seed", _now()) else None
-
-    async def _apply_rates(self) -> None:
-        while True:
-            self._set_rates()
-            await trio.sleep(_RATES_EVERY_S)
 
 
 @asynccontextmanager
@@ -374,6 +381,7 @@ async def open_member(
         ca_pem=home.enrolment.ca_pem,
         certificate_pem=home.certificate_pem,
         key_pem=home.key.private_pem(),
+        dials=not settings.dialled,
     )
     async with open_swarm(swarm_settings) as swarm:
         yield Member(home, settings, swarm, hooks, post)

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from p2pdist import limits
 from p2pdist.errors import P2PDistError, UsageError
 from p2pdist.files import read_bounded
 from p2pdist.logs import get_logger
+from p2pdist.node.enrol import ask_in_writing, take_answer
 from p2pdist.node.enrol import enrol as enrol_node
 from p2pdist.programs import complain
 from p2pdist.trust.enrolment import EnrolmentBundle
+from p2pdist.trust.enrolmentfiles import EnrolmentAnswer
 
 _log = get_logger()
 
@@ -39,7 +42,9 @@ def read_token(path: Path) -> str:
 def enrol(
     *,
     bundle: Path,
-    token_file: Path,
+    token_file: Path | None = None,
+    request: Path | None = None,
+    answer: Path | None = None,
     data: Path = Path("/var/lib/p2pdist"),
     name: str = "",
     machine: str = "",
@@ -47,12 +52,18 @@ def enrol(
 ) -> int:
     """Make this machine a member of the fleet, and print its node id. Repeat it safely: the key is kept.
 
+    Where it may dial nobody, a file goes to the operator (`p2pdist enrolment answer`) and another comes back.
+
     Parameters
     ----------
     bundle
         The enrolment bundle that the operator handed out (`p2pdist enrolment`).
     token_file
         A file with an enrolment token, readable by its owner only (`p2pdist token add GROUP`).
+    request
+        Dial nobody: write the request to this file.
+    answer
+        Dial nobody: take the answer to that request from this file.
     data
         The node's directory.
     name
@@ -63,18 +74,32 @@ def enrol(
         The address to dial from; the system's choice by default.
     """
     try:
-        token = read_token(token_file)
-        home = trio.run(
-            partial(
-                enrol_node,
-                data,
-                EnrolmentBundle.load(bundle),
-                token,
-                name=name or socket.gethostname(),
-                machine=machine or None,
-                local_host=local_host or None,
+        fleet = EnrolmentBundle.load(bundle)
+        if answer is not None:
+            home = take_answer(data, fleet, EnrolmentAnswer.load(answer), now=datetime.now(UTC))
+        elif token_file is None:
+            raise UsageError("an enrolment needs a token", hint="give it --token-file FILE")
+        elif request is not None:
+            asked = ask_in_writing(
+                data, fleet, read_token(token_file), name=name or None, machine=machine or None
             )
-        )
+            asked.save(request)
+            print(f"{asked.node} asks to join the fleet {asked.fleet}: {request}")
+            print(f"  next: bring it to the operator, p2pdist enrolment answer {request.name} --to answer,")
+            print("        and the answer here: enrol again, with --answer instead of token and request")
+            return 0
+        else:
+            home = trio.run(
+                partial(
+                    enrol_node,
+                    data,
+                    fleet,
+                    read_token(token_file),
+                    name=name or None,
+                    machine=machine or None,
+                    local_host=local_host or None,
+                )
+            )
     except P2PDistError as error:
         return complain(error)
     print(f"{home.node} is a member of the fleet {home.fleet}, in the group {home.certificate.group}")

@@ -24,6 +24,7 @@ from p2pdist.wire.frames import Announce, Role
 from p2pdist.wire.messages import ContentReport, DesiredState, FromDevice, Heartbeat, RenewalRequest
 
 _ANNOUNCE_EVERY_S = 30.0
+_CALL_EVERY_S = 4.0  # where others have to dial again when a connection broke
 _GAP_S = 0.2
 _CONTENT_EVERY_S = 2.0
 _HEARTBEAT_S = 300
@@ -75,7 +76,8 @@ class Announcer:
     async def run(self) -> None:
         """Announce until cancelled."""
         while True:
-            await self.due.wait(_ANNOUNCE_EVERY_S)
+            calling = self._content.waits_for_calls()
+            await self.due.wait(_CALL_EVERY_S if calling else _ANNOUNCE_EVERY_S)
             announce = Announce(role=self._role, port=self._port(), artifacts=self._content.presences())
             self._below(announce)
             if self._uplink.link is not None:

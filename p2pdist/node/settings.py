@@ -15,7 +15,7 @@ class MemberSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     ``link_host`` is the address to dial from; ``swarm_host`` and ``swarm_port`` where the swarm listens;
     ``rates`` the node's own limits, beside those of its group and its grant; ``policy`` what operators may
-    do.
+    do. One that is ``dialled`` dials nobody, whatever its grant says.
     """
 
     role: Role
@@ -26,3 +26,4 @@ class MemberSettings(msgspec.Struct, frozen=True, kw_only=True):
     swarm_requests: int = REQUESTS
     rates: RateLimits = RateLimits()
     policy: ServicePolicy = ServicePolicy()
+    dialled: bool = False

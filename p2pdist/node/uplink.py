@@ -4,21 +4,27 @@
 arrive to its owner, and moves to a better neighbour when one answers. Between links, sending raises
 :class:`~p2pdist.errors.Unavailable`; nothing is queued here, because every frame states a whole
 situation that the owner repeats when the next link is up.
+
+A point in a DMZ dials nobody. There the neighbours above dial, and offer their links
+(:meth:`Uplink.offer`); whatever happens on a link afterwards is the same.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import trio
 
+from p2pdist import limits
+from p2pdist.core.dialling import callers_of
 from p2pdist.core.scope import gateways_above, points_for, preferred_points
 from p2pdist.core.upstream import Upstream, UpstreamChooser
-from p2pdist.errors import P2PDistError, Unavailable
+from p2pdist.errors import P2PDistError, TrustError, Unavailable
 from p2pdist.ids import GroupPath, NodeId
 from p2pdist.logs import get_logger
-from p2pdist.net.endpoints import parse_endpoint
+from p2pdist.net.endpoints import ways_to
 from p2pdist.net.link import Link, StreamTable, open_link
 from p2pdist.net.tls import TlsIdentity
 from p2pdist.node.home import Home
@@ -27,6 +33,8 @@ from p2pdist.wire.frames import AnyFrame
 
 _log = get_logger()
 T = TypeVar("T")
+
+_REPRIEVE_S = limits.LINK_AWAITED_S + 2 * limits.LINK_ANSWER_S + 1.0  # a silent neighbour is given up within
 
 
 class Uplink:
@@ -42,6 +50,7 @@ class Uplink:
         on_down: Called when a link has ended.
         while_up: Runs beside each link, and is cancelled when it ends.
         streams: What the neighbour may open to us.
+        dials: Whether neighbours are dialled, or only those taken that dial.
     """
 
     def __init__(
@@ -55,6 +64,7 @@ class Uplink:
         on_down: Callable[[], None],
         while_up: Callable[[Link], Awaitable[None]],
         streams: StreamTable | None = None,
+        dials: bool = True,
     ) -> None:
         self._identity = identity
         self._chooser = UpstreamChooser(spread=spread)
@@ -64,6 +74,10 @@ class Uplink:
         self._on_down = on_down
         self._while_up = while_up
         self._streams = streams
+        self._dials = dials
+        self._ours = True  # whether the present link is one that was dialled from here
+        self._candidates: tuple[Upstream, ...] = ()
+        self._offered: tuple[Upstream, Link] | None = None
         self._link: Link | None = None
         self._upstream: Upstream | None = None
         self._changed = trio.Event()
@@ -81,7 +95,57 @@ class Uplink:
 
     def set_candidates(self, candidates: Sequence[Upstream]) -> None:
         """Replace the neighbours to choose from, best first. The present link stays."""
+        self._candidates = tuple(candidates)
         self._chooser.set_candidates(candidates, trio.current_time())
+        self._wake()
+
+    def set_dials(self, dials: bool) -> bool:
+        """Dial neighbours from now on, or leave it to them; a link that should not be there ends.
+
+        Returns:
+            Whether that is news.
+        """
+        if dials == self._dials:
+            return False
+        self._dials = dials
+        if self._link is None or self._ours:
+            self.redial()
+        self._wake()
+        return True
+
+    def is_above(self, node: NodeId) -> bool:
+        """Whether a node is one of the neighbours to choose from."""
+        return any(candidate.node == node for candidate in self._candidates)
+
+    async def offer(self, link: Link) -> None:
+        """A neighbour has dialled this node to carry it: take its link, instead of a worse one. The link
+        is served by :meth:`run`.
+
+        While a better neighbour carries this node, wait some seconds for its end: if it has gone without a
+        word, that is found out.
+
+        Raises:
+            TrustError: it is none of the neighbours to choose from.
+            Unavailable: another neighbour carries this node, and is no worse.
+        """
+        node = link.remote.node if link.remote is not None else None
+        order = list(dict.fromkeys(candidate.node for candidate in self._candidates))
+        if node not in order:
+            raise TrustError(
+                f"{node} is not above this node by signed grants", hint="look at the scopes of both grants"
+            )
+        better = order[: order.index(node)]
+        if self._upstream is not None and self._upstream.node in better and self._link is not None:
+            with trio.move_on_after(_REPRIEVE_S):
+                async with self._link.awaiting():
+                    await self._link.wait_ended()
+        present = self._offered[0] if self._offered is not None else self._upstream
+        if present is not None and present.node in better:
+            raise Unavailable(f"{present.node} carries this node", hint="it is asked again later")
+        if self._offered is not None:
+            self._offered[1].abort("another neighbour carries this node")
+        self._offered = next(each for each in self._candidates if each.node == node), link
+        self.redial()
         self._wake()
 
     def redial(self) -> None:
@@ -101,35 +165,50 @@ class Uplink:
     async def run(self) -> None:
         """Keep a link up until cancelled; cancellation closes it cleanly."""
         while True:
-            upstream, wake = self._chooser.next(trio.current_time())
+            if self._offered is not None:
+                await self._take()
+                continue
+            upstream, wake = self._chooser.next(trio.current_time()) if self._dials else (None, math.inf)
             if upstream is None:
                 await self._wait_changed(wake)
                 continue
             await self._carry(upstream)
 
-    async def _carry(self, upstream: Upstream) -> None:
-        try:
-            async with open_link(
-                upstream.host,
-                upstream.port,
-                identity=self._identity(),
-                expect=upstream.node,
-                local_host=self._local_host,
-                streams=self._streams,
-            ) as link:
-                await self._serve(upstream, link)
-        except P2PDistError as error:
-            _log.info("link.failed", upstream=upstream.node, kind=upstream.kind, reason=str(error))
-            self._chooser.failed(upstream, trio.current_time())
+    async def _take(self) -> None:
+        """Serve the link that a neighbour has offered."""
+        assert self._offered is not None
+        upstream, link = self._offered
+        self._offered = None
+        await self._serve(upstream, link, ours=False)
+        await link.aclose()
 
-    async def _serve(self, upstream: Upstream, link: Link) -> None:
-        self._link, self._upstream = link, upstream
+    async def _carry(self, upstream: Upstream) -> None:
+        with trio.CancelScope() as self._redial:
+            try:
+                async with open_link(
+                    upstream.host,
+                    upstream.port,
+                    identity=self._identity(),
+                    expect=upstream.node,
+                    local_host=self._local_host,
+                    streams=self._streams,
+                ) as link:
+                    await self._serve(upstream, link, ours=True)
+            except P2PDistError as error:
+                _log.info("link.failed", upstream=upstream.node, kind=upstream.kind, reason=str(error))
+                self._chooser.failed(upstream, trio.current_time())
+
+    async def _serve(self, upstream: Upstream, link: Link, *, ours: bool) -> None:
+        self._link, self._upstream, self._ours = link, upstream, ours
         self._chooser.connected(upstream)
-        _log.info("link.up", upstream=upstream.node, kind=upstream.kind, host=upstream.host)
+        _log.info(
+            "link.up", upstream=upstream.node, kind=upstream.kind, host=link.remote_host, dialled=not ours
+        )
         try:
             async with trio.open_nursery() as nursery:
                 self._redial = nursery.cancel_scope
-                nursery.start_soon(self._seek_better, upstream, nursery.cancel_scope)
+                if self._dials:
+                    nursery.start_soon(self._seek_better, upstream, nursery.cancel_scope)
                 nursery.start_soon(self._while_up, link)
                 await self._on_up(upstream, link)
                 async for frame in link.frames():
@@ -177,12 +256,6 @@ class Uplink:
         return self._link
 
 
-def upstreams_at(node: NodeId, addresses: Sequence[str], kind: Literal["point", "server"]) -> list[Upstream]:
-    """Return a neighbour's ways in, one for each of its addresses (``host:port``, valid by their type)."""
-    ends = map(parse_endpoint, addresses)
-    return [Upstream(node=node, host=host, port=port, kind=kind) for host, port in ends]
-
-
 def upstreams_for(
     home: Home, catalog: Catalog | None, *, group: GroupPath | None, now: int
 ) -> list[Upstream]:
@@ -199,8 +272,10 @@ def upstreams_for(
         grants = catalog.grants.values()
         own = catalog.grants.get(home.node)
         carriers = points_for(group, grants, now) if group is not None else gateways_above(own, grants, now)
+        if group is None and own is not None and own.dialled:
+            carriers = callers_of(own, grants, now)
         for grant in preferred_points(home.node, carriers):
-            points += upstreams_at(grant.node, grant.addresses, "point")
+            points += ways_to(grant.node, grant.addresses, "point")
     enrolment = home.enrolment
-    server = upstreams_at(enrolment.server_node, enrolment.addresses, "server")
+    server = ways_to(enrolment.server_node, enrolment.addresses, "server")
     return [point for point in points if point.node != home.node] + server

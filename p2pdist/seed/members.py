@@ -15,18 +15,21 @@ from typing import Any
 import msgspec
 import trio
 
+from p2pdist.core.dialling import dials
 from p2pdist.core.scope import covers, grant_valid
 from p2pdist.core.sources import SourceRules
 from p2pdist.core.tracker import Tracker
 from p2pdist.errors import P2PDistError, TrustError, Unavailable
 from p2pdist.ids import GroupPath, InfoHash, NodeId
 from p2pdist.logs import get_logger
-from p2pdist.net.link import Link, OfferedStream, RequestHandler, serve_links
+from p2pdist.net.link import Link, OfferedStream, serve_links
 from p2pdist.net.mailbox import Hop
 from p2pdist.net.splicing import splice
 from p2pdist.node.member import Member
+from p2pdist.seed.above import Above
 from p2pdist.seed.gateway import Gateway
 from p2pdist.seed.post import GatewayPost
+from p2pdist.seed.supply import Supply
 from p2pdist.trust.catalog import SeedGrant
 from p2pdist.wire.envelope import Envelope
 from p2pdist.wire.frames import (
@@ -44,15 +47,6 @@ from p2pdist.wire.frames import (
     Way,
 )
 from p2pdist.wire.paths import SESSION_PATH, PathOpening
-from p2pdist.wire.requests import (
-    Bundle,
-    BundleRequest,
-    Enrolled,
-    EnrolRequest,
-    RenewRequest,
-    Torrent,
-    TorrentRequest,
-)
 
 _log = get_logger()
 
@@ -74,6 +68,8 @@ class Members:
         self._on_wanted = on_wanted
         self._post = post
         self._links: dict[NodeId, Link] = {}
+        self.supply = Supply(member)
+        self._above = Above(member)
         self._gateway = Gateway(member.node, self._links, post.mailbox.look)
         self._tracker = Tracker(SourceRules())
         self._refused: dict[InfoHash, ContentRefused] = {}
@@ -84,19 +80,19 @@ class Members:
         """How many devices are attached."""
         return len(self._links)
 
+    def carries(self, node: NodeId) -> bool:
+        """Whether a node is attached here."""
+        return node in self._links
+
     async def serve(self, *, host: str, port: int, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Accept devices until cancelled. Reports the bound address once it listens."""
         await serve_links(
             host=host,
             port=port,
             identity=self._member.home.tls_identity,
-            requests={
-                "/enrol": RequestHandler(EnrolRequest, self._pass_enrolment, strangers=True),
-                "/renew": RequestHandler(RenewRequest, self._pass_renewal, strangers=True),
-                "/bundle": RequestHandler(BundleRequest, self._bundle),
-                "/torrent": RequestHandler(TorrentRequest, self._torrent),
-            },
-            on_link=self._carry,
+            requests={**self.supply.requests, **self._above.requests},
+            streams=self._above.streams,
+            on_link=self._accepted,
             revoked=self._is_revoked,
             task_status=task_status,
         )
@@ -212,7 +208,18 @@ class Members:
         """The artifact is whole and verified: what was said against a source of it is history."""
         self._refused.pop(info_hash, None)
 
-    async def _carry(self, link: Link) -> None:
+    async def _accepted(self, link: Link) -> None:
+        if link.remote is not None and self._above.stands(link.remote.node):
+            await link.wait_ended()  # what is said on it is the uplink's, once that has taken it
+        else:
+            await self.carry(link)
+
+    async def carry(self, link: Link) -> None:
+        """Carry the neighbour on a link, whoever dialled, until the link ends.
+
+        Raises:
+            TrustError, Unavailable: it is not to be carried here.
+        """
         remote = link.remote
         if remote is None:
             return  # a stranger, here for one request
@@ -238,6 +245,10 @@ class Members:
                 self._tracker.forget(remote.node)
                 self._gateway.gone(remote.node)
                 _log.info("member.detached", node=remote.node)
+
+    def _is_dialled(self, node: NodeId) -> bool:
+        catalog = self._member.metadata.catalog
+        return catalog is not None and not dials(catalog.grants.get(node))
 
     def _is_revoked(self, node: NodeId) -> bool:
         """What the admin server said last counts, also after a restart without it."""
@@ -316,6 +327,7 @@ class Members:
             site=node if self._gateway.is_gateway(node) else self._member.node,
             group=link.remote.group,
             announce=frame,
+            dialled=self._is_dialled(node),
         )
         self._send_decisions()
         ours = self._member.content.wanted()
@@ -338,6 +350,8 @@ class Members:
 
     def _send_decisions(self) -> None:
         for receiver, sources in self._tracker.poll():
+            if receiver == self._member.node:
+                self._member.content.set_below(sources)
             target = self._links.get(receiver)
             if target is not None:
                 _send(target, self._seen_by(target, sources))
@@ -352,29 +366,6 @@ class Members:
 
     def _known_versions(self) -> dict[str, int]:
         return dict(self._member.metadata.versions) | dict(self._member.metadata.offered)
-
-    # Requests --------------------------------------------------------------------------------------
-
-    async def _bundle(self, link: Link, request: BundleRequest) -> Bundle:
-        if request.relay:
-            asked = BundleRequest(have=request.have, relay=False)
-            return await self._member.uplink.request("/bundle", asked, Bundle)
-        return await self._member.metadata.export(request.have)
-
-    async def _torrent(self, link: Link, request: TorrentRequest) -> Torrent:
-        path = self._member.home.torrent(InfoHash(request.info_hash))
-        try:
-            return Torrent(torrent=await trio.to_thread.run_sync(path.read_bytes))
-        except FileNotFoundError:
-            return await self._member.uplink.request("/torrent", request, Torrent)
-        except OSError as error:
-            raise Unavailable(f"torrent {request.info_hash} cannot be read ({error.strerror})") from error
-
-    async def _pass_enrolment(self, link: Link, request: EnrolRequest) -> Enrolled:
-        return await self._member.uplink.request("/enrol", request, Enrolled)
-
-    async def _pass_renewal(self, link: Link, request: RenewRequest) -> Enrolled:
-        return await self._member.uplink.request("/renew", request, Enrolled)
 
 
 def _send(link: Link, frame: AnyFrame) -> None:

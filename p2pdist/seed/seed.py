@@ -16,6 +16,7 @@ from p2pdist.net.mailbox import open_mailbox
 from p2pdist.node.config import SeedConfig
 from p2pdist.node.home import Home
 from p2pdist.node.program import notify_ready
+from p2pdist.seed.callees import Callees
 from p2pdist.seed.members import Members
 from p2pdist.seed.post import GatewayPost
 from p2pdist.seed.stock import Situation, Stock
@@ -35,6 +36,7 @@ class Seed(Agent):
         super().__init__()
         self.members: Members
         self.stock: Stock
+        self.callees: Callees
 
     async def linked(self) -> None:
         """A new uplink stands: tell it whom we carry."""
@@ -50,6 +52,7 @@ class Seed(Agent):
         await super().state_changed(desired, catalog)
         await self.members.cut_revoked()
         await self.members.grants_changed()
+        self.callees.look()
         self.stock.look()
 
     async def content_event(self, event: SwarmEvent) -> None:
@@ -119,6 +122,7 @@ async def open_seed(home: Home, config: SeedConfig) -> AsyncIterator[Seed]:
             home, seed.member.content, quota_bytes=config.point.quota_bytes, situation=seed.situation
         )
         seed.members = Members(seed.member, post, on_wanted=seed.stock.used)
+        seed.callees = Callees(seed.member, seed.members)
         yield seed
 
 
@@ -134,6 +138,7 @@ async def serve_seed(
             partial(seed.members.serve, host=config.point.host, port=config.point.port)
         )
         nursery.start_soon(seed.members.run)
+        nursery.start_soon(seed.callees.run)
         nursery.start_soon(seed.deployer.run)
         nursery.start_soon(seed.stock.run)
         nursery.start_soon(seed.member.run)

@@ -7,7 +7,7 @@ the first time. A file that does not match its torrent is not served, and everyb
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from p2pdist.logs import get_logger
 from p2pdist.swarm.session import (
     Artifact,
     ContentAltered,
+    Source,
     StorageFailed,
     StrangerRefused,
     Swarm,
@@ -30,7 +31,7 @@ from p2pdist.swarm.session import (
 from p2pdist.swarm.torrents import check_torrent
 from p2pdist.swarm.tuning import REQUESTS
 from p2pdist.trust.catalog import Release
-from p2pdist.wire.frames import Presence
+from p2pdist.wire.frames import Candidate, Presence
 from p2pdist.wire.messages import RateLimits, SourceBytes
 
 _log = get_logger()
@@ -94,6 +95,16 @@ class Origin:
     def learn(self, nodes: list[NodeId]) -> None:
         """Learn of nodes that may connect, so that their bytes can be put to their names."""
         self._swarm.learn(nodes)
+
+    def call(self, info_hash: InfoHash, points: Sequence[Candidate]) -> None:
+        """Dial these points: they want an artifact, and dial nobody themselves."""
+        if info_hash not in self._served:
+            return
+        calls = [
+            Source(node=NodeId(point.node), role=point.role, host=point.host, port=point.port, wan=True)
+            for point in points
+        ]
+        self._swarm.set_sources(info_hash, calls)
 
     def set_identity(self, certificate_pem: bytes, key_pem: bytes) -> None:
         """Show a renewed certificate from now on."""

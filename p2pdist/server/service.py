@@ -105,6 +105,7 @@ class Service:
             export=self.repository.export,
             torrent=home.read_torrent,
             swarm_port=lambda: self.origin.port,
+            call=lambda info_hash, points: self.origin.call(info_hash, points),
             welcome=lambda node: self.origin.learn([node]),
             refused=lambda host, reason: self.incidents.note("stranger", host, reason),
         )

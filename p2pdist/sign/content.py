@@ -190,11 +190,12 @@ def list_(channel: str | None = None, /, *, options: Options = OPTIONS) -> None:
             back = release.get("rollback_from")
             table.add_row(*map(str, cells), release["recipe"]["kind"], f"from up to {back}" if back else "-")
         console.print(table)
-        table = Table("distribution point", "scope", "duties", "addresses", "until")
+        table = Table("distribution point", "scope", "duties", "addresses", "who dials", "until")
         for grant in grants:
             until = f"{datetime.fromtimestamp(grant['expires'], UTC):%Y-%m-%d}"
             duties, addresses = ", ".join(grant["duties"]), ", ".join(grant["addresses"])
-            table.add_row(grant["node"], grant["scope"], duties, addresses, until)
+            dials = "those above" if grant.get("dialled") else "it"
+            table.add_row(grant["node"], grant["scope"], duties, addresses, dials, until)
         if grants:
             console.print(table)
 
@@ -277,6 +278,7 @@ def grant(
     days: Annotated[int, Parameter(alias="--expires-days")] = 365,
     disk: str = "0",
     wan_rate: str = "0",
+    dialled: Annotated[bool, Parameter(negative="")] = False,
     options: Options = OPTIONS,
 ) -> None:
     """Grant a node the right to act as a distribution point. Replaces the grant that it has.
@@ -285,6 +287,11 @@ def grant(
 
         p2pdist-sign grant q5dgtkqaw4lp2wnvmzq3xjc7yhfoqjax \\
             --scope /emea/berlin --address 10.1.0.2:7600 --disk 200GB
+
+    One in a DMZ, from which nothing may be dialled:
+
+        p2pdist-sign grant q5dgtkqaw4lp2wnvmzq3xjc7yhfoqjax \\
+            --scope /emea/plant --address 203.0.113.9:7601 --dialled
 
     Parameters
     ----------
@@ -295,13 +302,16 @@ def grant(
     duty
         What it may do: seed (default), gateway, discovery, deploy, push. Can be given several times.
     address
-        host:port at which its devices reach it, in the order to be tried. Can be given several times.
+        host:port at which its devices reach it, in the order to be tried. Can be given several times. With
+        --dialled the admin server, or the gateway above, dials it there too.
     days
         After how many days the grant ends.
     disk
         How much of its disk it uses, such as 200GB; 0 is all that is free.
     wan_rate
         Bytes per second that it may take from outside its site, such as 2MB; 0 is unlimited.
+    dialled
+        It dials nobody: the admin server, or a gateway above it, dials it.
     """
     seed = SeedGrant(
         node=parse_node_id(node),
@@ -311,10 +321,13 @@ def grant(
         expires=int((time_now() + timedelta(days=days)).timestamp()),
         disk_bytes=parse_size(disk),
         wan_bytes_per_s=parse_size(wan_rate),
+        dialled=dialled,
     )
     with options.open().change() as state:
         changes.put_grant(state, seed, time_now())
     lines = [f"{node} may act as a distribution point for {scope}: {', '.join(seed.duties)}"]
+    if dialled:
+        lines.append(f"it dials nobody: those above dial it at {', '.join(seed.addresses)}")
     changed(options, state, lines, node=node, scope=scope, duties=list(seed.duties), expires=seed.expires)
 
 

@@ -65,9 +65,10 @@ def status(*, request: Request = None, options: Options = OPTIONS) -> None:
             table.add_row(role, "yes", "-", _until_words(until), "the admin server, by itself", "-")
         console.print(table)
         if grants:
-            table = Table("seed grant", "scope", "valid until")
+            table = Table("seed grant", "scope", "who dials", "valid until")
             for grant in grants:
-                table.add_row(grant["node"], grant["scope"], _until_words(grant))
+                dials = "those above" if grant["dialled"] else "it"
+                table.add_row(grant["node"], grant["scope"], dials, _until_words(grant))
             console.print(table)
         console.print(f"next: {following}", markup=False, soft_wrap=True)
 
@@ -145,7 +146,9 @@ def _grant_rows(state: SigningState, now: datetime) -> list[dict[str, Any]]:
         except msgspec.ValidationError:
             continue  # of a request from elsewhere; diff shows it as it stands
         until = datetime.fromtimestamp(min(grant.expires, _UNIX_SECONDS_MAX), UTC)
-        rows.append({"node": grant.node, "scope": grant.scope, **_until(until, now)})
+        rows.append(
+            {"node": grant.node, "scope": grant.scope, "dialled": grant.dialled, **_until(until, now)}
+        )
     return sorted(rows, key=lambda row: row["days_left"])
 
 

@@ -97,6 +97,8 @@ class Carried:
         """
         dialled = False
         for source in sources:
+            if not source.dialled:
+                continue
             if source.expected:
                 self._expected.setdefault((source.host, source.port), now + PATIENCE_S)
             elif self.present:

@@ -35,7 +35,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     ``wan`` is true when the way to it leaves the site. One that is ``expected`` came later than this node,
     was told of it and dials it; this node dials only if that has not helped after a second. When both sides
     dial at the same moment, libtorrent 2.1.1 closes both connections, each side the one that came in, and
-    waits 3 s.
+    waits 3 s. One that is not to be ``dialled`` from here makes every connection itself.
     """
 
     node: NodeId
@@ -44,6 +44,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     wan: bool = False
     expected: bool = False
+    dialled: bool = True
 
 
 class ArtifactFinished(msgspec.Struct, frozen=True, kw_only=True):

@@ -33,7 +33,7 @@ from p2pdist.swarm.model import (
 )
 from p2pdist.swarm.outbox import Outbox
 from p2pdist.swarm.parameters import torrent_parameters
-from p2pdist.swarm.tuning import SwarmSettings, parse_host, session_settings
+from p2pdist.swarm.tuning import SwarmSettings, dialling_settings, parse_host, session_settings
 from p2pdist.wire.messages import RateLimits
 
 __all__ = [
@@ -174,6 +174,10 @@ class Swarm:
         for node in nodes:
             self._book.learn(node)
 
+    def set_dials(self, dials: bool) -> None:
+        """Dial sources from now on, or only take connections of others. Open ones stay."""
+        self._session.apply_settings(dialling_settings(dials))
+
     def set_rates(self, rates: RateLimits) -> None:
         """Limit what crosses the site's own network and the WAN, from now on. Windows are not read."""
         self._links.limit(rates)
@@ -252,9 +256,8 @@ class Swarm:
             carried.handle.prioritize_pieces(priorities(self._settings.node, points, carried.pieces))
 
     def _dial(self, carried: Carried, sources: Sequence[Source]) -> None:
-        carried.dial(
-            (source for source in sources if source.node != self._settings.node), trio.current_time()
-        )
+        others = [source for source in sources if source.node != self._settings.node]
+        carried.dial(others, trio.current_time())
 
     def _emit(self, event: SwarmEvent) -> None:
         if isinstance(event, PieceRefused) and event.source is not None:

@@ -35,7 +35,8 @@ class SwarmSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What one node's swarm needs to know of the node.
 
     ``host`` is the address to listen on and to dial from (``0.0.0.0`` for all); ``port`` 0 takes any
-    free one. The PEM texts are the fleet CA's certificate, this node's certificate and its key.
+    free one. The PEM texts are the fleet CA's certificate, this node's certificate and its key. Without
+    ``dials`` there are only connections that others make.
     """
 
     role: Role
@@ -46,6 +47,7 @@ class SwarmSettings(msgspec.Struct, frozen=True, kw_only=True):
     certificate_pem: bytes
     key_pem: bytes
     requests: int = REQUESTS
+    dials: bool = True
 
 
 ALERTS: Final = (
@@ -84,13 +86,13 @@ def session_settings(settings: SwarmSettings) -> settings_pack:
         "max_retry_port_bind": 0,
         # TLS over uTP does half of what TLS over TCP does on the same core.
         "enable_outgoing_utp": False,
+        **dialling_settings(settings.dials),
         "enable_incoming_utp": False,
         "out_enc_policy": 2,  # no obfuscation below TLS
         "in_enc_policy": 2,
         # Connections: several nodes behind one NAT address, and quick failover.
         "allow_multiple_connections_per_ip": True,
         "connections_limit": 4 * limits.PEERS_PER_TORRENT_MAX,
-        "connection_speed": 100,
         "tick_interval": 100,
         "smooth_connects": False,
         "torrent_connect_boost": limits.PEERS_PER_TORRENT_MAX,
@@ -130,6 +132,11 @@ def session_settings(settings: SwarmSettings) -> settings_pack:
         "alert_mask": ALERTS,
         "alert_queue_size": 20_000,
     }
+
+
+def dialling_settings(dials: bool) -> settings_pack:
+    """Return the settings that let a session dial, or not even try: it learns of ports by itself."""
+    return {"enable_outgoing_tcp": dials, "connection_speed": 100 if dials else 0}
 
 
 def parse_host(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

@@ -127,7 +127,8 @@ class SeedGrant(msgspec.Struct, frozen=True, kw_only=True):
 
     It is the ``custom`` field of the target ``points/<node>.grant``, whose content is the same in
     canonical JSON. ``scope`` is a group with all its subgroups; the node itself may stand elsewhere.
-    ``addresses`` are ``host:port`` of its links, tried in order. 0 means unlimited.
+    ``addresses`` are ``host:port`` of its links, tried in order. 0 means unlimited. A point that is
+    ``dialled`` stands where nothing may be dialled from (a DMZ): those above dial it, as those below do.
     """
 
     node: NodeId
@@ -138,6 +139,7 @@ class SeedGrant(msgspec.Struct, frozen=True, kw_only=True):
     """Unix seconds."""
     disk_bytes: Annotated[int, Meta(ge=0)] = 0
     wan_bytes_per_s: Annotated[int, Meta(ge=0)] = 0
+    dialled: bool = False
 
 
 class Catalog(msgspec.Struct, frozen=True, kw_only=True):

@@ -157,6 +157,8 @@ def check_grant(grant: SeedGrant) -> None:
         host, _, port = address.rpartition(":")
         if not host or len(address) > 300 or not port.isdecimal() or not 0 < int(port[:6]) < 65_536:
             raise UsageError(f"{address[:60]!r} is not host:port")
+    if grant.dialled and not grant.addresses:
+        raise UsageError(f"{grant.node} is to be dialled, and no address is named", hint="give it --address")
 
 
 def _cut(text: str) -> str:

@@ -100,6 +100,11 @@ def _limit(words_for_none: str, after: str = "") -> Callable[[Any], str]:
     return lambda value: words_for_none if value == 0 else size_words(value) + after
 
 
+def _direction(value: Any) -> str:
+    words = {True: "it dials nobody: those above dial it", False: "it dials those above"}
+    return words[value] if isinstance(value, bool) else repr(value)
+
+
 _FIELDS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "product": ("product", _text),
     "version": ("version", _text),
@@ -113,6 +118,7 @@ _FIELDS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "duties": ("duties", _list),
     "scope": ("scope", _text),
     "addresses": ("addresses", _list),
+    "dialled": ("who dials", _direction),
     "expires": ("ends", _date),
     "disk_bytes": ("disk", _limit("all that is free")),
     "wan_bytes_per_s": ("rate from outside its site", _limit("unlimited", " per second")),

@@ -21,6 +21,8 @@ SessionIdText = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$", max_length=32)]
 Host = Annotated[str, Meta(min_length=1, max_length=255)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Role = Literal["origin", "point", "device"]
+Dialler = Literal["receiver", "source", "either"]
+"""Who makes the connection on which content flows; ``either``: as they learn of each other."""
 RoleName = Annotated[str, Meta(min_length=1, max_length=128)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Text = Annotated[str, Meta(max_length=limits.TEXT_CHARS_MAX)]
@@ -56,7 +58,8 @@ class Announce(Frame, frozen=True, kw_only=True, tag="announce"):
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """One possible source, and whether the neighbour's rules take it.
 
-    ``reason`` is a sentence for people; it travels to ``p2pdist explain``.
+    ``reason`` is a sentence for people; it travels to ``p2pdist explain``. ``dial`` says who dials: one of
+    them may stand where nothing may be dialled from.
     """
 
     node: NodeIdText
@@ -65,6 +68,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     port: Port
     taken: bool
     reason: Text
+    dial: Dialler = "either"
 
 
 class Sources(Frame, frozen=True, kw_only=True, tag="sources"):

@@ -10,6 +10,9 @@ path               body                    answer                 who may ask
 ``/renew``         :class:`RenewRequest`   :class:`Enrolled`      a known node whose certificate ran out
 ``/bundle``        :class:`BundleRequest`  :class:`Bundle`        a node with a certificate
 ``/torrent``       :class:`TorrentRequest` :class:`Torrent`       a node with a certificate
+``/carry``         :class:`CarryOffer`     :class:`Accepted`      a neighbour above, which has dialled
+``/lapsed``        :class:`Lapsed`         :class:`RenewRequest`  the same
+``/certificate``   :class:`Enrolled`       :class:`Accepted`      the same
 ``/control``       frames, both ways, for as long as the link lives  a node with a certificate
 =================  ======================  =====================  ==============================
 """
@@ -109,3 +112,15 @@ class Torrent(msgspec.Struct, frozen=True, kw_only=True):
     """A torrent file, bencoded. The asker checks it against the info-hash in the signed target."""
 
     torrent: Annotated[bytes, Meta(max_length=limits.TORRENT_BYTES_MAX)]
+
+
+class CarryOffer(msgspec.Struct, frozen=True, kw_only=True):
+    """Downwards, to a point that is dialled: this link is here to carry you. It may have a better one."""
+
+
+class Lapsed(msgspec.Struct, frozen=True, kw_only=True):
+    """Downwards, to a point that is dialled: your certificate has run out. Ask for another one."""
+
+
+class Accepted(msgspec.Struct, frozen=True, kw_only=True):
+    """It was taken, and there is nothing more to say."""

@@ -179,7 +179,12 @@ class Fleet:
     # Making nodes ----------------------------------------------------------------------------------
 
     async def add_point(
-        self, *, scope: str = "/emea", duties: Sequence[str] = ("seed",), start: bool = True
+        self,
+        *,
+        scope: str = "/emea",
+        duties: Sequence[str] = ("seed",),
+        start: bool = True,
+        dialled: bool = False,
     ) -> Node:
         """Enrol a distribution point and sign its grant (the next publication carries it)."""
         name = f"point{len(self.points)}"
@@ -190,10 +195,10 @@ class Fleet:
             link=base.link,
             swarm=base.swarm,
             install=base.install,
-            point=PointTable(host=host, port=free_port(host)),
+            point=PointTable(host=host, port=free_port(host), dialled=dialled),
         )
         node = await self._enrolled(name, host, config, self._form.point(name, config), POINTS)
-        self.signing.grant(node.node, [node.address], scope=scope, duties=list(duties))
+        self.signing.grant(node.node, [node.address], scope=scope, duties=list(duties), dialled=dialled)
         self.points.append(node)
         if start:
             await node.program.start()

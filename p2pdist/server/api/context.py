@@ -11,6 +11,7 @@ from p2pdist.core.explanation import stage_shown
 from p2pdist.core.scope import grant_valid, points_for
 from p2pdist.errors import UsageError
 from p2pdist.ids import GroupPath, InfoHash, NodeId, TargetPath
+from p2pdist.net.link import Call as LinkCall
 from p2pdist.server.api.table import Call
 from p2pdist.server.service import Service
 from p2pdist.server.sessions import SessionDesk
@@ -170,3 +171,18 @@ def device_deployment(
         seconds=said.seconds if said else 0.0,
         updated=said.updated if said else None,
     )
+
+
+def call_words(call: LinkCall) -> str:
+    """Say how it goes with a point that the admin server dials."""
+    match call.state:
+        case "linked":
+            return "dialled from here"
+        case "carried by another":
+            return "dialled; linked otherwise"
+        case "in reserve":
+            return f"dialled; in reserve: {call.reason}"
+        case "failed":
+            return f"cannot be dialled: {call.reason}"
+        case "dialling":
+            return "being dialled" + (f": {call.reason}" if call.reason else "")

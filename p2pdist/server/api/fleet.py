@@ -7,12 +7,13 @@ from collections import Counter
 from p2pdist.core.scope import covers
 from p2pdist.errors import UsageError
 from p2pdist.ids import GroupPath, parse_group
-from p2pdist.server.api.context import Api, device_deployment, device_info
+from p2pdist.server.api.context import Api, call_words, device_deployment, device_info
 from p2pdist.server.api.table import Call
 from p2pdist.server.tokens import new_token, token_id
 from p2pdist.store import content, deployments, devices, groups, tokens
 from p2pdist.store.records import ApiTokenRecord, EnrolmentTokenRecord
 from p2pdist.wire import api as wire
+from p2pdist.wire.requests import EnrolRequest
 
 # Groups ----------------------------------------------------------------------------------------------
 
@@ -110,6 +111,20 @@ async def remove_token(api: Api, call: Call[None]) -> wire.Done:
     chosen = call.path["id"]
     await api.change(call, "token.remove", chosen, tokens.remove_enrolment_token, chosen)
     return wire.Done()
+
+
+async def add_enrolment(api: Api, call: Call[wire.NewEnrolment]) -> wire.EnrolledNode:
+    """Enrol a machine that cannot dial, by the request that somebody has carried here."""
+    enrolled = await api.service.plane.admission.enrol_from(
+        f"a file of {call.actor}", EnrolRequest(sealed=call.body.sealed)
+    )
+    await api.note(call, "device.enrol", enrolled.node, f"by file, into {enrolled.group}")
+    return wire.EnrolledNode(
+        fleet=api.service.home.fleet,
+        node=enrolled.node,
+        group=enrolled.group,
+        certificate=enrolled.certificate.decode(),
+    )
 
 
 async def add_api_token(api: Api, call: Call[wire.NewApiToken]) -> wire.MadeToken:
@@ -231,6 +246,7 @@ async def list_points(api: Api, call: Call[None]) -> wire.PointList:
     known = await api.store.read(devices.find_devices, list(api.grants))
     attached = api.attached()
     carried = Counter(via for via in attached.values() if via is not None)
+    calls = api.service.plane.callees.calls()
     points = []
     for grant in sorted(api.grants.values(), key=lambda grant: (grant.scope, grant.node)):
         record = known.get(grant.node)
@@ -254,6 +270,9 @@ async def list_points(api: Api, call: Call[None]) -> wire.PointList:
                 carries=carried[grant.node],
                 disk_bytes=grant.disk_bytes,
                 wan_bytes_per_s=grant.wan_bytes_per_s,
+                dialled=grant.dialled,
+                call=call_words(calls[grant.node]) if grant.node in calls else "",
+                call_since=calls[grant.node].since if grant.node in calls else None,
             )
         )
     return wire.PointList(points=points)

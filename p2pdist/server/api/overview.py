@@ -87,6 +87,11 @@ def _problems(api: Api, now: int, disk_free: int, stored: list[ArtifactRecord]) 
                     f" {_in_words(grant.expires - now)}: p2pdist-sign grant it again, sign, publish"
                 )
     problems += [
+        f"the point {node} cannot be dialled: {call.reason}" + (f"; {call.hint}" if call.hint else "")
+        for node, call in api.service.plane.callees.calls().items()
+        if call.state == "failed"
+    ]
+    problems += [
         f"the content of {info_hash[:12]} is not served: {reason}"
         for info_hash, reason in api.service.origin.damaged.items()
     ]

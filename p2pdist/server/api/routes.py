@@ -18,6 +18,8 @@ ROUTES: tuple[Route, ...] = (
           answer=wire.Status),
     Route(method="GET", path="/enrolment", summary="The enrolment bundle", handler=overview.enrolment,
           answer=bytes),
+    Route(method="POST", path="/enrolments", summary="Enrol a machine by a request in a file",
+          handler=fleet.add_enrolment, answer=wire.EnrolledNode, body=wire.NewEnrolment, role="operator"),
     Route(method="GET", path="/refusals", summary="What was refused for want of trust",
           handler=overview.list_refusals, answer=wire.RefusalList,
           query={**_LIMIT, "after": "only those numbered above this"}),

@@ -1,6 +1,7 @@
 """The admin server's control plane: the links of the fleet and what is said on them.
 
 plane    accepts links, passes frames on
+callees  the points that are dialled from here, because they dial nobody
 reach    over which link each node is reached, and who carries it
 swarms   who takes part in which swarm, and who hears of whom
 devices  what is known of each device that is attached, and what it should have

@@ -14,7 +14,7 @@ from p2pdist.core.throttle import Throttle
 from p2pdist.errors import PeerError, TrustError, Unavailable
 from p2pdist.ids import NodeId, node_id_of
 from p2pdist.logs import get_logger
-from p2pdist.net.link import Link
+from p2pdist.net.link import Link, RequestHandler, RequestTable
 from p2pdist.server.control.devices import Device, Directory
 from p2pdist.trust.certificates import FleetAuthority, parse_certificate, parse_request
 from p2pdist.trust.keys import IdentityKey
@@ -79,8 +79,25 @@ class Admission:
         self._refused = refused
         self._renewals = Throttle(RENEWALS_MAX, RENEWALS_WITHIN_S)
 
+    @property
+    def requests(self) -> RequestTable:
+        """What may be asked of it, by strangers too."""
+        return {
+            "/enrol": RequestHandler(EnrolRequest, self.enrol, strangers=True),
+            "/renew": RequestHandler(RenewRequest, self.renew, strangers=True),
+        }
+
     async def enrol(self, link: Link, request: EnrolRequest) -> Enrolled:
         """Answer ``/enrol``."""
+        return await self.enrol_from(link.remote_host, request)
+
+    async def enrol_from(self, host: str, request: EnrolRequest) -> Enrolled:
+        """Make a node a member of the fleet, wherever its request comes from.
+
+        Raises:
+            TrustError, PeerError: the token does not allow it, or the request is not valid.
+            Unavailable: the disk is full.
+        """
         secret: EnrolSecret = codec.decode(
             open_anonymous(request.sealed, key=self._key), EnrolSecret, bytes_max=limits.ENROL_BYTES_MAX
         )
@@ -93,15 +110,15 @@ class Admission:
                     name=secret.name,
                     platform=secret.platform,
                     machine=secret.machine,
-                    host=link.remote_host,
+                    host=host,
                     now=int(time.time()),
                 ),
                 limiter=self._threads,
             )
         except TrustError as error:
-            _log.warning("enrolment.refused", name=secret.name, host=link.remote_host, reason=error.what)
+            _log.warning("enrolment.refused", name=secret.name, host=host, reason=error.what)
             # by the host alone: whoever guesses tokens under many names is one row with a count
-            self._refused(link.remote_host, f"an enrolment was refused: {error.what}")
+            self._refused(host, f"an enrolment was refused: {error.what}")
             raise
         _log.info("device.enrolled", node=device.node, device=device.name, group=device.group)
         return await self._enrolled(device)

@@ -19,9 +19,10 @@ from p2pdist.errors import P2PDistError, PeerError, TrustError
 from p2pdist.ids import GroupPath, InfoHash, NodeId
 from p2pdist.logs import get_logger
 from p2pdist.net.exchange import Exchange
-from p2pdist.net.link import Link, RequestHandler, serve_links
+from p2pdist.net.link import Link, serve_links
 from p2pdist.net.tls import TlsIdentity
 from p2pdist.server.control.admit import Admission
+from p2pdist.server.control.callees import Callees
 from p2pdist.server.control.clones import CloneGuard
 from p2pdist.server.control.desk import Desk, Receiver
 from p2pdist.server.control.devices import Device, Directory
@@ -39,6 +40,7 @@ from p2pdist.wire.frames import (
     AnyFrame,
     Arrived,
     Attached,
+    Candidate,
     ContentRefused,
     MetadataVersions,
     Presence,
@@ -55,13 +57,7 @@ from p2pdist.wire.messages import (
     RenewalRequest,
     Revoked,
 )
-from p2pdist.wire.requests import (
-    Bundle,
-    BundleRequest,
-    EnrolRequest,
-    RenewRequest,
-    TorrentRequest,
-)
+from p2pdist.wire.requests import Bundle
 
 _log = get_logger()
 
@@ -78,6 +74,7 @@ class ControlPlane:
         export: Returns the metadata that a node lacks.
         torrent: Returns an artifact's torrent, or None.
         swarm_port: Returns the port of the origin's swarm.
+        call: Has the origin's swarm dial points for an artifact.
         welcome: Called with a node that may connect to the origin's swarm from now on.
         refused: Called with the host of a stranger who was turned away, and the reason.
     """
@@ -94,6 +91,7 @@ class ControlPlane:
         export: Callable[[Mapping[str, int]], Bundle],
         torrent: Callable[[InfoHash], bytes | None],
         swarm_port: Callable[[], int],
+        call: Callable[[InfoHash, Sequence[Candidate]], None],
         welcome: Callable[[NodeId], None],
         refused: Callable[[str, str], None],
     ) -> None:
@@ -102,17 +100,16 @@ class ControlPlane:
         self._identity = identity
         self._store = store
         self._threads = threads
-        self._supply = Supply(export, torrent)
         self._welcome = welcome
         self._links: dict[NodeId, Link] = {}
         self._reach = Reach(key.node, self._links)
         self._versions: Mapping[str, int] = {}
-        self._swarms = Swarms(key.node, swarm_port, self._links)
+        self._swarms = Swarms(key.node, swarm_port, self._links, call)
         self._revoked: set[NodeId] = set()
         self.directory = Directory(authority.fleet, rates=settings.rates, heartbeat_s=settings.heartbeat_s)
         self._clones = CloneGuard(store, threads)
         self._desk = Desk(key, store, threads, self._reach.send, self._origin_of)
-        self._admission = Admission(
+        self.admission = Admission(
             key=key,
             authority=authority,
             store=store,
@@ -122,6 +119,15 @@ class ControlPlane:
             life_s=settings.certificate_life_s,
             refused=refused,
         )
+        self._requests = {**self.admission.requests, **Supply(export, torrent).requests}
+        self.callees = Callees(
+            identity=identity,
+            requests=self._requests,
+            on_link=self._carry,
+            reached=lambda node: self._reach.neighbour(node) is not None,
+            unwanted=lambda node: node in self._revoked,
+            renew=self.admission.renew,
+        )
 
     # What the programs around it say ---------------------------------------------------------------
 
@@ -130,6 +136,7 @@ class ControlPlane:
         known = self.directory.catalog
         self.directory.catalog = catalog
         self._versions = dict(versions)
+        self.callees.look(catalog, _now())
         for link in list(self._links.values()):
             send_frame(link, MetadataVersions(versions=self._versions))
         for node in self._links:
@@ -138,7 +145,8 @@ class ControlPlane:
             await self._tell_everybody()
 
     async def orders_changed(self) -> None:
-        """A deployment was made or stopped."""
+        """A deployment was made or stopped, or a grant has ended."""
+        self.callees.look(self.directory.catalog, _now())
         orders = await trio.to_thread.run_sync(self._store.orders, limiter=self._threads)
         self.directory.set_orders(orders)
         await self._tell_everybody()
@@ -211,6 +219,7 @@ class ControlPlane:
             nursery.start_soon(self._desk.run, self._taken)
             nursery.start_soon(self._clones.watch, self._reach.claimed)
             nursery.start_soon(self._reach.run)
+            nursery.start_soon(self.callees.run)
             address = await nursery.start(self._serve)
             task_status.started(address)
 
@@ -219,12 +228,7 @@ class ControlPlane:
             host=self._settings.host,
             port=self._settings.port,
             identity=self._identity,
-            requests={
-                "/enrol": RequestHandler(EnrolRequest, self._admission.enrol, strangers=True),
-                "/renew": RequestHandler(RenewRequest, self._admission.renew, strangers=True),
-                "/bundle": RequestHandler(BundleRequest, self._supply.bundle),
-                "/torrent": RequestHandler(TorrentRequest, self._supply.torrent),
-            },
+            requests=self._requests,
             on_link=self._carry,
             revoked=lambda node: node in self._revoked,
             task_status=task_status,
@@ -285,7 +289,7 @@ class ControlPlane:
             return  # a newer link has taken over, and says how things are
         match frame:
             case Announce():
-                self._swarms.announced(node, link, frame, self.directory.role(node, _now()))
+                self._swarms.announced(node, link, frame, self.directory.grant(node, _now()))
             case Arrived(stamp=stamp):
                 self._reach.arrived(node, stamp)
                 await self._follow_moves()
@@ -365,7 +369,7 @@ class ControlPlane:
         if present is None:
             return
         try:
-            pem = await self._admission.certificate(present, message)
+            pem = await self.admission.certificate(present, message)
         except P2PDistError as error:
             _log.warning("certificate.refused", node=device.node, reason=str(error))
             return

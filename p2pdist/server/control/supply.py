@@ -8,7 +8,7 @@ import trio
 
 from p2pdist.errors import TrustError
 from p2pdist.ids import InfoHash
-from p2pdist.net.link import Link
+from p2pdist.net.link import Link, RequestHandler, RequestTable
 from p2pdist.wire.requests import Bundle, BundleRequest, Torrent, TorrentRequest
 
 
@@ -27,6 +27,14 @@ class Supply:
     ) -> None:
         self._export = export
         self._torrent = torrent
+
+    @property
+    def requests(self) -> RequestTable:
+        """What members may ask of it."""
+        return {
+            "/bundle": RequestHandler(BundleRequest, self.bundle),
+            "/torrent": RequestHandler(TorrentRequest, self.torrent),
+        }
 
     async def bundle(self, link: Link, request: BundleRequest) -> Bundle:
         """Return the metadata that the asker lacks."""

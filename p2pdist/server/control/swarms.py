@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
+from p2pdist.core.dialling import dials
 from p2pdist.core.sources import DIRECT, SourceRules
 from p2pdist.core.tracker import Tracker
 from p2pdist.ids import GroupPath, InfoHash, NodeId
 from p2pdist.net.link import Link
 from p2pdist.server.control.neighbours import network_of, send_frame
-from p2pdist.wire.frames import Announce, ContentRefused, Presence, Role, Sources
+from p2pdist.trust.catalog import SeedGrant
+from p2pdist.wire.frames import Announce, Candidate, ContentRefused, Presence, Role, Sources
 
 
 class Swarms:
@@ -21,9 +23,17 @@ class Swarms:
         origin: The admin server's node, which is the origin.
         port: Returns the port of the origin's swarm.
         links: The links that stand, by node; kept by the caller.
+        call: Has the origin dial points that want an artifact and dial nobody themselves.
     """
 
-    def __init__(self, origin: NodeId, port: Callable[[], int], links: Mapping[NodeId, Link]) -> None:
+    def __init__(
+        self,
+        origin: NodeId,
+        port: Callable[[], int],
+        links: Mapping[NodeId, Link],
+        call: Callable[[InfoHash, Sequence[Candidate]], None],
+    ) -> None:
+        self._call = call
         self._origin = origin
         self._port = port
         self._links = links
@@ -55,12 +65,13 @@ class Swarms:
         """The origin has a good copy again."""
         self._refused.pop(info_hash, None)
 
-    def announced(self, node: NodeId, link: Link, frame: Announce, role: Role) -> None:
+    def announced(self, node: NodeId, link: Link, frame: Announce, grant: SeedGrant | None) -> None:
         """Take in what a neighbour takes part in, and tell it and others what has changed for them.
 
         Args:
-            role: What the neighbour is by signed grants; its own claim does not count.
+            grant: Its valid grant, which makes it a point; its own claim does not count.
         """
+        role: Role = "point" if grant is not None else "device"
         assert link.remote is not None, "strangers have no control stream"
         self._tracker.announce(
             node,
@@ -69,6 +80,7 @@ class Swarms:
             site=str(node) if role == "point" else f"{DIRECT}{network_of(link.remote_host)}",
             group=link.remote.group,
             announce=frame,
+            dialled=not dials(grant),
         )
         self._send_decisions()
         for presence in frame.artifacts:
@@ -82,6 +94,11 @@ class Swarms:
 
     def _send_decisions(self) -> None:
         for receiver, sources in self._tracker.poll():
+            if receiver == self._origin:
+                called = [c for c in sources.candidates if c.taken and c.dial == "receiver"]
+                if called:
+                    self._call(InfoHash(sources.info_hash), called)
+                continue
             target = self._links.get(receiver)
             if target is not None:
                 send_frame(target, self._seen_by(target, sources))

@@ -69,6 +69,21 @@ class MadeToken(Answer, frozen=True, kw_only=True):
     expires: int | None
 
 
+class NewEnrolment(Request, frozen=True, kw_only=True):
+    """Enrol a machine that cannot dial: ``sealed`` is what it would have sent itself."""
+
+    sealed: Annotated[bytes, Meta(max_length=limits.ENROL_BYTES_MAX)]
+
+
+class EnrolledNode(Answer, frozen=True, kw_only=True):
+    """A new member, and its certificate (PEM)."""
+
+    fleet: str
+    node: str
+    group: str
+    certificate: str
+
+
 class TokenInfo(Answer, frozen=True, kw_only=True):
     """An enrolment token without its secret."""
 
@@ -192,7 +207,11 @@ class RevokeDevice(Request, frozen=True, kw_only=True):
 
 
 class PointInfo(Answer, frozen=True, kw_only=True):
-    """A distribution point as its seed grant says, and what it does now."""
+    """A distribution point as its seed grant says, and what it does now.
+
+    One that is ``dialled`` dials nobody. ``call`` says in words how that goes from the admin server;
+    ``call_since`` is since when, in Unix seconds.
+    """
 
     node: str
     name: str
@@ -204,6 +223,9 @@ class PointInfo(Answer, frozen=True, kw_only=True):
     carries: int
     disk_bytes: int
     wan_bytes_per_s: int
+    dialled: bool = False
+    call: str = ""
+    call_since: int | None = None
 
 
 class PointList(Answer, frozen=True, kw_only=True):
