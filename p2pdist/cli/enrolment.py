@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Annotated
 
-from cyclopts import App
+from cyclopts import App, Parameter
+from msgspec.structs import replace
 
 from p2pdist.cli.common import DEFAULT, Common, check_new
 from p2pdist.cli.output import say
 from p2pdist.errors import UsageError
 from p2pdist.files import write_atomic
 from p2pdist.ids import GroupPath, NodeId
+from p2pdist.net.endpoints import parse_endpoint
+from p2pdist.trust.enrolment import EnrolmentBundle
 from p2pdist.trust.enrolmentfiles import EnrolmentAnswer, EnrolmentRequest
 from p2pdist.wire import api as wire
 
@@ -19,16 +23,28 @@ enrolment = App(name="enrolment", help="The enrolment bundle, and enrolment by f
 
 
 @enrolment.default
-def enrolment_bundle(*, to: Path | None = None, common: Common = DEFAULT) -> None:
+def enrolment_bundle(
+    *,
+    to: Path | None = None,
+    address: Annotated[list[str] | None, Parameter(negative_iterable=())] = None,
+    common: Common = DEFAULT,
+) -> None:
     """Get the enrolment bundle: with a token, it makes a machine a member of the fleet.
 
     Parameters
     ----------
     to
         The file to write; standard output without it.
+    address
+        HOST:PORT of a gateway, for machines that cannot reach the admin server; instead of its own
+        addresses. Can be given several times.
     """
     with common.client() as client:
         data = client.get_bytes("/enrolment")
+    if address:
+        for each in address:
+            parse_endpoint(each)
+        data = replace(EnrolmentBundle.decode(data), addresses=tuple(address)).encode()
     if to is None:
         sys.stdout.buffer.write(data)
         sys.stdout.flush()

@@ -10,18 +10,20 @@ from __future__ import annotations
 import hashlib
 import socket
 import time
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import trio
 
 from p2pdist import limits
+from p2pdist.core.upstream import Upstream
 from p2pdist.errors import TrustError, Unavailable, UsageError
 from p2pdist.files import write_atomic
 from p2pdist.install.platform import detect_platform
 from p2pdist.logs import get_logger
 from p2pdist.net.endpoints import parse_endpoint
-from p2pdist.net.link import open_stranger_link
+from p2pdist.net.link import open_link, open_stranger_link
 from p2pdist.node.home import Home
 from p2pdist.node.mail import Mail
 from p2pdist.trust.certificates import check_certificate, make_request, parse_certificate
@@ -29,9 +31,10 @@ from p2pdist.trust.enrolment import EnrolmentBundle
 from p2pdist.trust.enrolmentfiles import EnrolmentAnswer, EnrolmentRequest
 from p2pdist.trust.keys import IdentityKey
 from p2pdist.trust.sealing import seal_anonymous
+from p2pdist.trust.verifier import Verifier
 from p2pdist.wire import codec
 from p2pdist.wire.messages import RenewalRequest
-from p2pdist.wire.requests import Enrolled, EnrolRequest, EnrolSecret, RenewRequest
+from p2pdist.wire.requests import Bundle, BundleRequest, Enrolled, EnrolRequest, EnrolSecret, RenewRequest
 
 _log = get_logger()
 
@@ -61,16 +64,32 @@ async def enrol(
 
     Raises:
         UsageError, TrustError: the admin server refused (wrong, used or late token; a clone).
-        Unavailable: no address answered. Nothing but the key has been written; call again.
+        Unavailable: no address answered. Nothing but the key has been written; call again. Or the point
+            that passed the enrolment on has no metadata that this node may have.
     """
     key = make_identity(root)
-    enrolled = await _ask(
-        bundle, "/enrol", _request(key, bundle, token, name=name, machine=machine), local_host
-    )
+    request = _request(key, bundle, token, name=name, machine=machine)
+    enrolled, carrier = await _ask(bundle, "/enrol", request, local_host)
     certificate = parse_certificate(enrolled.certificate)
     if certificate.node != key.node:
         raise TrustError(f"the admin server answered with a certificate for {certificate.node}")
-    return await trio.to_thread.run_sync(_settle, root, bundle, enrolled.certificate)
+    home = await trio.to_thread.run_sync(_settle, root, bundle, enrolled.certificate)
+    if carrier.node != bundle.server_node:
+        await _ask_for_metadata(home, carrier, local_host)
+    return home
+
+
+async def _ask_for_metadata(home: Home, carrier: Upstream, local_host: str | None) -> None:
+    """Get the first metadata from the point that has passed the enrolment on.
+
+    The admin server may be out of reach, and without metadata a node knows of no point that may carry it.
+    """
+    async with open_link(
+        carrier.host, carrier.port, identity=home.tls_identity(), expect=carrier.node, local_host=local_host
+    ) as link:
+        bundle = await link.request("/bundle", BundleRequest(have={}), Bundle)
+    verifier = Verifier(home.trust, home.enrolment.root)
+    await trio.to_thread.run_sync(partial(verifier.update, bundle, now=datetime.now(UTC)))
 
 
 def ask_in_writing(
@@ -174,7 +193,7 @@ async def renew_expired(home: Home, mail: Mail, *, now: int, local_host: str | N
         Unavailable: no address answered; call again later.
     """
     asked = await ask_for_renewal(home, mail, now=now)
-    enrolled = await _ask(home.enrolment, "/renew", asked, local_host)
+    enrolled, _ = await _ask(home.enrolment, "/renew", asked, local_host)
     await trio.to_thread.run_sync(home.replace_certificate, enrolled.certificate)
 
 
@@ -201,7 +220,8 @@ def machine_hash() -> str:
 
 async def _ask(
     bundle: EnrolmentBundle, path: str, request: EnrolRequest | RenewRequest, local_host: str | None
-) -> Enrolled:
+) -> tuple[Enrolled, Upstream]:
+    """Ask the first address that answers; return the answer, and who gave it or passed it on."""
     problems = []
     for address in bundle.addresses:
         host, port = parse_endpoint(address)
@@ -211,7 +231,8 @@ async def _ask(
                     host, port, ca_pem=bundle.ca_pem, expect=None, local_host=local_host
                 ) as link:
                     answer: Enrolled = await link.request(path, request, Enrolled)
-                    return answer
+                    assert link.remote is not None, "who accepts shows a certificate"
+                    return answer, Upstream(node=link.remote.node, host=host, port=port, kind="point")
         except (Unavailable, trio.TooSlowError) as error:
             problems.append(f"{address}: {error or 'too slow'}")
     raise Unavailable(

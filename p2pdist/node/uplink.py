@@ -139,7 +139,8 @@ class Uplink:
             with trio.move_on_after(_REPRIEVE_S):
                 async with self._link.awaiting():
                     await self._link.wait_ended()
-        present = self._offered[0] if self._offered is not None else self._upstream
+        standing = self._upstream if self._link is not None and not self._link.end_reason else None
+        present = self._offered[0] if self._offered is not None else standing
         if present is not None and present.node in better:
             raise Unavailable(f"{present.node} carries this node", hint="it is asked again later")
         if self._offered is not None:

@@ -138,3 +138,18 @@ def test_within_a_site_nothing_crosses_the_wan() -> None:
     assert not crosses_wan("point", "device", alternatives=False)
     assert not crosses_wan("device", "device", alternatives=False)
     assert not crosses_wan("point", "point", alternatives=True), "two points of one scope stand in one site"
+
+
+def test_each_side_is_told_who_dials_where_one_of_them_may_dial_nobody() -> None:
+    zone = msgspec.structs.replace(PARIS, dialled=True)
+    [seen] = decide_sources(BERLIN, [zone])
+    assert (seen.taken, seen.dial) == (True, "receiver")
+    assert {c.dial for c in decide_sources(zone, [ORIGIN, BERLIN])} == {"source"}
+    assert {c.dial for c in decide_sources(BERLIN, EVERYBODY)} == {"either"}
+
+
+def test_two_that_may_dial_nobody_are_no_sources_of_each_other() -> None:
+    zones = [msgspec.structs.replace(point, dialled=True) for point in (BERLIN, PARIS)]
+    [seen] = decide_sources(zones[0], zones)
+    assert not seen.taken
+    assert "neither of the two may dial" in seen.reason

@@ -18,8 +18,10 @@ def announce(
     hashes: tuple[InfoHash, ...] = (HASH,),
     *,
     no_room: bool = False,
+    dialled: bool = False,
+    complete: bool = False,
 ) -> None:
-    presences = [Presence(info_hash=h, have=0, pieces=10, complete=False, no_room=no_room) for h in hashes]
+    presences = [Presence(info_hash=h, have=0, pieces=10, complete=complete, no_room=no_room) for h in hashes]
     tracker.announce(
         node,
         role=role,
@@ -27,6 +29,7 @@ def announce(
         site="site",
         group=GroupPath("/"),
         announce=Announce(role=role, port=7881, artifacts=presences),
+        dialled=dialled,
     )
 
 
@@ -116,3 +119,14 @@ def test_everybody_hears_when_a_point_has_no_room_and_when_it_has_again() -> Non
     assert [(node, s.candidates[0].taken) for node, s in tracker.poll() if node == ONE] == [(ONE, False)]
     announce(tracker, POINT, "point")
     assert [(node, s.candidates[0].taken) for node, s in tracker.poll() if node == ONE] == [(ONE, True)]
+
+
+def test_those_who_have_to_dial_a_member_hear_of_it_again_for_as_long_as_it_lacks_something() -> None:
+    tracker = Tracker()
+    announce(tracker, ONE, "origin")
+    announce(tracker, POINT, "point", dialled=True)
+    tracker.poll()
+    announce(tracker, POINT, "point", dialled=True)
+    assert told(tracker) == {ONE: [POINT]}
+    announce(tracker, POINT, "point", dialled=True, complete=True)
+    assert told(tracker) == {}

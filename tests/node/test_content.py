@@ -15,7 +15,7 @@ from p2pdist.swarm.session import Artifact, ArtifactStatistics, Source
 from p2pdist.swarm.torrents import MadeTorrent, make_torrent
 from p2pdist.trust.catalog import FileRecipe, Release
 from p2pdist.trust.keys import IdentityKey
-from p2pdist.wire.frames import Candidate, Role, Sources
+from p2pdist.wire.frames import Candidate, Dialler, Role, Sources
 from p2pdist.wire.requests import Torrent, TorrentRequest
 from tests.node.nodes import Nodes
 
@@ -60,8 +60,10 @@ def release(made: MadeTorrent) -> Release:
     )
 
 
-def candidate(node: NodeId, role: Role) -> Candidate:
-    return Candidate(node=node, role=role, host="192.0.2.1", port=7881, taken=True, reason="same site")
+def candidate(node: NodeId, role: Role, dial: Dialler = "either") -> Candidate:
+    return Candidate(
+        node=node, role=role, host="192.0.2.1", port=7881, taken=True, reason="same site", dial=dial
+    )
 
 
 class Fetching:
@@ -70,6 +72,7 @@ class Fetching:
     def __init__(self, nodes: Nodes, directory: Path, role: Role) -> None:
         self.swarm = Swarm()
         self.objections: dict[str, str] = {}
+        self.dials = True
         (directory / "original").write_bytes(b"content" * 1_000)
         self.made = make_torrent(directory / "original", swarm=SWARM)
         swarm: Any = self.swarm
@@ -81,6 +84,7 @@ class Fetching:
             judge=lambda candidate: self.objections.get(candidate.node),
             alternative=lambda node: node == SPARE,
             on_change=lambda: None,
+            dials=lambda: self.dials,
         )
 
     @property
@@ -189,3 +193,36 @@ async def test_what_is_being_fetched_is_waited_for(nodes: Nodes, tmp_path: Path)
         await one.content.wait_unfinished()
         assert one.content.unfinished() == {one.made.info_hash: 0}
         nursery.cancel_scope.cancel()
+
+
+def dialling(one: Fetching) -> dict[NodeId, tuple[bool, bool]]:
+    """Whom the swarm may dial, and whether it waits for their call first."""
+    return {source.node: (source.dialled, source.expected) for source in one.swarm.sources}
+
+
+async def test_who_dials_is_the_trackers_word(nodes: Nodes, tmp_path: Path) -> None:
+    async with fetching(nodes, tmp_path, "point") as one:
+        one.tell()
+        one.tell(candidate(POINT, "point", "receiver"), candidate(SPARE, "point", "source"))
+        assert dialling(one) == {POINT: (True, False), SPARE: (False, False)}
+
+
+async def test_a_node_that_is_dialled_dials_nobody_whatever_the_tracker_says(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    async with fetching(nodes, tmp_path, "point") as one:
+        one.dials = False
+        one.tell(candidate(POINT, "point", "receiver"), candidate(SPARE, "point"))
+        assert dialling(one) == {POINT: (False, False), SPARE: (False, False)}
+        assert one.content.waits_for_calls()
+
+
+async def test_who_is_below_and_dials_nobody_is_dialled_beside_the_sources_above(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    async with fetching(nodes, tmp_path, "point") as one:
+        below = [candidate(POINT, "point", "receiver"), candidate(MATE, "device")]
+        one.content.set_below(Sources(info_hash=one.made.info_hash, candidates=below))
+        assert dialling(one) == {POINT: (True, False)}
+        one.tell(candidate(SPARE, "point"))
+        assert set(dialling(one)) == {POINT, SPARE}

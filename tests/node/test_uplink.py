@@ -8,9 +8,12 @@ from functools import partial
 
 import pytest
 import trio
+import trio.testing
 
 from p2pdist.core.upstream import Upstream
-from p2pdist.net.link import Link, serve_links
+from p2pdist.errors import TrustError, Unavailable
+from p2pdist.net.link import Link, open_link, serve_links
+from p2pdist.node import uplink
 from p2pdist.node.uplink import Uplink
 from p2pdist.trust.keys import IdentityKey
 from p2pdist.wire.frames import AnyFrame, MetadataVersions
@@ -63,7 +66,7 @@ class Carried:
     """An uplink and what it has seen."""
 
     def __init__(self, nodes: Nodes) -> None:
-        identity = nodes.identity(IdentityKey.generate())
+        self.identity = identity = nodes.identity(IdentityKey.generate())
         self.greetings, self._seen = trio.open_memory_channel[int](100)
         self.uplink = Uplink(
             identity=lambda: identity,
@@ -143,3 +146,134 @@ async def test_a_neighbour_that_is_not_who_was_expected_is_not_believed(nodes: N
         expected = Upstream(node=IdentityKey.generate().node, host="127.0.0.1", port=liar.port, kind="point")
         carried.uplink.set_candidates([expected, honest.upstream("point")])
         assert await carried.greeted_by() == 2
+
+
+class Caller:
+    """A neighbour above that dials a node which dials nobody."""
+
+    def __init__(self, nodes: Nodes, name: int) -> None:
+        self.key = IdentityKey.generate()
+        self.name = name
+        self._nodes = nodes
+
+    @property
+    def upstream(self) -> Upstream:
+        return Upstream(node=self.key.node, host="127.0.0.1", port=9, kind="point")
+
+    @asynccontextmanager
+    async def dialled(self, carried: Carried) -> AsyncIterator[tuple[Link, Link]]:
+        """Both ends of a link that it has dialled: its own, and the one that the node may be offered."""
+        accepted, coming = trio.open_memory_channel[Link](1)
+
+        async def accept(link: Link) -> None:
+            await accepted.send(link)
+            await link.wait_ended()
+
+        async with trio.open_nursery() as nursery:
+            host, port = await nursery.start(
+                partial(
+                    serve_links,
+                    host="127.0.0.1",
+                    port=0,
+                    identity=lambda: carried.identity,
+                    requests={},
+                    on_link=accept,
+                    revoked=lambda node: False,
+                )
+            )
+            identity = self._nodes.identity(self.key)
+            async with open_link(host, port, identity=identity, expect=None) as ours:
+                await ours.send(MetadataVersions(versions={"root": self.name}))
+                yield ours, await coming.receive()
+            nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def being_called(nodes: Nodes, *callers: Caller) -> AsyncIterator[Carried]:
+    """A node that dials nobody, and knows these neighbours above, the best first."""
+    carried = Carried(nodes)
+    carried.uplink.set_dials(False)
+    carried.uplink.set_candidates([caller.upstream for caller in callers])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(carried.uplink.run)
+        yield carried
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_node_that_dials_nobody_takes_the_link_that_it_is_offered(nodes: Nodes) -> None:
+    caller = Caller(nodes, 1)
+    async with being_called(nodes, caller) as carried, caller.dialled(carried) as (_, offered):
+        await carried.uplink.offer(offered)
+        assert await carried.greeted_by() == 1
+        assert carried.uplink.link is offered
+
+
+async def test_a_better_neighbour_takes_over_and_a_worse_one_is_told_who_carries_the_node(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uplink, "_REPRIEVE_S", 0.05)
+    best, spare = Caller(nodes, 1), Caller(nodes, 2)
+    async with (
+        being_called(nodes, best, spare) as carried,
+        best.dialled(carried) as (_, from_best),
+        spare.dialled(carried) as (of_spare, from_spare),
+    ):
+        await carried.uplink.offer(from_spare)
+        assert await carried.greeted_by() == 2
+        await carried.uplink.offer(from_best)
+        assert await carried.greeted_by() == 1
+        with trio.fail_after(20):
+            await of_spare.wait_ended()
+        async with spare.dialled(carried) as (_, again):
+            with pytest.raises(Unavailable, match=f"{best.key.node} carries this node"):
+                await carried.uplink.offer(again)
+
+
+async def test_who_waits_in_reserve_takes_over_the_moment_that_the_better_one_is_gone(nodes: Nodes) -> None:
+    best, spare = Caller(nodes, 1), Caller(nodes, 2)
+    async with (
+        being_called(nodes, best, spare) as carried,
+        best.dialled(carried) as (of_best, from_best),
+        spare.dialled(carried) as (_, from_spare),
+        trio.open_nursery() as nursery,
+    ):
+        await carried.uplink.offer(from_best)
+        assert await carried.greeted_by() == 1
+        nursery.start_soon(carried.uplink.offer, from_spare)
+        of_best.abort("for the test")
+        assert await carried.greeted_by() == 2
+
+
+async def test_a_newer_link_of_the_same_neighbour_takes_over(nodes: Nodes) -> None:
+    caller = Caller(nodes, 1)
+    async with (
+        being_called(nodes, caller) as carried,
+        caller.dialled(carried) as (_, first),
+        caller.dialled(carried) as (_, second),
+    ):
+        await carried.uplink.offer(first)
+        assert await carried.greeted_by() == 1
+        await carried.uplink.offer(second)
+        assert await carried.greeted_by() == 1
+        assert carried.uplink.link is second
+
+
+async def test_somebody_who_is_not_above_by_signed_grants_is_refused(nodes: Nodes) -> None:
+    caller, stranger = Caller(nodes, 1), Caller(nodes, 2)
+    async with being_called(nodes, caller) as carried, stranger.dialled(carried) as (_, offered):
+        with pytest.raises(TrustError, match="not above this node"):
+            await carried.uplink.offer(offered)
+
+
+async def test_a_node_that_learns_that_it_is_dialled_ends_the_link_that_it_has_dialled(nodes: Nodes) -> None:
+    point = Neighbour(nodes, 1)
+    async with running(nodes, point) as (carried, _):
+        carried.uplink.set_candidates([point.upstream("point")])
+        assert await carried.greeted_by() == 1
+        link = carried.uplink.link
+        assert link is not None
+        assert carried.uplink.set_dials(False)
+        with trio.fail_after(20):
+            await link.wait_ended()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert carried.uplink.link is None

@@ -909,3 +909,15 @@ def test_sizes_are_read_as_people_write_them(text: str, size: int) -> None:
 def test_other_sizes_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="not a size"):
         parse_size(text)
+
+
+def test_a_grant_for_a_point_that_is_dialled_says_so_wherever_it_is_shown(desk: Desk) -> None:
+    said = desk.done("grant", NODE, "--scope", "/plant", "--address", "203.0.113.9:7601", "--dialled")
+    assert "it dials nobody: those above dial it at 203.0.113.9:7601" in said
+    assert "who dials: it dials nobody: those above dial it" in desk.done("diff")
+    assert [grant["dialled"] for grant in desk.data("status")["grants"]] == [True]
+    assert [grant["dialled"] for grant in desk.data("list")["grants"]] == [True]
+
+
+def test_a_point_that_is_dialled_needs_an_address(desk: Desk) -> None:
+    assert "no address is named" in desk.refused(2, "grant", NODE, "--scope", "/plant", "--dialled")

@@ -37,7 +37,9 @@ class Node:
         swarms: Sequence[SwarmName] = (SWARM,),
         expired: bool = False,
         trusts: FleetAuthority | None = None,
+        dials: bool = True,
     ) -> None:
+        self.dials = dials
         self.key = IdentityKey.generate()
         self.node: NodeId = self.key.node
         self.role: Role = role
@@ -65,6 +67,7 @@ class Node:
                 ca_pem=self.ca_pem,
                 certificate_pem=self.certificate_pem,
                 key_pem=self.key.private_pem(),
+                dials=self.dials,
             )
         )
 

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 from swarm_fleet import PATIENCE_S, Node, artifact, authority, content, made, wait_event
@@ -611,3 +612,30 @@ async def test_a_certificate_and_sources_may_come_while_an_artifact_is_being_tak
             with contextlib.suppress(UsageError):
                 leaving.set_sources(torrent.info_hash, [origin.source(seeding)])
             await trio.lowlevel.checkpoint()
+
+
+async def test_a_node_that_does_not_dial_fetches_from_whoever_dials_it(tmp_path: Path) -> None:
+    ours = authority()
+    torrent = made(tmp_path, content(500_000))
+    origin, point = Node(ours, "origin", "127.0.9.1"), Node(ours, "point", "127.0.9.2", dials=False)
+    async with origin.open() as serving, point.open() as fetching:
+        await serving.add(artifact(torrent, tmp_path / "original", sealed=True))
+        await fetching.add(artifact(torrent, tmp_path / "copy"))
+        source = msgspec.structs.replace(origin.source(serving), dialled=False)
+        fetching.set_sources(torrent.info_hash, [source])
+        await trio.sleep(1.5)  # libtorrent dials once a second
+        assert fetching.statistics(torrent.info_hash).peers == 0
+        serving.set_sources(torrent.info_hash, [point.source(fetching)])
+        await wait_event(fetching, ArtifactFinished)
+        serving.reconnect()
+        await trio.sleep(1.5)
+        assert dialled_from(point.host) == set()
+
+
+def dialled_from(host: str) -> set[int]:
+    """The ports of connections that begin at an address which nobody else uses, whatever their state."""
+    ours = "".join(f"{int(part):02X}" for part in reversed(host.split(".")))
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    listening = {line[1] for line in lines if line[3] == "0A"}
+    local = {line[1] for line in lines if line[1].startswith(ours)}
+    return {int(each.partition(":")[2], 16) for each in local - listening}
