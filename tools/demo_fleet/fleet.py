@@ -152,7 +152,6 @@ class Fleet:
         self._api = await self.stack.enter_async_context(
             open_api(self.plan.api, ca=ca, token=token, door=door)
         )
-        await self.programs.run("p2pdist", "enrolment", "--to", self._bundle)
         groups = [POINTS_GROUP, *(site_group(point.site) for point in self.plan.points)]
         await each(groups, self._add_group, at_once=_ENROL_AT_ONCE)
 
@@ -183,6 +182,8 @@ class Fleet:
             await self.programs.run(
                 "p2pdist", "token", "add", group, "--uses", str(count), "--to", self._token(group), aloud=True
             )
+        for node in nodes:
+            await self._make_bundle(node)
         await each(nodes, self._enrol, at_once=_ENROL_AT_ONCE)
 
     async def sign_releases(self) -> None:
@@ -192,9 +193,11 @@ class Fleet:
         manifest.write_text("".join(map(_manifest_entry, packages)))
         await self._sign_tool("add", CHANNEL, "--manifest", manifest, aloud=True)
         for point in self.plan.points:
+            duties = ("--duty", "seed", "--duty", "gateway") if point.kind else ()
+            dialled = ("--dialled",) if point.dialled else ()
             await self._sign_tool(
-                "grant", self.node_ids[point.name], "--scope", site_group(point.site),
-                "--address", f"{point.host}:{LINK_PORT}", aloud=True,
+                "grant", self.node_ids[point.name], "--scope", site_group(point.site), *duties,
+                "--address", f"{point.host}:{LINK_PORT}", *dialled, aloud=True,
             )  # fmt: skip
         await self._sign(PEOPLE[:THRESHOLD])
         await self._publish_locally()
@@ -254,13 +257,42 @@ class Fleet:
         await self.programs.run("p2pdist", "group", "add", group)
 
     async def _enrol(self, node: Node) -> None:
+        """Enrol a node: by a link, or by files where it may dial nobody."""
         node.write_config()
-        from_there = ("--local-host", node.host) if node.machine.shared else ()
-        said = await self.programs.run(
-            node.program, "enrol", "--bundle", self._bundle, "--token-file", self._token(node.group),
-            "--data", node.data, "--name", node.name, "--machine", node.name, *from_there, at=node.machine,
-        )  # fmt: skip
+        bundle, token = self._bundle(node), self._token(node.group)
+        asks = ("--bundle", bundle, "--token-file", token, "--name", node.name, "--machine", node.name)
+        if node.role == "point" and node.dialled:
+            request, answer = (self.operator / f"{node.name}.{word}" for word in ("request", "answer"))
+            said = await self._enrol_tool(node, *asks, "--request", request)
+            await self.programs.run("p2pdist", "enrolment", "answer", request, "--to", answer, aloud=True)
+            await self._enrol_tool(node, "--bundle", bundle, "--answer", answer)
+        else:
+            local_host = ("--local-host", node.host) if node.machine.shared else ()
+            said = await self._enrol_tool(node, *asks, *local_host)
         self.node_ids[node.name] = said.split()[0]
+
+    async def _enrol_tool(self, node: Node, *arguments: str | Path) -> str:
+        return await self.programs.run(
+            node.program, "enrol", *arguments, "--data", node.data, at=node.machine
+        )
+
+    async def _make_bundle(self, node: Node) -> None:
+        """Get an enrolment bundle with addresses that a node can reach: the server's, or its gateway's."""
+        gateway = self._only_way(node)
+        addresses = ("--address", f"{gateway.host}:{LINK_PORT}") if gateway else ()
+        bundle = self._bundle(node)
+        if not bundle.exists():
+            await self.programs.run("p2pdist", "enrolment", "--to", bundle, *addresses, aloud=True)
+
+    def _bundle(self, node: Node) -> Path:
+        gateway = self._only_way(node)
+        return self.operator / f"{gateway.name if gateway else FLEET}.enrolment"
+
+    def _only_way(self, node: Node) -> Node | None:
+        """Return the gateway in a DMZ without which a device reaches nobody."""
+        if node.role == "point":
+            return None
+        return next((point for point in self.plan.points if point.dialled and point.site == node.site), None)
 
     async def _sign(self, people: Sequence[str]) -> None:
         """Let people look and sign, each with their own passphrase."""
@@ -284,10 +316,6 @@ class Fleet:
 
     def _token(self, group: str) -> Path:
         return self.operator / f"token{group.replace('/', '-')}"
-
-    @property
-    def _bundle(self) -> Path:
-        return self.operator / f"{FLEET}.enrolment"
 
 
 @asynccontextmanager

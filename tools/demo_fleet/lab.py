@@ -15,7 +15,7 @@ from laboratory.places import HOSTS_MAX
 from demo_fleet.network import Machine, Network, Site
 from demo_fleet.plan import DemoError
 
-KINDS = ("open", "port-restricted", "symmetric")
+KINDS = ("open", "port-restricted", "symmetric", "dmz")
 """What stands between each site and the admin server."""
 
 DEVICES_MAX = HOSTS_MAX - 2

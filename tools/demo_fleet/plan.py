@@ -32,6 +32,8 @@ class Node:
     site: int
     kind: str
     """What stands between its site and the admin server; empty is nothing."""
+    dialled: bool
+    """Whether it may dial nobody, if it is a point, or only its point."""
     machine: Machine
     home: Path
     """Its directory: ``data/``, ``root/`` (what is installed), its configuration."""
@@ -73,6 +75,8 @@ class Node:
             tables["swarm"] = {"host": self.host, "port": SWARM_PORT}
             if self.role == "point":
                 tables["point"] = {"host": self.host, "port": LINK_PORT}
+        if self.role == "point" and self.dialled:
+            tables["point"] = {"dialled": True}
         self.config.write_text(_toml(tables))
 
 
@@ -121,7 +125,13 @@ def make_plan(directory: Path, network: Network) -> Plan:
     def node(role: Literal["point", "device"], site: Site, machine: Machine, name: str) -> Node:
         name = f"site{site.number}-{name}"
         return Node(
-            name=name, role=role, site=site.number, kind=site.kind, machine=machine, home=directory / name
+            name=name,
+            role=role,
+            site=site.number,
+            kind=site.kind,
+            dialled=site.gateway_dialled,
+            machine=machine,
+            home=directory / name,
         )
 
     return Plan(
