@@ -70,18 +70,11 @@ def session_settings(settings: SwarmSettings) -> settings_pack:
     Raises:
         UsageError: ``host`` is not an IP address, or ``port`` not a port.
     """
-    addresses = [parse_host(host) for host in listening_hosts(settings.host)]
-    if not 0 <= settings.port <= 65535:
-        raise UsageError(f"{settings.port} is not a port", hint="use 0 to 65535")
-    if len(addresses) > 1 and not settings.port:
-        raise UsageError(
-            "the swarm needs a port for both families", hint="name one, or one address to listen on"
-        )
-    shown = [f"[{address}]" if address.version == 6 else str(address) for address in addresses]
+    listened, dialled_from = _interfaces(settings)
     return {
         # Identity and reach: SSL only, found by nobody.
-        "listen_interfaces": ",".join(f"{host}:{settings.port}s" for host in shown),
-        "outgoing_interfaces": "" if addresses[0].is_unspecified else str(addresses[0]),
+        "listen_interfaces": listened,
+        "outgoing_interfaces": dialled_from,
         "peer_fingerprint": peer_id_of(settings.role, settings.node).decode(),
         "user_agent": "p2pdist",
         "enable_dht": False,
@@ -143,6 +136,20 @@ def session_settings(settings: SwarmSettings) -> settings_pack:
 def dialling_settings(dials: bool) -> settings_pack:
     """Return the settings that let a session dial, or not even try: it learns of ports by itself."""
     return {"enable_outgoing_tcp": dials, "connection_speed": 100 if dials else 0}
+
+
+def _interfaces(settings: SwarmSettings) -> tuple[str, str]:
+    """Return where to listen and what to dial from, in libtorrent's words."""
+    addresses = [parse_host(host) for host in listening_hosts(settings.host)]
+    if not 0 <= settings.port <= 65535:
+        raise UsageError(f"{settings.port} is not a port", hint="use 0 to 65535")
+    if len(addresses) > 1 and not settings.port:
+        raise UsageError(
+            "the swarm needs a port for both families", hint="name one, or one address to listen on"
+        )
+    shown = [f"[{address}]" if address.version == 6 else str(address) for address in addresses]
+    dialled_from = "" if addresses[0].is_unspecified else str(addresses[0])
+    return ",".join(f"{host}:{settings.port}s" for host in shown), dialled_from
 
 
 def parse_host(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

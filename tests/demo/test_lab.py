@@ -44,7 +44,10 @@ def test_devices_behind_everything_install_and_the_path_of_each_is_told(tmp_path
         for number, path in enumerate(paths, 1):
             assert path["control"] == [f"site{number}-pc1", f"site{number}-point", "server"]
             assert path["session"]["path"] in ("relayed", "punched", "direct")
-            assert sum(path["content"].values()) == outcome["package_bytes"]
+        received = (
+            sum(sum(path["content"].values()) for path in paths) + outcome["unattributed_bytes"]["device"]
+        )
+        assert received == len(KINDS) * outcome["package_bytes"]
         assert {r["attack"] for r in outcome["refused"]} == set(outcome["attacks"])
         assert any("p2pdist-agent" in line for line in processes_in(tmp_path)), "it was to be kept"
     finally:
