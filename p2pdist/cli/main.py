@@ -9,7 +9,6 @@ import msgspec
 from cyclopts import App, CycloptsError, Parameter
 
 import p2pdist
-from p2pdist.cli import content, enrolment, fleet, overview, rollout, sessions
 from p2pdist.cli.output import errors
 from p2pdist.cli.words import plain
 from p2pdist.errors import P2PDistError, UsageError
@@ -29,38 +28,27 @@ app = App(
     version=p2pdist.__version__,
     result_action="return_value",
 )
-for command in (
-    overview.login,
-    overview.status,
-    content.publish,
-    rollout.deploy,
-    rollout.explain,
-    fleet.revoke,
-    sessions.ping,
-    sessions.tunnel,
-    sessions.logs,
-    sessions.diagnose,
-    overview.refusals,
-    overview.audit,
-):
-    app.command(command)
-for group in (
-    rollout.deployment,
-    content.release,
-    content.channel,
-    fleet.device,
-    enrolment.enrolment,
-    fleet.group,
-    fleet.point,
-    fleet.token,
-    fleet.api_token,
-):
-    app.command(group)
+COMMANDS = {
+    "overview": ("login", "status", "refusals", "audit"),
+    "content": ("publish", "release", "channel"),
+    "rollout": ("deploy", "deployment", "explain"),
+    "fleet": ("revoke", "device", "group", "point", "token", "api_token"),
+    "enrolment": ("enrolment",),
+    "sessions": ("ping", "tunnel", "logs", "diagnose"),
+}
+"""The commands of each module in this package. A module is imported when one of its commands is given, so
+that none waits for what only another one needs."""
+
+for module, names in COMMANDS.items():
+    for name in names:
+        app.command(f"p2pdist.cli.{module}:{name}", name=name.replace("_", "-"))
 
 
 def run(arguments: list[str] | None = None) -> int:
     """Run one command and return the exit code; errors become lines, or JSON, on standard error."""
     as_json = _asks_for_json(sys.argv[1:] if arguments is None else arguments)
+    if not _names_command(sys.argv[1:] if arguments is None else arguments):
+        _load_commands()  # the list of them says what each is for
     try:
         app(arguments, exit_on_error=False, print_error=not as_json)
     except P2PDistError as error:
@@ -82,9 +70,18 @@ def run(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _names_command(arguments: Sequence[str]) -> bool:
+    return any(word in app for word in arguments[:1] if not word.startswith("-"))
+
+
+def _load_commands() -> None:
+    for name in app:
+        app[name]
+
+
 def _asks_for_json(arguments: Sequence[str]) -> bool:
     """Whether the output is to be JSON, also where the arguments are too wrong to be parsed."""
-    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    pairs = zip(arguments, (*arguments[1:], ""), strict=False)
     joined = ("--output=json", "-o=json", "-ojson")
     return any(word in joined or (word in ("--output", "-o") and then == "json") for word, then in pairs)
 

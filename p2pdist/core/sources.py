@@ -166,10 +166,18 @@ def crosses_wan(receiver: Role, source: Role, *, alternatives: bool) -> bool:
     return "origin" in (receiver, source) or ((receiver, source) == ("point", "point") and not alternatives)
 
 
+_DIALLING = {
+    "receiver": "; it dials nobody, so this node dials it",
+    "source": "; this node dials nobody, so it dials this node",
+}
+
+
 def _candidate(receiver: Member, member: Member, taken: bool, reason: str) -> Candidate:
     dial = content_dialler(receiver_dialled=receiver.dialled, source_dialled=member.dialled)
     if taken and dial is None:
         taken, reason = False, "neither of the two may dial the other: both are dialled"
+    if taken and dial in _DIALLING:
+        reason += _DIALLING[dial]
     return Candidate(
         node=member.node,
         role=member.role,

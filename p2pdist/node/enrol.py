@@ -200,7 +200,10 @@ async def renew_expired(home: Home, mail: Mail, *, now: int, local_host: str | N
     """
     asked = await ask_for_renewal(home, mail, now=now)
     enrolled, _ = await _ask(home.enrolment, "/renew", asked, local_host)
-    await trio.to_thread.run_sync(home.replace_certificate, enrolled.certificate)
+    try:
+        await trio.to_thread.run_sync(home.replace_certificate, enrolled.certificate)
+    except TrustError as error:  # a point that passes requests on has made it up; another one may not
+        raise Unavailable(error.what, hint="it is asked for again") from error
 
 
 async def ask_for_renewal(home: Home, mail: Mail, *, now: int) -> RenewRequest:

@@ -22,7 +22,7 @@ from p2pdist.files import read_bounded, write_atomic
 from p2pdist.ids import FleetName, InfoHash, NodeId
 from p2pdist.logs import get_logger
 from p2pdist.net.tls import TlsIdentity
-from p2pdist.trust.certificates import NodeCertificate, parse_certificate
+from p2pdist.trust.certificates import NodeCertificate, check_issuer, parse_certificate
 from p2pdist.trust.enrolment import EnrolmentBundle
 from p2pdist.trust.keys import IdentityKey
 from p2pdist.wire import codec
@@ -129,11 +129,12 @@ class Home:
         """Take a renewed certificate into use, durably.
 
         Raises:
-            UsageError: it is not a certificate, not one for this node's key, or issued before the present
+            UsageError: it is not one for this node's key, or issued before the present
                 one: an envelope may come late, and after a restart a second time.
+            TrustError: it is not of the fleet's authority: whoever passed it on may have made it.
             Unavailable: it could not be written; the old one stays.
         """
-        certificate = parse_certificate(pem)
+        certificate = check_issuer(pem, ca_pem=self.enrolment.ca_pem)
         if certificate.node != self.node:
             raise UsageError(f"a certificate for {certificate.node} was offered to {self.node}")
         if certificate.not_before < self.certificate.not_before:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 
 from p2pdist.core.dialling import called_by
+from p2pdist.logs import get_logger
 from p2pdist.net.endpoints import ways_to
 from p2pdist.net.link import Calls
 from p2pdist.node.member import Member
 from p2pdist.seed.members import Members
+
+_log = get_logger()
 
 
 class Callees:
@@ -36,6 +39,10 @@ class Callees:
         catalog = self._member.metadata.catalog
         grants = tuple(catalog.grants.values()) if catalog is not None else ()
         own = catalog.grants.get(self._member.node) if catalog is not None else None
+        if self._member.settings.dialled and own is not None and not own.dialled:
+            _log.warning(
+                "point.not_called", reason="its file says that it is dialled, and its grant does not"
+            )
         called = called_by(own, grants, int(time.time())) if own is not None and self._member.dials else ()
         self._calls.set([way for grant in called for way in ways_to(grant.node, grant.addresses, "point")])
 

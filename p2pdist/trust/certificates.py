@@ -235,18 +235,27 @@ def check_certificate(data: bytes, *, ca_pem: bytes, now: datetime) -> NodeCerti
     Raises:
         TrustError: it is malformed, not of this fleet's authority, or not valid *now*.
     """
-    parsed = parse_certificate(data)
-    certificate = _load_certificate(data)
-    try:
-        certificate.verify_directly_issued_by(load_authority_certificate(ca_pem))
-    except (InvalidSignature, *_MALFORMED):
-        raise TrustError(f"the certificate of {parsed.node} is not of this fleet's authority") from None
+    parsed = check_issuer(data, ca_pem=ca_pem)
     if not parsed.not_before <= now <= parsed.not_after:
         raise TrustError(
             f"the certificate of {parsed.node} is valid from {parsed.not_before:%Y-%m-%d %H:%M} to"
             f" {parsed.not_after:%Y-%m-%d %H:%M} UTC, and now it is {now:%Y-%m-%d %H:%M}",
             hint="check the clock; then renew it",
         )
+    return parsed
+
+
+def check_issuer(data: bytes, *, ca_pem: bytes) -> NodeCertificate:
+    """Read a node's certificate that came outside of TLS, and check the CA's signature, not the dates.
+
+    Raises:
+        TrustError: it is malformed, or not of this fleet's authority.
+    """
+    parsed = parse_certificate(data)
+    try:
+        _load_certificate(data).verify_directly_issued_by(load_authority_certificate(ca_pem))
+    except (InvalidSignature, *_MALFORMED):
+        raise TrustError(f"the certificate of {parsed.node} is not of this fleet's authority") from None
     return parsed
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from fleet_links import link_as, say
 from fleet_logs import LogBook
 from fleet_programs import ServerTask
 from harness import GROUP, Fleet, Node, open_fleet
@@ -19,10 +20,11 @@ GATEWAY = ("seed", "gateway")
 
 
 async def in_the_zone(fleet: Fleet, *, scope: str = "/emea") -> Node:
-    """A gateway that is dialled, once it is carried."""
+    """A gateway that is dialled, once it is carried and knows of its grant."""
     point = await fleet.add_point(scope=scope, duties=GATEWAY, dialled=True)
     await fleet.publish()
     await fleet.until_logged("link.up", who=point, dialled=True)
+    await fleet.until(lambda: point.agent.member.metadata.catalog, "it has metadata")
     return point
 
 
@@ -108,19 +110,30 @@ async def test_a_gateway_above_dials_the_one_below_it_and_the_server_stands_in_f
         assert not log_book.find("link.up", who=lower.name, dialled=False)
 
 
-async def test_a_gateway_reaches_the_server_through_one_that_is_dialled(
+async def test_of_three_gateways_in_a_row_the_one_in_the_middle_is_dialled_from_both_sides(
     tmp_path: Path, log_book: LogBook
 ) -> None:
     async with open_fleet(tmp_path, log_book, points=0, devices=0) as fleet:
-        upper = await in_the_zone(fleet)
-        lower = await fleet.add_point(scope=GROUP, duties=GATEWAY)
+        top = await fleet.add_point(scope="/", duties=GATEWAY)
+        middle = await in_the_zone(fleet, scope="/emea")
+        await fleet.until_linked(middle, "point")
+        bottom = await fleet.add_point(scope=GROUP, duties=GATEWAY)
         await fleet.publish()
-        await fleet.until_linked(lower, "point")
+        await fleet.until_linked(bottom, "point")
         device = await fleet.add_device()
         await fleet.until_linked(device, "point")
         release = await fleet.release()
         await fleet.until_reported(release)
-        assert attached(fleet) == {upper.node: None, lower.node: upper.node, device.node: lower.node}
+        assert attached(fleet) == {
+            top.node: None, middle.node: top.node, bottom.node: middle.node, device.node: bottom.node
+        }  # fmt: skip
+        assert not log_book.find("link.up", who=middle.name, dialled=False)
+
+        async def once_over_the_wan() -> bool:
+            received = await fleet.received(release)
+            return received["point", "origin"] == len(release.content) and not received["device", "origin"]
+
+        await fleet.until(once_over_the_wan, "each passes it on to the next")
 
 
 async def test_a_certificate_that_ran_out_in_the_zone_is_replaced_by_whoever_dials(
@@ -170,3 +183,23 @@ async def test_a_revoked_gateway_is_not_dialled_any_more(tmp_path: Path, log_boo
         calls = fleet.server.service.plane.callees.calls
         await fleet.until(lambda: calls()[point.node].state != "linked", "the link is gone")
         assert attached(fleet) == {}
+
+
+async def test_what_devices_say_while_the_admin_server_is_away_waits_on_a_gateway_that_is_dialled(
+    tmp_path: Path, log_book: LogBook
+) -> None:
+    async with open_fleet(tmp_path, log_book, points=0, devices=0) as fleet:
+        point = await in_the_zone(fleet)
+        device = await fleet.add_device(start=False)
+        await fleet.server.stop()
+        names = [f"refusal {number}" for number in range(50)]
+        async with link_as(device, point.address) as link:
+            await say(device, link, names)
+        await point.program.stop()
+        await point.program.start()
+        await fleet.server.start()
+
+        async def all_heard() -> bool:
+            return len(await fleet.refusals(who=device, kind="stranger")) == len(names)
+
+        await fleet.until(all_heard, "the admin server has everything", patience_s=10)

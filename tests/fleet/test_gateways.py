@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
 import trio
-from fleet_links import link_as
+from fleet_links import link_as, say
 from fleet_logs import LogBook
 from fleet_processes import Processes
 from harness import GROUP, Fleet, Node, open_fleet
 
 from p2pdist.errors import P2PDistError
 from p2pdist.ids import NodeId
-from p2pdist.net.link import Link
-from p2pdist.node.home import Home
-from p2pdist.node.mail import Mail
-from p2pdist.wire.frames import Routed, Taken
-from p2pdist.wire.messages import Refusal
 
 pytestmark = pytest.mark.slow  # whole fleets and their timers: not in the fast subset
 
 GATEWAY = ("seed", "gateway")
-
-
-async def say(node: Node, link: Link, names: list[str]) -> None:
-    """Send a refusal with each of these ids, and wait until the neighbour answers for all of them."""
-    mail, now = Mail(Home.open(node.home)), int(time.time())
-    for name in names:
-        refusal = Refusal(id=name, kind="stranger", subject="x", reason="y", at=now)
-        await link.send(Routed(envelope=await mail.seal(refusal, now=now)))
-    with trio.fail_after(20):
-        async for frame in link.frames():
-            if isinstance(frame, Taken) and frame.count == len(names):
-                assert frame.refused == []
-                return
 
 
 async def heard_of(fleet: Fleet, node: Node) -> int:

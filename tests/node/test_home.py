@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pdist.errors import UsageError
+from p2pdist.errors import TrustError, UsageError
 from p2pdist.ids import GroupPath
 from p2pdist.node.home import Home, load_desired, save_desired
 from p2pdist.trust.keys import IdentityKey
@@ -84,3 +84,9 @@ def test_a_damaged_desired_state_counts_as_none(nodes: Nodes, tmp_path: Path) ->
     path = home.state / "desired"
     path.write_bytes(path.read_bytes()[:-3])
     assert load_desired(home) is None
+
+
+def test_a_certificate_that_somebody_on_the_way_has_made_up_is_refused(nodes: Nodes, tmp_path: Path) -> None:
+    home = nodes.home(tmp_path)
+    with pytest.raises(TrustError, match="not of this fleet's authority"):
+        home.replace_certificate(Nodes().certificate(home.key))
