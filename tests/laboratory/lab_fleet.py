@@ -20,6 +20,8 @@ SEEDS = Path(__file__).parents[2] / "seeds"
 LINK_PORT, API_PORT = 7601, 7600
 READY_S = 60.0
 _LOOK_EVERY_S = 0.1
+ASK_EVERY_S = 2.0
+"""The same where each look is a command with an interpreter of its own."""
 
 
 class Program:
@@ -29,15 +31,15 @@ class Program:
         self, host: Host, words: list[str], log: Path, environment: Mapping[str, str], ready: str
     ) -> None:
         self._command = host.command(*words)
-        self._log = log
+        self.log = log
         self._environment = environment
         self._ready = ready
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, and wait until it says that it is ready."""
-        offset = self._log.stat().st_size if self._log.exists() else 0
-        with self._log.open("ab") as log:
+        offset = self.log.stat().st_size if self.log.exists() else 0
+        with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.DEVNULL,
@@ -45,7 +47,7 @@ class Program:
                 stderr=subprocess.STDOUT,
                 env=self._environment,
             )
-        until(lambda: self._ready in self._log.read_text()[offset:], f"{self._log.stem} is ready", self.tail)
+        until(lambda: self._ready in self.log.read_text()[offset:], f"{self.log.stem} is ready", self.tail)
 
     def kill(self) -> None:
         """End it without a word."""
@@ -56,7 +58,7 @@ class Program:
 
     def tail(self) -> str:
         """Return the end of its log."""
-        return "\n".join(self._log.read_text().splitlines()[-30:]) if self._log.exists() else ""
+        return "\n".join(self.log.read_text().splitlines()[-30:]) if self.log.exists() else ""
 
 
 class LabFleet:
@@ -197,9 +199,18 @@ class LabFleet:
         devices = self.ask("p2pdist", "device", "list")["devices"]
         return {device["name"]: (device["state"], device["via"]) for device in devices}
 
-    def until(self, condition: Callable[[], Any], what: str, patience_s: float = READY_S) -> None:
-        """Wait until *condition* holds; fails with the ends of all logs."""
-        until(condition, what, lambda: "", patience_s)
+    def until(self, condition: Callable[[], Any], what: str) -> None:
+        """Wait until *condition* holds."""
+        until(condition, what, lambda: "")
+
+    def until_asked(self, condition: Callable[[], Any], what: str) -> None:
+        """The same for a condition that runs commands."""
+        until(condition, what, lambda: "", ASK_EVERY_S)
+
+    def attached(self, node: str) -> int:
+        """How often the admin server has had a link with a node, as its log says."""
+        lines = self.programs["server"].log.read_text().splitlines()
+        return sum("link.attached" in line and f"node={node}" in line for line in lines)
 
     def _start(
         self, name: str, host: Host, program: str, config: Path, settings: Mapping[str, str], ready: str
@@ -219,10 +230,10 @@ class LabFleet:
 
 
 def until(
-    condition: Callable[[], Any], what: str, tail: Callable[[], str], patience_s: float = READY_S
+    condition: Callable[[], Any], what: str, tail: Callable[[], str], every_s: float = _LOOK_EVERY_S
 ) -> None:
     """Wait until *condition* holds."""
-    end = time.monotonic() + patience_s
+    end = time.monotonic() + READY_S
     while not condition():
-        assert time.monotonic() < end, f"{what}: not within {patience_s:g} s\n{tail()}"
-        time.sleep(_LOOK_EVERY_S)
+        assert time.monotonic() < end, f"{what}: not within {READY_S:g} s\n{tail()}"
+        time.sleep(every_s)
