@@ -35,6 +35,7 @@ COMMANDS = {
     "fleet": ("revoke", "device", "group", "point", "token", "api_token"),
     "enrolment": ("enrolment",),
     "sessions": ("ping", "tunnel", "logs", "diagnose"),
+    "path": ("path",),
 }
 """The commands of each module in this package. A module is imported when one of its commands is given, so
 that none waits for what only another one needs."""

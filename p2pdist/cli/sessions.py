@@ -5,39 +5,52 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import msgspec
 import trio
 from cyclopts import Parameter
 
+from p2pdist import limits
 from p2pdist.cli.common import DEFAULT, Common
 from p2pdist.cli.output import errors, print_facts, say, show_json
 from p2pdist.cli.visit import Visitor
 from p2pdist.cli.words import plain
-from p2pdist.errors import P2PDistError, Unavailable, UsageError
+from p2pdist.errors import P2PDistError, Unavailable, UsageError, sole_error
+from p2pdist.net.conversations import Conversation
+from p2pdist.net.pulse import Pulse
 from p2pdist.net.splicing import splice
 from p2pdist.wire.services import Diagnosis, Echo, Logs, Tunnel
 
 Device = Annotated[str, Parameter(name="DEVICE")]
 
 _PING_BYTES = 56
+_READ_BYTES = 64 * limits.KIB
+_TUNNEL_BETTER_AFTER_S = 1.0  # most connections of a browser are over by then
 _DIAGNOSIS_BYTES_MAX = 1 << 20
 _GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 class PingAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """How long bytes take to a device and back. Times are milliseconds."""
+    """How long bytes take to a device and back, and over which path each went. Times are milliseconds.
+
+    ``path`` is the one at the end.
+    """
 
     device: str
     node: str
     path: str
     opened_ms: float
     round_trips_ms: list[float]
+    paths: list[str]
 
 
 def ping(device: Device, /, *, count: int = 5, common: Common = DEFAULT) -> None:
-    """Measure the path to a device: bytes that it sends back.
+    """Measure the path to a device: bytes that it sends back, one a second, with the path of each.
+
+    A session begins relayed; with more than one answer it moves to a direct or punched path if there is one.
 
     Parameters
     ----------
@@ -55,25 +68,30 @@ def ping(device: Device, /, *, count: int = 5, common: Common = DEFAULT) -> None
 
 async def _ping(common: Common, device: str, count: int) -> PingAnswer:
     begun = trio.current_time()
-    async with Visitor(common.target()).visit(device, Echo(), "ping") as (info, stream, echo):
+    visitor = Visitor(common.target())
+    async with visitor.visit(device, Echo(), "ping", better_after_s=0.0 if count > 1 else None) as (
+        info,
+        stream,
+        echo,
+        _,
+    ):
         opened_ms = (trio.current_time() - begun) * 1e3
         if common.output == "table":
             say(f"{info.name} ({info.node}), {stream.path}, opened in {opened_ms:.0f} ms")
-        took = []
-        for number in range(count):
-            at = trio.current_time()
-            await echo.send_all(number.to_bytes(_PING_BYTES, "big"))
-            came = 0
-            while came < _PING_BYTES:
-                data = await echo.receive_some(_PING_BYTES - came)
-                if not data:
+        took: list[float] = []
+        paths: list[str] = []
+        async with _echoes(echo) as wait_come:
+            for number in range(count):
+                at = trio.current_time()
+                await echo.send_all(number.to_bytes(_PING_BYTES, "big"))
+                if not await wait_come((number + 1) * _PING_BYTES):
                     raise Unavailable(f"{info.name} has ended the session")
-                came += len(data)
-            took.append(round((trio.current_time() - at) * 1e3, 2))
-            if common.output == "table":
-                say(f"  {number + 1}: {took[-1]:.1f} ms, {stream.path}")
-            if number + 1 < count:
-                await trio.sleep(max(0.0, 1.0 - took[-1] / 1e3))
+                took.append(round((trio.current_time() - at) * 1e3, 2))
+                paths.append(stream.path or "")
+                if common.output == "table":
+                    say(f"  {number + 1}: {took[-1]:.1f} ms, {paths[-1]}")
+                if number + 1 < count:
+                    await trio.sleep(max(0.0, 1.0 - took[-1] / 1e3))
         if common.output == "table":
             say(f"median {statistics.median(took):.1f} ms, {min(took):.1f} to {max(took):.1f} ms")
         return PingAnswer(
@@ -82,7 +100,35 @@ async def _ping(common: Common, device: str, count: int) -> PingAnswer:
             path=stream.path or "",
             opened_ms=round(opened_ms, 1),
             round_trips_ms=took,
+            paths=paths,
         )
+
+
+@asynccontextmanager
+async def _echoes(echo: Conversation) -> AsyncIterator[Callable[[int], Awaitable[bool]]]:
+    """Receive all the time, as signals come in between; give what waits for so many bytes in all."""
+    came, ended, news = 0, False, Pulse()
+
+    async def receive() -> None:
+        nonlocal came, ended
+        while data := await echo.receive_some(_READ_BYTES):
+            came += len(data)
+            news.fire()
+        ended = True
+        news.fire()
+
+    async def wait_come(size_bytes: int) -> bool:
+        while came < size_bytes and not ended:
+            await news.wait()
+        return came >= size_bytes
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            yield wait_come
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise sole_error(group) from None
 
 
 def tunnel(
@@ -109,16 +155,18 @@ def tunnel(
 
 async def _tunnel(common: Common, device: str, port: int, local: int) -> None:
     visitor = Visitor(common.target())
-    async with visitor.visit(device, Tunnel(port=port), f"tunnel to port {port}: check") as (info, _, _probe):
+    async with visitor.visit(device, Tunnel(port=port), f"tunnel to port {port}: check") as (info, *_):
         name = info.name  # what the device refuses is said now, not when somebody connects
 
     async def forward(tcp: trio.SocketStream) -> None:
         try:
             async with (
                 tcp,
-                visitor.visit(device, Tunnel(port=port), f"tunnel to port {port}") as (_, _, remote),
+                visitor.visit(
+                    device, Tunnel(port=port), f"tunnel to port {port}", better_after_s=_TUNNEL_BETTER_AFTER_S
+                ) as visit,
             ):
-                await splice(tcp, remote)
+                await splice(tcp, visit.conversation)
         except (P2PDistError, *_GONE) as error:
             errors().print(f"p2pdist: a connection has ended: {plain(str(error))}", markup=False)
 
@@ -162,9 +210,12 @@ def logs(
 
 
 async def _logs(common: Common, device: str, service: Logs) -> None:
-    async with Visitor(common.target()).visit(device, service, "logs") as (_, _, shown):
+    visitor = Visitor(common.target())
+    async with visitor.visit(
+        device, service, "logs", better_after_s=0.0 if service.follow else None
+    ) as visit:
         rest = b""
-        async for data in shown:
+        async for data in visit.conversation:
             *whole, rest = (rest + bytes(data)).split(b"\n")
             for line in whole:
                 sys.stdout.write(plain(line.decode(errors="replace")) + "\n")
@@ -187,7 +238,7 @@ def diagnose(device: Device, /, *, common: Common = DEFAULT) -> None:
 
 
 async def _diagnose(common: Common, device: str) -> dict[str, Any]:
-    async with Visitor(common.target()).visit(device, Diagnosis(), "diagnosis") as (info, _, told):
+    async with Visitor(common.target()).visit(device, Diagnosis(), "diagnosis") as (info, _, told, _):
         data = bytearray()
         async for part in told:
             data += part

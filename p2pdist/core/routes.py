@@ -117,7 +117,7 @@ class Routes:
             Unavailable: there are more nodes below than can be remembered; the first are.
         """
         carrier = NodeId(attached.carrier)
-        path = self._path(carrier)
+        path = self.path(carrier)
         if len(path) < 2 or path[-2] != neighbour:
             return  # it has moved: its new neighbour tells
         for node in attached.gone:
@@ -143,8 +143,18 @@ class Routes:
 
     def next_hop(self, node: NodeId) -> NodeId | None:
         """Return the neighbour below through which *node* is reached; None when it is not below."""
-        path = self._path(node)
+        path = self.path(node)
         return path[-2] if len(path) > 1 else None
+
+    def path(self, node: NodeId) -> list[NodeId]:
+        """Return the way up from *node* to this gateway, both included; empty when it is not below."""
+        path = [node]
+        while path[-1] != self._node:
+            carrier = self.carrier(path[-1])
+            if carrier is None or len(path) > limits.GATEWAYS_IN_A_ROW_MAX:
+                return []
+            path.append(carrier)
+        return path
 
     def moved(self) -> tuple[NodeId, ...]:
         """Return the nodes whose carrier may have changed since the last call."""
@@ -232,16 +242,6 @@ class Routes:
         self._news.pop((carrier, node), None)
         if not self._top:
             self._news[carrier, node] = stamp
-
-    def _path(self, node: NodeId) -> list[NodeId]:
-        """Return the way up from *node* to this gateway, both included; empty when it is not below."""
-        path = [node]
-        while path[-1] != self._node:
-            carrier = self.carrier(path[-1])
-            if carrier is None or len(path) > limits.GATEWAYS_IN_A_ROW_MAX:
-                return []
-            path.append(carrier)
-        return path
 
 
 def _frames(news: dict[tuple[NodeId, NodeId], int | None]) -> Iterator[Attached]:

@@ -11,7 +11,7 @@ import msgspec
 
 from p2pdist import limits
 from p2pdist.wire.messages import SessionInvite
-from p2pdist.wire.services import Diagnosis, Echo, Logs, Service, Tunnel
+from p2pdist.wire.services import Diagnosis, Echo, Logs, Reachability, Service, Tunnel
 
 
 class ServicePolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +24,7 @@ class ServicePolicy(msgspec.Struct, frozen=True, kw_only=True):
     def objection(self, service: Service) -> str | None:
         """Return why *service* is refused, or None."""
         match service:
-            case Echo():
+            case Echo() | Reachability():
                 return None
             case Tunnel(port=port):
                 if port in self.tunnel_ports:

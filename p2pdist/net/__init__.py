@@ -23,10 +23,13 @@ dialling, racing,         how links come to be
   listening, accepting
 calling                   links with neighbours that dial nobody
 rtc                       the punched path of a session: WebRTC data channels on an asyncio island
+sessions, conversations,  one stream over changing paths, what is said in it, and the attempts at better
+  punching                paths beside it
 memory                    two ends of a link without a network, for tests
 
 Beside the links, over UDP: :mod:`~p2pdist.net.stun` tells devices their outside endpoints, and
-:mod:`~p2pdist.net.natprobe` finds out what the NATs on the way to a gateway do.
+:mod:`~p2pdist.net.natprobe` finds out what the NATs on the way to a gateway do;
+:mod:`~p2pdist.net.stundesk` runs the one, and tells neighbours where.
 
 Invariants: nothing is acted on that comes from a peer without a certificate, except requests whose
 handler admits strangers; every buffer is bounded by flow control; whoever shows no sign of life is gone

@@ -7,7 +7,7 @@ to it.
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -22,6 +22,7 @@ from p2pdist.net.tls import SESSION_PROTOCOL, TlsIdentity, answering_context, cl
 from p2pdist.trust.certificates import parse_certificate
 from p2pdist.wire import codec
 from p2pdist.wire.services import Accepted, Ask, Chunk, ChunksEnd, Refused, Service, SessionFrame, Signal
+from p2pdist.wire.stun import Endpoint
 
 T = TypeVar("T")
 _READ_BYTES = 64 * limits.KIB
@@ -37,11 +38,16 @@ class Conversation(trio.abc.HalfCloseableStream):
     Args:
         tls: The session's TLS, after its handshake.
         peer: Who is at its other end.
-        on_signal: Called with each signal of the other side; does not block.
+        on_signal: Called with each signal of the other side; does not block. A PeerError of it ends the
+            conversation.
+
+    Attributes:
+        stun: Whom the device asks how NATs show it; known to the initiator.
     """
 
     def __init__(self, tls: _Tls, peer: NodeId, on_signal: Callable[[bytes], object]) -> None:
         self.peer = peer
+        self.stun: tuple[Endpoint, ...] = ()
         self._tls = tls
         self._on_signal = on_signal
         self._sending = trio.StrictFIFOLock()
@@ -149,7 +155,8 @@ async def initiate(
         conversation = await _shake_hands(session, context, expect, on_signal, server_side=False)
         await conversation._send(Ask(service=service))
         match await conversation._next():
-            case Accepted():
+            case Accepted(stun=stun):
+                conversation.stun = stun
                 return conversation
             case Refused(reason=reason):
                 raise Unavailable(f"{expect} refuses: {reason}")
@@ -168,11 +175,13 @@ async def answer(
     expect: NodeId,
     judge: Callable[[Ask], str | None],
     on_signal: Callable[[bytes], object],
+    stun: Sequence[Endpoint] = (),
 ) -> AsyncIterator[tuple[Ask, Conversation]]:
     """Answer an initiator; the block has what it asked for. Otherwise as :func:`initiate`.
 
     Args:
         judge: Returns why a question is refused, or None.
+        stun: Whom this device asks how NATs show it.
 
     Raises:
         TrustError: the question was refused; the initiator has been told why.
@@ -189,7 +198,7 @@ async def answer(
             await conversation._send(Refused(reason=reason))
             await conversation.aclose()
             raise TrustError(f"refused: {reason}")
-        await conversation._send(Accepted())
+        await conversation._send(Accepted(stun=tuple(stun)))
         return question, conversation
 
     question, conversation = await _in_time(hear, str(expect))

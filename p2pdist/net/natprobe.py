@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 import trio
@@ -55,6 +55,26 @@ async def probe_nat(gateway: Endpoint) -> NatBehaviour:
         behaviour = probe.behaviour
         assert behaviour is not None
         return behaviour
+
+
+async def probe_nats(gateways: Sequence[Endpoint]) -> Sequence[NatBehaviour]:
+    """Find out what the NATs between this machine and several gateways do, side by side.
+
+    It takes as long as :func:`probe_nat`. At most :data:`~p2pdist.limits.PROBES_MAX` are asked: of each
+    address family the first, and the last. Those to which this machine has no way at all are left out.
+    """
+    found: dict[Endpoint, NatBehaviour] = {}
+
+    async def probe(gateway: Endpoint) -> None:
+        with contextlib.suppress(Unavailable):
+            found[gateway] = await probe_nat(gateway)
+
+    families = ([each for each in gateways if each.ip.version == version] for version in (4, 6))
+    chosen = [each for family in families for each in dict.fromkeys([*family[:1], *family[-1:]])]
+    async with trio.open_nursery() as nursery:
+        for gateway in chosen:
+            nursery.start_soon(probe, gateway)
+    return [found[gateway] for gateway in chosen if gateway in found]
 
 
 def _send(probe: NatProbe, sockets: Mapping[ProbeSocket, socket.socket]) -> None:

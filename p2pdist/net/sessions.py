@@ -16,7 +16,7 @@ import trio
 
 from p2pdist import limits
 from p2pdist.core.session import PathKind, Session
-from p2pdist.errors import P2PDistError, PeerError, sole_error
+from p2pdist.errors import P2PDistError, PeerError, Unavailable, sole_error
 from p2pdist.net.framing import PREFIX_BYTES, FrameSplitter
 from p2pdist.net.pulse import Pulse
 from p2pdist.wire import codec
@@ -71,6 +71,7 @@ class SessionStream(trio.abc.HalfCloseableStream):
         self._numbers = itertools.count(1)
         self._pings = itertools.count(1)
         self._changed = Pulse()
+        self._over = False
 
     # The stream ----------------------------------------------------------------------------------------
 
@@ -125,6 +126,11 @@ class SessionStream(trio.abc.HalfCloseableStream):
     def path(self) -> PathKind | None:
         """The kind of the path that is used now; None while there is none."""
         return self._session.path
+
+    @property
+    def failure(self) -> PeerError | Unavailable | None:
+        """Why the session is over before its end; None while it is not."""
+        return self._session.failure
 
     async def wait_path(self, *kinds: PathKind) -> PathKind:
         """Wait until a path of one of these kinds is in use. Raises BrokenResourceError."""
@@ -193,7 +199,14 @@ class SessionStream(trio.abc.HalfCloseableStream):
             path.over.set()
             self._session.handle_path_closed(number, trio.current_time())
             self._changed.fire()
-            await trio.aclose_forcefully(path.stream)
+            await self._leave(path)
+
+    async def _leave(self, path: _Path) -> None:
+        """Close a path. At the session's end the last word has to arrive, which TCP sees to by itself."""
+        if self._over and path.kind != "relayed":
+            with trio.move_on_after(_LAST_WORDS_S, shield=True):
+                await path.stream.aclose()
+        await trio.aclose_forcefully(path.stream)
 
     async def _read(self, number: int, path: _Path) -> None:
         splitter = FrameSplitter(limits.SESSION_FRAME_BYTES_MAX)
@@ -269,6 +282,7 @@ class SessionStream(trio.abc.HalfCloseableStream):
             scope.shield = True
             while self._paths and not (self._session.speechless and not self._writing()):
                 await self._changed.wait()
+        self._over = True
 
     def _writing(self) -> bool:
         return any(path.writing for path in self._paths.values())

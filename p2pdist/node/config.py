@@ -11,6 +11,7 @@ from msgspec import Meta
 from p2pdist.core.listening import EVERYWHERE
 from p2pdist.core.rates import RatesTable
 from p2pdist.core.services import ServicePolicy
+from p2pdist.node.stuntable import StunTable
 from p2pdist.swarm.tuning import REQUESTS
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
@@ -103,6 +104,7 @@ class PointTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class SeedConfig(AgentConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The seed node's configuration file: an agent's, and ``[point]``."""
+    """The seed node's configuration file: an agent's, ``[point]``, and ``[stun]``."""
 
     point: PointTable = PointTable()
+    stun: StunTable = StunTable()

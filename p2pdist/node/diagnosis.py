@@ -30,6 +30,8 @@ def diagnose(member: Member) -> Mapping[str, Any]:
             "address": link.remote_host,
             "from": link.local_host,
         },
+        "network": [behaviour.describe() for behaviour in member.nat.behaviours],
+        "sessions": member.reception.describe(),
         "certificate_until": member.home.certificate.not_after.isoformat(),
         "swarms": list(member.home.certificate.swarms),
         "metadata": dict(member.metadata.versions),

@@ -28,6 +28,7 @@ from p2pdist.node.hooks import Hooks
 from p2pdist.node.mail import Mail
 from p2pdist.node.memory import keep_small
 from p2pdist.node.metadata import Metadata
+from p2pdist.node.nat import NatWatch
 from p2pdist.node.post import Post
 from p2pdist.node.rates import Rates
 from p2pdist.node.reception import Reception
@@ -46,6 +47,7 @@ from p2pdist.wire.frames import (
     MetadataVersions,
     Routed,
     Sources,
+    StunServers,
     Taken,
 )
 from p2pdist.wire.messages import (
@@ -78,8 +80,9 @@ class Member:
         self._revoked = ""
         self._revocation = trio.Event()
         self._spread = spread = int.from_bytes(home.node.encode()[:4], "big") % 997 / 997
+        self.nat = NatWatch(settings.link_host)
         self.reception = Reception(
-            identity=home.tls_identity, policy=settings.policy, diagnose=lambda: diagnose(self)
+            identity=home.tls_identity, policy=settings.policy, diagnose=lambda: diagnose(self), nat=self.nat
         )
         self.uplink = Uplink(
             identity=home.tls_identity,
@@ -88,7 +91,7 @@ class Member:
             on_up=self._link_up,
             on_frame=self._frame,
             on_down=self._link_down,
-            while_up=lambda link: watch_over(link, self.content),
+            while_up=lambda link: watch_over(link, self.content, self.reception.visitors),
             streams={SESSION_PATH: StreamHandler(PathOpening, hooks.session_path)},
             dials=not settings.dialled,
         )
@@ -183,6 +186,7 @@ class Member:
             nursery.start_soon(self._announcer.run)
             nursery.start_soon(self._heart.run)
             nursery.start_soon(self._renewer.run)
+            nursery.start_soon(self.nat.run)
             nursery.start_soon(self.reception.run)
             nursery.start_soon(self._rates.run)
             nursery.start_soon(self._reporter.run)
@@ -222,6 +226,7 @@ class Member:
         except Unavailable as error:  # a full disk: who knows this link only reaches us all the same
             _log.warning("link.without_stamp", reason=str(error))
         self._post.linked(upstream.node, link)
+        self.nat.linked()
         self.metadata.offer({})
         self.content.introduced_anew()
         self.content.retry()
@@ -241,6 +246,9 @@ class Member:
                 await self._hooks.passing_frame(frame)
             case MetadataVersions():
                 self.metadata.offer(frame.versions)
+                await self._hooks.passing_frame(frame)
+            case StunServers():
+                self.nat.told(frame)
                 await self._hooks.passing_frame(frame)
             case ContentRefused():
                 await self._hooks.content_refused(frame)

@@ -5,7 +5,7 @@ The modules of a session take 1.2 MB of memory, which most devices never need.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -13,6 +13,8 @@ import trio
 from p2pdist.core.services import ServicePolicy
 from p2pdist.errors import TrustError
 from p2pdist.net.tls import TlsIdentity
+from p2pdist.node.nat import NatWatch
+from p2pdist.node.vigil import Visitors
 from p2pdist.wire.messages import SessionInvite
 
 if TYPE_CHECKING:
@@ -21,7 +23,11 @@ if TYPE_CHECKING:
 
 class Reception:
     """Takes announcements and paths, and has the sessions served. Arguments as of
-    ``node.sessions.Sessions``."""
+    ``node.sessions.Sessions``.
+
+    Attributes:
+        visitors: The sessions that there are here.
+    """
 
     def __init__(
         self,
@@ -29,10 +35,13 @@ class Reception:
         identity: Callable[[], TlsIdentity],
         policy: ServicePolicy,
         diagnose: Callable[[], Mapping[str, Any]],
+        nat: NatWatch,
     ) -> None:
         self._identity = identity
         self._policy = policy
         self._diagnose = diagnose
+        self._nat = nat
+        self.visitors = Visitors()
         self._sessions: Sessions | None = None
         self._opened = trio.Event()
 
@@ -41,9 +50,19 @@ class Reception:
         if self._sessions is None:
             from p2pdist.node.sessions import Sessions  # see above
 
-            self._sessions = Sessions(identity=self._identity, policy=self._policy, diagnose=self._diagnose)
+            self._sessions = Sessions(
+                identity=self._identity,
+                policy=self._policy,
+                diagnose=self._diagnose,
+                nat=self._nat,
+                visitors=self.visitors,
+            )
             self._opened.set()
         self._sessions.expect(invite)
+
+    def describe(self) -> Sequence[Mapping[str, Any]]:
+        """Return the sessions that there are; see ``node.sessions.Sessions.describe``."""
+        return self._sessions.describe() if self._sessions is not None else ()
 
     async def carry(self, session: str, accept: Callable[[], trio.abc.Stream]) -> None:
         """Use a relayed path; see ``node.sessions.Sessions.carry``."""

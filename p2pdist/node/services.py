@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -12,15 +13,22 @@ from p2pdist import limits
 from p2pdist.errors import Unavailable
 from p2pdist.logs import TAIL
 from p2pdist.net.conversations import Conversation
+from p2pdist.net.framing import PREFIX_BYTES
 from p2pdist.net.splicing import splice
-from p2pdist.wire.services import Diagnosis, Echo, Logs, Service, Tunnel
+from p2pdist.wire import codec
+from p2pdist.wire.nat import NatBehaviour
+from p2pdist.wire.services import Diagnosis, Echo, Logs, NetworkFacts, Reachability, Service, Tunnel
 
 _READ_BYTES = 64 * limits.KIB
 _LINES_WAITING = 1_000
 
 
 async def serve(
-    conversation: Conversation, service: Service, *, diagnose: Callable[[], Mapping[str, Any]]
+    conversation: Conversation,
+    service: Service,
+    *,
+    diagnose: Callable[[], Mapping[str, Any]],
+    nats: Callable[[], Awaitable[tuple[NatBehaviour, ...]]],
 ) -> None:
     """Serve until the service is over. Cancellation ends it.
 
@@ -28,6 +36,7 @@ async def serve(
         conversation: With the initiator.
         service: What was asked for, and is allowed.
         diagnose: Returns what the node thinks of itself.
+        nats: Returns what stands between the node and its gateways, once it is known.
 
     Raises:
         Unavailable: the port of a tunnel does not answer.
@@ -43,6 +52,8 @@ async def serve(
             await _show_logs(conversation, lines, follow=follow)
         case Diagnosis():
             await conversation.send_all(msgspec.json.encode(diagnose()))
+        case Reachability():
+            await _tell_network(conversation, nats)
 
 
 async def _tunnel(conversation: Conversation, port: int) -> None:
@@ -54,6 +65,21 @@ async def _tunnel(conversation: Conversation, port: int) -> None:
         ) from error
     async with tcp:
         await splice(conversation, tcp)
+
+
+async def _tell_network(
+    conversation: Conversation, nats: Callable[[], Awaitable[tuple[NatBehaviour, ...]]]
+) -> None:
+    async def tell() -> None:
+        facts = codec.encode(NetworkFacts(nats=await nats()))
+        with suppress(trio.BrokenResourceError):  # which the other task hears
+            await conversation.send_all(len(facts).to_bytes(PREFIX_BYTES, "big") + facts)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tell)
+        async for _ in conversation:  # nothing but signals, until the initiator has seen enough
+            pass
+        nursery.cancel_scope.cancel()
 
 
 async def _show_logs(conversation: Conversation, lines: int, *, follow: bool) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol
 
 import trio
@@ -10,6 +11,7 @@ import trio
 from p2pdist.core.upstream import stands_still
 from p2pdist.ids import InfoHash
 from p2pdist.net.link import Link
+from p2pdist.net.pulse import Pulse
 
 _LOOK_EVERY_S = 1.0
 
@@ -24,12 +26,48 @@ class Fetching(Protocol):
         """Wait until something is being fetched."""
 
 
-async def watch_over(link: Link, content: Fetching) -> None:
-    """Have the neighbour show signs of life while what is being fetched stands still; until cancelled.
+class Visitors:
+    """How many sessions there are with this node, or through it."""
 
-    Content takes other ways than the link, but most often it comes from the same machine, and always by
-    what the neighbour tells of its sources.
+    def __init__(self) -> None:
+        self._count = 0
+        self._changed = Pulse()
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Count one during the block."""
+        self._count += 1
+        self._changed.fire()
+        try:
+            yield
+        finally:
+            self._count -= 1
+            self._changed.fire()
+
+    async def wait_some(self) -> None:
+        """Wait until there is one."""
+        while not self._count:
+            await self._changed.wait()
+
+    async def wait_none(self) -> None:
+        """Wait until there is none."""
+        while self._count:
+            await self._changed.wait()
+
+
+async def watch_over(link: Link, content: Fetching, visitors: Visitors) -> None:
+    """Have the neighbour show signs of life while it matters; until cancelled.
+
+    That is while what is being fetched stands still: content takes other ways than the link, but most often
+    it comes from the same machine, and always by what the neighbour tells of its sources. And it is while
+    there are sessions, which wait half a minute for another path and no longer.
     """
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_while_standing_still, link, content)
+        nursery.start_soon(_while_visited, link, visitors)
+
+
+async def _while_standing_still(link: Link, content: Fetching) -> None:
     while True:
         await content.wait_unfinished()
         before = content.unfinished()
@@ -38,3 +76,10 @@ async def watch_over(link: Link, content: Fetching) -> None:
             async with link.awaiting():
                 while stands_still(before, content.unfinished()):
                     await trio.sleep(_LOOK_EVERY_S)
+
+
+async def _while_visited(link: Link, visitors: Visitors) -> None:
+    while True:
+        await visitors.wait_some()
+        async with link.awaiting():
+            await visitors.wait_none()

@@ -25,6 +25,7 @@ from p2pdist.logs import get_logger
 from p2pdist.net.link import Link, OfferedStream, serve_links
 from p2pdist.net.mailbox import Hop
 from p2pdist.net.splicing import splice
+from p2pdist.net.stundesk import StunDesk, StunSettings
 from p2pdist.node.member import Member
 from p2pdist.seed.above import Above
 from p2pdist.seed.gateway import Gateway
@@ -43,6 +44,7 @@ from p2pdist.wire.frames import (
     Presence,
     Routed,
     Sources,
+    StunServers,
     Taken,
     Way,
 )
@@ -60,10 +62,18 @@ class Members:
     Args:
         member: The point's own runtime.
         post: Keeps the envelopes of this point and its devices on their way.
+        stun: Where it answers STUN requests, with the duty ``gateway``.
         on_wanted: Called when a device announces an artifact that the point does not take part in.
     """
 
-    def __init__(self, member: Member, post: GatewayPost, *, on_wanted: Callable[[InfoHash], None]) -> None:
+    def __init__(
+        self,
+        member: Member,
+        post: GatewayPost,
+        *,
+        stun: StunSettings,
+        on_wanted: Callable[[InfoHash], None],
+    ) -> None:
         self._member = member
         self._on_wanted = on_wanted
         self._post = post
@@ -72,6 +82,7 @@ class Members:
         self._above = Above(member)
         self._gateway = Gateway(member.node, self._links, post.mailbox.look)
         self._tracker = Tracker(SourceRules())
+        self.stun = StunDesk(stun, wanted=lambda: self._gateway_grant(member.node) is not None)
         self._refused: dict[InfoHash, ContentRefused] = {}
         self._origins: dict[InfoHash, Candidate] = {}
 
@@ -109,9 +120,11 @@ class Members:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._post.mailbox.run)
             nursery.start_soon(self._gateway.run)
+            nursery.start_soon(self.stun.run)
 
     async def grants_changed(self) -> None:
         """End the links of neighbours that are gateways now and were not, or the other way round."""
+        self.stun.look()
         for node, link in list(self._links.items()):
             if self._gateway.is_gateway(node) != self._may_carry(node):
                 await link.aclose("the grants have changed")
@@ -139,6 +152,8 @@ class Members:
                 self.tell_all(frame)
             case Way():
                 self._gateway.stands(frame)
+            case StunServers():
+                self.stun.heard(frame)
             case Sources():
                 self._introduce_origin(frame)
             case _:
@@ -161,7 +176,7 @@ class Members:
         link = self._links.get(hop) if hop is not None else None
         if link is None:
             raise Unavailable("the device is not attached to its distribution point", hint="try again")
-        async with link.open_stream(SESSION_PATH, opening) as onward:
+        async with link.awaiting(), link.open_stream(SESSION_PATH, opening) as onward:
             await splice(offered.accept(), onward)
 
     def refused(self, frame: ContentRefused) -> None:
@@ -230,6 +245,7 @@ class Members:
             await older.aclose()
         self._member.swarm.learn([remote.node])
         _log.info("member.attached", node=remote.node, host=link.remote_host, group=remote.group)
+        self.stun.arrived(link)
         try:
             _send(link, MetadataVersions(versions=dict(self._known_versions())))
             self._gateway.arrived(remote.node, _STAMP_UNKNOWN)
@@ -240,6 +256,7 @@ class Members:
                 async for frame in link.frames():
                     await self._frame(remote.node, link, hop, frame)
         finally:
+            self.stun.gone(link)
             if self._links.get(remote.node) is link:
                 del self._links[remote.node]
                 self._tracker.forget(remote.node)

@@ -77,7 +77,8 @@ class Seed(Agent):
         if opening.to == self.member.node:
             await super().session_path(link, opening, offered)
         else:
-            await self.members.session_path(opening, offered)
+            with self.member.reception.visitors.one():
+                await self.members.session_path(opening, offered)
 
     def announced(self, announce: Announce) -> None:
         """The devices of this point hear at once what it has to offer."""
@@ -121,7 +122,12 @@ async def open_seed(home: Home, config: SeedConfig) -> AsyncIterator[Seed]:
         seed.stock = Stock(
             home, seed.member.content, quota_bytes=config.point.quota_bytes, situation=seed.situation
         )
-        seed.members = Members(seed.member, post, on_wanted=seed.stock.used)
+        seed.members = Members(
+            seed.member,
+            post,
+            stun=config.stun.settings(listen=config.point.host),
+            on_wanted=seed.stock.used,
+        )
         seed.callees = Callees(seed.member, seed.members)
         yield seed
 

@@ -14,6 +14,7 @@ from p2pdist.core.rates import BytesPerSecond, RatesTable, parse_window
 from p2pdist.errors import UsageError
 from p2pdist.ids import parse_group
 from p2pdist.net.endpoints import parse_endpoint
+from p2pdist.node.stuntable import StunTable
 from p2pdist.server.control.ports import PlaneSettings
 from p2pdist.server.origin import OriginSettings
 from p2pdist.server.service import ServiceSettings
@@ -111,6 +112,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     store: StoreTable = StoreTable()
     api: ApiTable = ApiTable()
     origin: OriginTable = OriginTable()
+    stun: StunTable = StunTable()
     certificates: CertificatesTable = CertificatesTable()
     rates: tuple[GroupRatesTable, ...] = ()
     log: LogTable = LogTable()
@@ -154,6 +156,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
                 windows=self.origin.windows,
                 requests=self.origin.requests,
             ),
+            stun=self.stun.settings(listen=self.link.host),
             timestamp_life_s=self.online.timestamp_life_s,
             snapshot_life_s=self.online.snapshot_life_s,
             withdrawn_keep_s=self.origin.keep_withdrawn_s,

@@ -22,6 +22,7 @@ from p2pdist.errors import P2PDistError, TrustError, UsageError
 from p2pdist.files import write_atomic
 from p2pdist.ids import GroupPath, InfoHash, NodeId, swarm_of
 from p2pdist.logs import get_logger
+from p2pdist.net.stundesk import StunDesk, StunSettings
 from p2pdist.net.tls import TlsIdentity
 from p2pdist.server.contentcheck import check_content
 from p2pdist.server.control.plane import ControlPlane
@@ -47,10 +48,11 @@ _COLLECT_S = 3_600.0
 
 
 class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the configuration says about the control plane, the origin and online signing."""
+    """What the configuration says about the control plane, the origin, STUN and online signing."""
 
     plane: PlaneSettings
     origin: OriginSettings
+    stun: StunSettings = StunSettings()
     timestamp_life_s: int = 24 * 3600
     snapshot_life_s: int = 7 * 24 * 3600
     withdrawn_keep_s: int = 7 * 24 * 3600
@@ -95,6 +97,7 @@ class Service:
         self.uploads: Uploads
         self.withdrawn: Withdrawn
         self._withdrawn_keep_s = settings.withdrawn_keep_s
+        self.stun = StunDesk(settings.stun)
         self.plane = ControlPlane(
             settings.plane,
             key=home.key,
@@ -108,6 +111,7 @@ class Service:
             call=lambda info_hash, points: self.origin.call(info_hash, points),
             welcome=lambda node: self.origin.learn([node]),
             refused=lambda host, reason: self.incidents.note("stranger", host, reason),
+            stun=self.stun,
         )
 
     def identity(self) -> TlsIdentity:
@@ -161,6 +165,7 @@ class Service:
             nursery.start_soon(self._keep_up)
             nursery.start_soon(self._check_all_content)
             nursery.start_soon(self._collect_now_and_then)
+            nursery.start_soon(self.stun.run)
             address = await nursery.start(self.plane.run)
             task_status.started(address)
 

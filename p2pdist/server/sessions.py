@@ -93,9 +93,8 @@ class SessionDesk:
             raise Unavailable("the device is offline", hint="try again when it is back")
         announced.paths += 1
         try:
-            async with link.open_stream(
-                SESSION_PATH, PathOpening(to=announced.node, session=session)
-            ) as stream:
+            opening = PathOpening(to=announced.node, session=session)
+            async with link.awaiting(), link.open_stream(SESSION_PATH, opening) as stream:
                 yield stream
         finally:
             announced.paths -= 1

@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from p2pdist import limits
 from p2pdist.wire.envelope import Envelope
+from p2pdist.wire.stun import Endpoint
 
 NodeIdText = Annotated[str, Meta(pattern=r"^[a-z2-7]{32}$", max_length=32)]
 InfoHashText = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$", max_length=64)]
@@ -123,6 +124,12 @@ class Way(Frame, frozen=True, kw_only=True, tag="way"):
     nodes: Annotated[list[NodeIdText], Meta(max_length=limits.GATEWAYS_IN_A_ROW_MAX + 1)]
 
 
+class StunServers(Frame, frozen=True, kw_only=True, tag="stun-servers"):
+    """Downwards: where the receiver can ask how NATs show it, the nearest gateway first, the server last."""
+
+    endpoints: Annotated[list[Endpoint], Meta(max_length=limits.STUN_SERVERS_MAX)]
+
+
 class Routed(Frame, frozen=True, kw_only=True, tag="routed"):
     """Either way: a sealed envelope on its way; its own header says to whom."""
 
@@ -143,5 +150,14 @@ class Taken(Frame, frozen=True, kw_only=True, tag="taken"):
 
 
 AnyFrame: TypeAlias = (
-    Announce | Sources | ContentRefused | MetadataVersions | Arrived | Attached | Way | Routed | Taken
+    Announce
+    | Sources
+    | ContentRefused
+    | MetadataVersions
+    | Arrived
+    | Attached
+    | Way
+    | StunServers
+    | Routed
+    | Taken
 )

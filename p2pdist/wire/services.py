@@ -14,6 +14,8 @@ from msgspec import Meta
 
 from p2pdist import limits
 from p2pdist.wire.frames import Port, Text
+from p2pdist.wire.nat import NatBehaviour
+from p2pdist.wire.stun import Endpoint
 
 
 class InSession(msgspec.Struct, frozen=True, kw_only=True, tag_field="frame"):
@@ -41,7 +43,17 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True, tag_field="service", 
     """What the device thinks of itself, as one JSON object."""
 
 
-Service: TypeAlias = Tunnel | Echo | Logs | Diagnosis
+class Reachability(msgspec.Struct, frozen=True, kw_only=True, tag_field="service", tag="reachability"):
+    """What stands before the device, as one :class:`NetworkFacts`; the session stays, to be looked at."""
+
+
+Service: TypeAlias = Tunnel | Echo | Logs | Diagnosis | Reachability
+
+
+class NetworkFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a device knows of the network between it and its gateways."""
+
+    nats: Annotated[tuple[NatBehaviour, ...], Meta(max_length=limits.PROBES_MAX)] = ()
 
 
 class Ask(InSession, frozen=True, kw_only=True, tag="ask"):
@@ -51,7 +63,12 @@ class Ask(InSession, frozen=True, kw_only=True, tag="ask"):
 
 
 class Accepted(InSession, frozen=True, kw_only=True, tag="accepted"):
-    """The device's first frame: the service begins."""
+    """The device's first frame: the service begins.
+
+    ``stun`` is whom the device asks how NATs show it; the initiator asks them, too.
+    """
+
+    stun: Annotated[tuple[Endpoint, ...], Meta(max_length=limits.STUN_SERVERS_MAX)] = ()
 
 
 class Refused(InSession, frozen=True, kw_only=True, tag="refused"):
@@ -71,7 +88,7 @@ class ChunksEnd(InSession, frozen=True, kw_only=True, tag="chunks-end"):
 
 
 class Signal(InSession, frozen=True, kw_only=True, tag="signal"):
-    """How the sender can be reached: for the other side's attempt at a punched path. Opaque here."""
+    """Of an attempt at a better path, as :mod:`p2pdist.wire.punching` has it."""
 
     data: Annotated[bytes, Meta(min_length=1, max_length=limits.SESSION_SIGNAL_BYTES_MAX)]
 

@@ -7,7 +7,7 @@ import pytest
 from p2pdist import limits
 from p2pdist.core.services import Invitations, ServicePolicy
 from p2pdist.wire.messages import SessionInvite
-from p2pdist.wire.services import Diagnosis, Echo, Logs, Service, Tunnel
+from p2pdist.wire.services import Diagnosis, Echo, Logs, Reachability, Service, Tunnel
 
 
 def invite(number: int, *, expires: int = 100) -> SessionInvite:
@@ -16,7 +16,7 @@ def invite(number: int, *, expires: int = 100) -> SessionInvite:
     )
 
 
-@pytest.mark.parametrize("service", [Echo(), Logs(), Diagnosis()])
+@pytest.mark.parametrize("service", [Echo(), Logs(), Diagnosis(), Reachability()])
 def test_a_device_shows_itself_unless_it_is_told_otherwise(service: Service) -> None:
     assert ServicePolicy().objection(service) is None
 

@@ -204,7 +204,9 @@ def test_the_json_object_tells_the_path_of_each_device() -> None:
             device="pc",
             network="symmetric",
             control=["pc", "point", "server"],
-            session=Session(path="relayed", opened_ms=80.0, round_trip_ms=4.5),
+            session=Session(
+                path="punched", reason="it lets through", opened_ms=80.0, moved_s=0.4, round_trip_ms=4.5
+            ),
             content={"point": 10, "peer": 5},
         )
     )
@@ -215,7 +217,13 @@ def test_the_json_object_tells_the_path_of_each_device() -> None:
             "device": "pc",
             "network": "symmetric",
             "control": ["pc", "point", "server"],
-            "session": {"path": "relayed", "opened_ms": 80.0, "round_trip_ms": 4.5},
+            "session": {
+                "path": "punched",
+                "reason": "it lets through",
+                "opened_ms": 80.0,
+                "moved_s": 0.4,
+                "round_trip_ms": 4.5,
+            },
             "content": {"point": 10, "peer": 5},
         }
     ]

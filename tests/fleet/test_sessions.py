@@ -13,9 +13,10 @@ from fleet_logs import LogBook
 from fleet_processes import Processes, ServerProcess
 from harness import Fleet, open_fleet
 
+from p2pdist.cli.path import look
 from p2pdist.cli.visit import Visitor, open_path
 from p2pdist.errors import Unavailable, UsageError
-from p2pdist.wire.services import Diagnosis, Echo, Tunnel
+from p2pdist.wire.services import Diagnosis, Echo, Reachability, Tunnel
 
 pytestmark = pytest.mark.slow  # whole fleets as processes
 
@@ -29,7 +30,7 @@ async def visitor(fleet: Fleet) -> Visitor:
         return {device.name for device in fleet.devices} <= await server.online()
 
     await fleet.until(reachable, "the server can reach every device")
-    return Visitor(server.target("operator"))
+    return Visitor(server.target("operator"), hosts=["127.0.0.1"])
 
 
 @asynccontextmanager
@@ -58,6 +59,7 @@ async def test_an_operator_reaches_a_port_of_a_device(tmp_path: Path, log_book: 
             info,
             stream,
             tunnel,
+            _,
         ):
             await tunnel.send_all(b"hello")
             await tunnel.send_eof()
@@ -86,7 +88,7 @@ async def test_a_session_outlives_the_death_of_the_point_that_carries_it(
             if log_book.find("member.attached", who=point.name, node=device.node)
         )
         async with (
-            (await visitor(fleet)).visit("device0", Echo(), "a test") as (_, _, echo),
+            (await visitor(fleet)).visit("device0", Echo(), "a test") as (_, _, echo, _),
             trio.open_nursery() as all,
         ):
             all.start_soon(echo.send_all, data)
@@ -118,7 +120,7 @@ async def test_nobody_but_who_announced_a_session_gets_a_path_to_it(
 ) -> None:
     async with open_fleet(tmp_path, log_book, devices=1, form=Processes(log_book)) as fleet:
         assert isinstance(fleet.server, ServerProcess)
-        async with (await visitor(fleet)).visit("device0", Echo(), "a test") as (info, _, _):
+        async with (await visitor(fleet)).visit("device0", Echo(), "a test") as (info, *_):
             for role, reason in (("operator", "there is no such session"), ("reader", "this needs operator")):
                 with pytest.raises(UsageError, match=reason):
                     async with open_path(fleet.server.target(role), info.session):
@@ -130,9 +132,57 @@ async def test_a_device_diagnoses_itself_and_a_reader_may_not_ask_for_it(
 ) -> None:
     async with open_fleet(tmp_path, log_book, devices=1, form=Processes(log_book)) as fleet:
         assert isinstance(fleet.server, ServerProcess)
-        async with (await visitor(fleet)).visit("device0", Diagnosis(), "a test") as (_, _, told):
+        async with (await visitor(fleet)).visit("device0", Diagnosis(), "a test") as (_, _, told, _):
             said = b"".join([bytes(data) async for data in told])
         assert fleet.devices[0].node.encode() in said
         with pytest.raises(UsageError, match="this needs operator"):
             async with Visitor(fleet.server.target("reader")).visit("device0", Diagnosis(), "a test"):
                 pass
+
+
+async def test_a_session_moves_to_a_direct_path_without_losing_a_byte(
+    tmp_path: Path, log_book: LogBook
+) -> None:
+    data = random.Random(4).randbytes(2_000_000)
+    came = bytearray()
+    async with open_fleet(tmp_path, log_book, points=1, devices=1, form=Processes(log_book)) as fleet:
+        operator = await visitor(fleet)
+        async with (
+            operator.visit("device0", Echo(), "a test", better_after_s=0.0) as (_, stream, echo, _),
+            trio.open_nursery() as all,
+        ):
+
+            async def receive() -> None:
+                nonlocal came
+                while len(came) < len(data):
+                    came += await echo.receive_some()
+
+            all.start_soon(receive)
+            await echo.send_all(data[: len(data) // 2])
+            with trio.fail_after(10):
+                await stream.wait_path("direct")
+            await echo.send_all(data[len(data) // 2 :])
+        await fleet.until_logged("session.path_opened", who=fleet.devices[0], path="direct")
+    assert came == data
+
+
+async def test_an_operator_sees_the_path_and_the_nats_on_both_sides(
+    tmp_path: Path, log_book: LogBook
+) -> None:
+    async with open_fleet(tmp_path, log_book, points=0, devices=0, form=Processes(log_book)) as fleet:
+        gateway = await fleet.add_point(duties=("seed", "gateway"))
+        await fleet.publish()
+        device = await fleet.add_device()
+        await fleet.until_logged("stun.serving", who=gateway)
+        await fleet.until_linked(device, "point")
+        operator = await visitor(fleet)
+        async with operator.visit("device0", Reachability(), "path", better_after_s=0.0) as visit:
+            answer = await look(visit, opened_s=0.1, nat=True, wait_s=12)
+        async with operator.visit("device0", Diagnosis(), "a test") as (_, _, told, _):
+            said = b"".join([bytes(data) async for data in told])
+    assert (answer.path, [carrier.name for carrier in answer.relayed_through]) == ("direct", [gateway.name])
+    assert answer.reason.startswith("no NAT between 127.")
+    asked = {nat.gateway.rpartition(":")[0] for nat in answer.there}
+    assert asked == {gateway.host, fleet.bundle.addresses[0].partition(":")[0]}
+    assert all("no NAT before" in nat.description for nat in [*answer.here, *answer.there])
+    assert b"no NAT before" in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -253,3 +254,38 @@ async def test_a_session_over_real_sockets_carries_both_directions_at_once() -> 
         nursery.cancel_scope.cancel()
     await listeners[0].aclose()
     assert came == {"left": DATA, "right": DATA}
+
+
+class Watched(trio.abc.Stream):
+    """A path that remembers how it was closed first."""
+
+    def __init__(self, inner: Pair, closed: list[str]) -> None:
+        self._inner = inner
+        self._closed = closed
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._inner.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._inner.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        return bytes(await self._inner.receive_some(max_bytes))
+
+    async def aclose(self) -> None:
+        self._closed.append("at once" if trio.current_effective_deadline() == -math.inf else "in order")
+        await self._inner.aclose()
+
+
+async def test_the_last_word_goes_out_in_order_over_a_path_that_can_lose_it(autojump_clock: object) -> None:
+    closed: list[str] = []
+
+    async with session() as ends:
+        for end, stream in zip(ends, trio.testing.memory_stream_pair(), strict=True):
+            end.attach(Watched(stream, closed), "punched")
+        await ends[0].send_eof()
+        await ends[1].send_eof()
+        for end in ends:
+            assert await end.receive_some() == b""
+            await end.wait_done()
+    assert closed[0] == "in order"

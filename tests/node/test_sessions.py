@@ -20,13 +20,19 @@ from p2pdist.errors import TrustError, Unavailable
 from p2pdist.ids import FleetName, GroupPath
 from p2pdist.logs import configure_logging, get_logger
 from p2pdist.net.conversations import Conversation, initiate
+from p2pdist.net.framing import FrameSplitter
 from p2pdist.net.sessions import SessionStream, open_session
 from p2pdist.net.tls import TlsIdentity
+from p2pdist.node.nat import NatWatch
 from p2pdist.node.sessions import Sessions
+from p2pdist.node.vigil import Visitors
 from p2pdist.trust.certificates import FleetAuthority
 from p2pdist.trust.keys import IdentityKey
+from p2pdist.wire import codec
 from p2pdist.wire.messages import SessionInvite
-from p2pdist.wire.services import Diagnosis, Echo, Logs, Service, Tunnel
+from p2pdist.wire.nat import NatBehaviour
+from p2pdist.wire.services import Diagnosis, Echo, Logs, NetworkFacts, Reachability, Service, Tunnel
+from p2pdist.wire.stun import Endpoint
 
 
 class Device:
@@ -38,10 +44,13 @@ class Device:
         self.identity = certified(self.key, fleet, trusts=fleet)
         self.own = FleetAuthority.create(FleetName("session"), datetime.now(UTC))
         self.operator_identity = certified(self.operator, self.own, trusts=fleet)
+        self.nat = NatWatch("127.0.0.1")
         self.sessions = Sessions(
             identity=lambda: self.identity,
             policy=ServicePolicy(**policy),
             diagnose=lambda: {"uplink": "the office point"},
+            nat=self.nat,
+            visitors=Visitors(),
         )
         self.failures: list[Exception] = []
 
@@ -254,3 +263,48 @@ async def test_a_session_that_ends_makes_room() -> None:
         with trio.fail_after(5):
             while device.sessions.count:
                 await trio.sleep(0.01)
+
+
+async def test_a_device_tells_of_its_nats_and_stays_until_the_initiator_has_seen_enough() -> None:
+    device = Device()
+    seen = NatBehaviour(gateway=Endpoint("192.0.2.1", 3478), local=Endpoint("10.0.0.2", 5000))
+    device.nat.behaviours = (seen,)
+    device.nat._known.set()
+    async with running(device) as nursery, visiting(device, nursery, Reachability()) as (_, told):
+        splitter, frames = FrameSplitter(limits.FRAME_BYTES_MAX), []
+        with trio.fail_after(5):
+            while not frames:
+                frames += splitter.feed(await told.receive_some())
+        facts: NetworkFacts = codec.decode(frames[0], NetworkFacts)
+        assert facts.nats == (seen,)
+        (described,) = device.sessions.describe()
+        assert (described["by"], described["path"]) == ("alice", "relayed")
+    assert device.sessions.describe() == []
+
+
+async def test_a_session_whose_paths_all_break_at_once_ends_itself_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "SESSION_PATHLESS_S", 0.1)
+    device = Device()
+    async with running(device) as nursery:
+        async with open_session() as stream:
+            session = device.invite()
+            ours, theirs = memory_stream_pair()
+            stream.attach(ours, "relayed")
+            nursery.start_soon(device.carry, session, theirs)
+            async with initiate(
+                stream,
+                Reachability(),
+                identity=device.operator_identity,
+                expect=device.key.node,
+                on_signal=lambda data: None,
+            ):
+                await trio.aclose_forcefully(theirs)
+                await trio.aclose_forcefully(ours)
+                with trio.fail_after(5):
+                    while device.sessions.count:
+                        await trio.sleep(0.01)
+        async with visiting(device, nursery, Echo(), device.invite(2)) as (_, echo):
+            await echo.send_all(b"still here")
+            assert await echo.receive_some() == b"still here"

@@ -12,7 +12,7 @@ from p2pdist import limits
 from p2pdist.ids import InfoHash
 from p2pdist.net.link import Link
 from p2pdist.net.memory import open_memory_links
-from p2pdist.node.vigil import watch_over
+from p2pdist.node.vigil import Visitors, watch_over
 from p2pdist.trust.certificates import parse_certificate
 from p2pdist.trust.keys import IdentityKey
 from tests.node.nodes import Nodes
@@ -38,13 +38,13 @@ class Fetch:
 
 
 @asynccontextmanager
-async def watched(nodes: Nodes, fetch: Fetch) -> AsyncIterator[Link]:
+async def watched(nodes: Nodes, fetch: Fetch, visitors: Visitors | None = None) -> AsyncIterator[Link]:
     ours, theirs = (parse_certificate(nodes.certificate(IdentityKey.generate())) for _ in range(2))
     async with (
         open_memory_links(dialler=ours, acceptor=theirs) as (link, _),
         trio.open_nursery() as nursery,
     ):
-        nursery.start_soon(watch_over, link, fetch)
+        nursery.start_soon(watch_over, link, fetch, visitors or Visitors())
         await trio.testing.wait_all_tasks_blocked()
         yield link
         nursery.cancel_scope.cancel()
@@ -73,5 +73,24 @@ async def test_a_neighbour_is_left_alone_while_bytes_come(nodes: Nodes, autojump
 
 async def test_a_neighbour_is_left_alone_while_nothing_is_fetched(nodes: Nodes, autojump_clock: Any) -> None:
     async with watched(nodes, Fetch(more=0)) as link:
+        await trio.sleep(BRIEFLY_S)
+        assert link.statistics().round_trip_s is None
+
+
+async def test_a_neighbour_is_asked_for_signs_of_life_while_there_is_a_session(
+    nodes: Nodes, autojump_clock: Any
+) -> None:
+    visitors = Visitors()
+    async with watched(nodes, Fetch(more=0), visitors) as link:
+        with visitors.one():
+            await trio.sleep(2 * limits.LINK_AWAITED_S)
+        assert link.statistics().round_trip_s is not None, "it was asked, and answered"
+
+
+async def test_a_neighbour_is_left_alone_once_the_session_is_over(nodes: Nodes, autojump_clock: Any) -> None:
+    visitors = Visitors()
+    async with watched(nodes, Fetch(more=0), visitors) as link:
+        with visitors.one():
+            await trio.testing.wait_all_tasks_blocked()
         await trio.sleep(BRIEFLY_S)
         assert link.statistics().round_trip_s is None

@@ -119,3 +119,24 @@ def test_who_is_claimed_in_two_places_is_named_twice() -> None:
     server.hear(H, D, 4)
     server.hear(H, E, 5)
     assert sorted(server.reach.claimed()) == sorted([G, H, D, D, E])
+
+
+def test_the_way_to_a_node_goes_through_the_gateways_that_say_so() -> None:
+    server = Server()
+    server.link(G, 1)
+    server.link(D, 2)
+    server.reach.heard(G, Attached(carrier=G, nodes={H: 3}))
+    server.reach.heard(G, Attached(carrier=H, nodes={E: 4}))
+    server.reach.moved()
+    assert list(server.reach.carriers(E)) == [H, G]
+    assert list(server.reach.carriers(H)) == [G]
+    assert [list(server.reach.carriers(node)) for node in (G, D, NodeId("x" * 32))] == [[], [], []]
+
+
+def test_who_brought_the_newest_envelope_is_on_the_way_whatever_others_claim() -> None:
+    server = Server()
+    server.link(G, 1)
+    server.link(H, 2)
+    server.hear(G, E, LIE)
+    server.reach.proved(E, H)
+    assert list(server.reach.carriers(E)) == [H]

@@ -144,7 +144,7 @@ async def _look_at_paths(fleet: Fleet, progress: Progress, outcome: Outcome, con
     """Note how each device is connected; where all is one machine, sessions would show nothing."""
     networks = [site for site in fleet.plan.network.sites if site.kind]
     if networks:
-        step(console, "Paths", "a session of the operator with each device, as with p2pdist ping")
+        step(console, "Paths", "a session of the operator with each device, as with p2pdist path")
     outcome.paths = await look_at_paths(
         fleet, progress.deployments, outcome.problems, sessions=bool(networks)
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import TypeVar
 
 import msgspec
 from rich.table import Table
@@ -14,19 +15,27 @@ from demo_fleet.watch import size
 from p2pdist.cli.words import source_word
 from p2pdist.wire import api as wire
 
+T = TypeVar("T")
+
 _PINGS = 3
-_PINGS_AT_ONCE = 2
+_SESSIONS_AT_ONCE = 4
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
-    """A session of the operator with a device, as ``p2pdist ping`` has found it.
+    """A session of the operator with a device, as ``p2pdist path`` and ``p2pdist ping`` have found it.
 
-    ``path`` is ``relayed``, ``punched`` or ``direct``; the times are milliseconds, ``round_trip_ms`` the
-    shortest.
+    Attributes:
+        path: ``direct``, ``punched`` or ``relayed``.
+        reason: Why it is this one.
+        opened_ms: Until the session stood, relayed.
+        moved_s: From then until it was on this path; None if it stayed.
+        round_trip_ms: The shortest round trip on this path.
     """
 
     path: str
+    reason: str
     opened_ms: float
+    moved_s: float | None
     round_trip_ms: float
 
 
@@ -60,14 +69,14 @@ async def look_at_paths(
     """
     found: dict[str, Session] = {}
 
-    async def ping(node: Node) -> None:
+    async def visit(node: Node) -> None:
         try:
-            found[node.name] = await _ping(fleet, node)
+            found[node.name] = await _open_session(fleet, node)
         except DemoError as error:
             problems.append(str(error))
 
     if sessions:
-        await each(fleet.plan.devices, ping, at_once=_PINGS_AT_ONCE)
+        await each(fleet.plan.devices, visit, at_once=_SESSIONS_AT_ONCE)
     chains = control_chains((await fleet.api.get("/devices", wire.DeviceList)).devices)
     details = [await fleet.api.get(f"/deployments/{number}", wire.DeploymentDetail) for number in deployments]
     return [
@@ -107,21 +116,37 @@ def draw_paths(paths: Sequence[DevicePath]) -> Table:
     return table
 
 
-async def _ping(fleet: Fleet, node: Node) -> Session:
-    printed = await fleet.programs.run(
-        "p2pdist", "ping", node.name, "--count", str(_PINGS), "--output", "json", patience_s=60
+async def _open_session(fleet: Fleet, node: Node) -> Session:
+    found = await _ask(fleet, _PathAnswer, "path", node.name, "--no-nat")
+    measured = await _ask(fleet, _PingAnswer, "ping", node.name, "--count", str(_PINGS))
+    took = zip(measured.round_trips_ms, measured.paths, strict=True)
+    return Session(
+        path=found.path,
+        reason=found.reason,
+        opened_ms=found.opened_ms,
+        moved_s=found.seconds,
+        round_trip_ms=min(ms for ms, path in took if path == measured.paths[-1]),
     )
+
+
+async def _ask(fleet: Fleet, answer: type[T], *words: str) -> T:
+    printed = await fleet.programs.run("p2pdist", *words, "--output", "json", patience_s=60)
     try:
-        answer = msgspec.json.decode(printed, type=_PingAnswer)
+        return msgspec.json.decode(printed, type=answer)
     except msgspec.DecodeError as error:
-        raise DemoError(f"p2pdist ping {node.name} printed {printed!r} ({error})") from error
-    return Session(path=answer.path, opened_ms=answer.opened_ms, round_trip_ms=min(answer.round_trips_ms))
+        raise DemoError(f"p2pdist {' '.join(words)} printed {printed!r} ({error})") from error
+
+
+class _PathAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    path: str
+    reason: str
+    opened_ms: float
+    seconds: float | None
 
 
 class _PingAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    path: str
-    opened_ms: float
     round_trips_ms: list[float]
+    paths: list[str]
 
 
 def _content(details: Sequence[wire.DeploymentDetail], device: str) -> dict[str, int]:

@@ -17,8 +17,6 @@ from p2pdist.errors import PeerError, UsageError
 from p2pdist.wire import codec
 
 Role = Literal["controlling", "controlled"]
-CandidateKind = Literal["host", "srflx", "prflx"]
-"""RFC 8445, section 5.1.1: an own address, one that a STUN server sees, one that only the peer sees."""
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):

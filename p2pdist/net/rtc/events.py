@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from p2pdist.net.rtc.description import Description
-from p2pdist.net.rtc.report import Phase, TriedCandidate
+from p2pdist.net.rtc.report import Phase, TriedCandidate, TriedPair
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,12 +27,19 @@ class Gathered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connected:
-    """ICE has found a pair that works."""
+    """ICE has found a pair that works. *local* is what the other side sees of us on it."""
 
     local: TriedCandidate
     remote: TriedCandidate
     tried: Sequence[TriedCandidate]
     """Every address of the other side, with those that nobody had named."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """ICE has ended, or was ended: what became of the pairs."""
+
+    pairs: Sequence[TriedPair]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +49,7 @@ class Received:
     message: bytes
 
 
-Event: TypeAlias = PhaseFinished | Gathered | Connected | Received
+Event: TypeAlias = PhaseFinished | Gathered | Checked | Connected | Received
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,11 +50,35 @@ class IceConnection(aioice.Connection):
         self._stun_servers = stun_servers
         self._known: set[SocketAddress] = set()
         self._repeated: set[CandidatePair] = set()
+        self._pairs: dict[CandidatePair, None] = {}
+        self._seen: dict[tuple[int, SocketAddress], SocketAddress] = {}
 
     @property
     def nominated(self) -> CandidatePair | None:
         """The pair in use."""
         return self._nominated.get(_COMPONENT)
+
+    @property
+    def pairs(self) -> Sequence[CandidatePair]:
+        """Every pair that was there, also those that were dropped when another one worked."""
+        return list(self._pairs)
+
+    def seen_by_peer(self, pair: CandidatePair) -> Candidate:
+        """Return what the other side sees of us on *pair*: our own candidate, unless a NAT stands between."""
+        base = pair.local_candidate
+        seen = self._seen.get((pair.protocol.id, pair.remote_addr), (base.host, base.port))
+        known = [each for each in self.local_candidates if (each.host, each.port) == seen]
+        return known[0] if known else make_candidate("prflx", *seen, base=(base.host, base.port))
+
+    def told(self, protocol: aioice.ice.StunProtocol, by: SocketAddress, seen: SocketAddress) -> None:
+        """The other side, or a STUN server, says at which address it sees one of our sockets."""
+        if self.knows(by):
+            self._seen[protocol.id, by] = seen
+
+    def sort_check_list(self) -> None:
+        """Keep the pairs in mind: aioice drops those that it needs no more."""
+        super().sort_check_list()
+        self._pairs.update(dict.fromkeys(self._check_list))
 
     def knows(self, address: SocketAddress) -> bool:
         """Whether the other side has named *address*, or has shown its credentials from there."""
@@ -101,15 +125,14 @@ class IceConnection(aioice.Connection):
             return []
         try:
             patience_s = limits.PUNCH_GATHER_S
-            waiting: set[asyncio.Task[Candidate | None]] = set(tasks)
+            waiting = set(tasks)
             while waiting:
                 done, waiting = await asyncio.wait(
                     waiting, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED
                 )
                 if not done:
                     break
-                if any(task.result() for task in done):
-                    patience_s = limits.PUNCH_GATHER_GRACE_S
+                patience_s = min(patience_s, *map(_grace_s, done))
         finally:
             for task in tasks:
                 task.cancel()
@@ -175,9 +198,12 @@ class _Protocol(aioice.ice.StunProtocol):
                 self.receiver.data_received(data, _COMPONENT)
             return
         try:
-            stun.parse_message(data)
+            message = stun.parse_message(data)
         except (ValueError, struct.error):
             return  # aioice would pass the one on as data and be thrown by the other
+        seen = message.attributes.get("XOR-MAPPED-ADDRESS")
+        if seen and message.transaction_id in self.transactions:
+            self.receiver.told(self, address, (str(seen[0]), int(seen[1])))
         super().datagram_received(data, addr)
 
 
@@ -212,6 +238,15 @@ async def _ask_server(protocol: aioice.ice.StunProtocol, server: SocketAddress) 
     host, port = response.attributes["XOR-MAPPED-ADDRESS"]
     local = protocol.local_candidate
     return make_candidate("srflx", host, port, base=(local.host, local.port))
+
+
+def _grace_s(answered: asyncio.Task[Candidate | None]) -> float:
+    """Return how much longer to wait for others, now that one server has answered, or could not be asked."""
+    seen = answered.result()
+    if seen is None:
+        return limits.PUNCH_GATHER_S
+    translated = (seen.host, seen.port) != (seen.related_address, seen.related_port)
+    return limits.PUNCH_GATHER_GRACE_S if translated else limits.PUNCH_GATHER_OPEN_S
 
 
 def _looks_like_stun(data: bytes) -> bool:

@@ -9,11 +9,14 @@ from contextlib import suppress
 from typing import Literal, cast
 
 import aioice
+from aioice.ice import CandidatePair
 
 from p2pdist import limits
+from p2pdist.core.paths import CandidateKind, PairOutcome
 from p2pdist.errors import P2PDistError, PeerError, TrustError, Unavailable, UsageError
-from p2pdist.net.rtc.description import Candidate, CandidateKind, Description
+from p2pdist.net.rtc.description import Candidate, Description
 from p2pdist.net.rtc.events import (
+    Checked,
     Connect,
     Connected,
     Event,
@@ -25,7 +28,7 @@ from p2pdist.net.rtc.events import (
     Send,
 )
 from p2pdist.net.rtc.ice import IceConnection, SocketAddress, make_candidate
-from p2pdist.net.rtc.report import Phase, TriedCandidate
+from p2pdist.net.rtc.report import Phase, TriedCandidate, TriedPair
 from p2pdist.net.rtc.sctp import Association
 from p2pdist.net.rtc.transports import (
     RTCCertificate,
@@ -145,14 +148,29 @@ class Path:
             await self._ice.connect()
         except ConnectionError as error:
             raise Unavailable("no pair of addresses let a packet through") from error
+        finally:
+            self._tell(Checked(pairs=self._checked()), 0)
         pair = self._ice.nominated
         if pair is None:
             raise Unavailable("the pair of addresses that worked was lost again")
         tried = [_tried(candidate) for candidate in self._ice.remote_candidates]
         self._tell(
-            Connected(local=_tried(pair.local_candidate), remote=_tried(pair.remote_candidate), tried=tried),
+            Connected(
+                local=_tried(self._ice.seen_by_peer(pair)), remote=_tried(pair.remote_candidate), tried=tried
+            ),
             0,
         )
+
+    def _checked(self) -> Sequence[TriedPair]:
+        chosen = self._ice.nominated
+        return [
+            TriedPair(
+                local=_tried(pair.local_candidate),
+                remote=_tried(pair.remote_candidate),
+                outcome=_outcome(pair, chosen),
+            )
+            for pair in self._ice.pairs[: limits.PUNCH_PAIRS_TOLD_MAX]
+        ]
 
     async def _encrypt(self, remote: Description) -> None:
         """Agree on keys with the holder of the certificate that the description names (RFC 8122)."""
@@ -258,6 +276,17 @@ def _described(candidate: aioice.Candidate) -> Candidate | None:
         return Candidate(kind=kind, host=candidate.host, port=candidate.port)
     except UsageError:
         return None
+
+
+def _outcome(pair: CandidatePair, chosen: CandidatePair | None) -> PairOutcome:
+    if pair is chosen:
+        return "used"
+    if pair.state is CandidatePair.State.SUCCEEDED:
+        return "works"
+    if chosen is not None:
+        return "another was first"
+    began = pair.state in (CandidatePair.State.IN_PROGRESS, CandidatePair.State.FAILED)
+    return "no answer" if began else "not tried"
 
 
 def _tried(candidate: aioice.Candidate) -> TriedCandidate:

@@ -9,11 +9,21 @@ import trio
 from msgspec import structs
 
 from p2pdist import limits
+from p2pdist.core.paths import is_loopback
 from p2pdist.errors import Unavailable, UsageError
 from p2pdist.net.rtc.description import Candidate, Description, encode_description, parse_description
-from p2pdist.net.rtc.events import Connect, Connected, Event, Gathered, Order, PhaseFinished, Received
+from p2pdist.net.rtc.events import (
+    Checked,
+    Connect,
+    Connected,
+    Event,
+    Gathered,
+    Order,
+    PhaseFinished,
+    Received,
+)
 from p2pdist.net.rtc.island import Island, Resident
-from p2pdist.net.rtc.report import Phase, PunchFailed, PunchReport, TriedCandidate
+from p2pdist.net.rtc.report import Phase, PunchFailed, PunchReport, TriedCandidate, TriedPair
 from p2pdist.net.rtc.stream import PunchedStream
 
 Exchange = Callable[[bytes], Awaitable[bytes]]
@@ -67,7 +77,9 @@ async def open_punched(
             attempt.seconds[Phase.EXCHANGE] = trio.current_time() - began
             theirs = parse_description(answer, expected="controlled" if controlling else "controlling")
             return await attempt.connected(theirs)
-        raise PunchFailed(attempt.report(f"{_NOT_DONE[attempt.phase]} within {limit_s:g} s"))
+        failure = f"{_NOT_DONE[attempt.phase]} within {limit_s:g} s"
+        await attempt.give_up()  # before the report: it tells what became of the pairs
+        raise PunchFailed(attempt.report(failure))
     except BaseException:
         await attempt.give_up()
         raise
@@ -78,9 +90,9 @@ def callable_candidates(theirs: Sequence[Candidate], *, ours: Sequence[Candidate
 
     Otherwise a peer could make us send packets to services of our own machine.
     """
-    if any(_is_loopback(candidate.host) for candidate in ours):
+    if any(is_loopback(candidate.host) for candidate in ours):
         return tuple(theirs)
-    return tuple(candidate for candidate in theirs if not _is_loopback(candidate.host))
+    return tuple(candidate for candidate in theirs if not is_loopback(candidate.host))
 
 
 _NOT_DONE = {
@@ -105,6 +117,7 @@ class _Attempt:
         self._local: Sequence[TriedCandidate] = ()
         self._remote: Sequence[TriedCandidate] = ()
         self._pair: tuple[TriedCandidate, TriedCandidate] | None = None
+        self._pairs: Sequence[TriedPair] = ()
         self._changed = trio.Event()
         self._stay = island.settle(make, self._deliver, self._conclude)
         self.stream.attach(self._stay)
@@ -120,6 +133,7 @@ class _Attempt:
             local=self._local,
             remote=self._remote,
             pair=self._pair,
+            pairs=self._pairs,
             seconds=dict(self.seconds),
             failure=failure,
         )
@@ -165,6 +179,8 @@ class _Attempt:
             case Gathered(description=description):
                 self._description = description
                 self._local = _tried(description)
+            case Checked(pairs=pairs):
+                self._pairs = pairs
             case Connected(local=local, remote=remote, tried=tried):
                 self._pair = (local, remote)
                 self._remote = tried
@@ -196,10 +212,6 @@ def _maker(
 
 def _tried(description: Description) -> Sequence[TriedCandidate]:
     return [TriedCandidate(kind=c.kind, host=c.host, port=c.port) for c in description.candidates]
-
-
-def _is_loopback(host: str) -> bool:
-    return ipaddress.ip_address(host).is_loopback
 
 
 def _check_address(host: str) -> None:

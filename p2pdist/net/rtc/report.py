@@ -6,8 +6,8 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from p2pdist.core.paths import CandidateKind, PairOutcome
 from p2pdist.errors import Unavailable
-from p2pdist.net.rtc.description import CandidateKind
 
 
 class Phase(enum.StrEnum):
@@ -28,6 +28,23 @@ class TriedCandidate:
     host: str
     port: int
 
+    def __str__(self) -> str:
+        return f"{self.endpoint} ({self.kind})"
+
+    @property
+    def endpoint(self) -> str:
+        """Address and port, as people write them."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TriedPair:
+    """An address of each side between which a packet was sent, or would have been."""
+
+    local: TriedCandidate
+    remote: TriedCandidate
+    outcome: PairOutcome
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PunchReport:
@@ -38,7 +55,9 @@ class PunchReport:
     remote: Sequence[TriedCandidate] = ()
     """The other side's, with those that were found out while connecting."""
     pair: tuple[TriedCandidate, TriedCandidate] | None = None
-    """Ours and theirs that were nominated."""
+    """Ours and theirs that were nominated; each is what the other side sees, not what its owner calls it."""
+    pairs: Sequence[TriedPair] = ()
+    """What became of each pair, at most :data:`~p2pdist.limits.PUNCH_PAIRS_TOLD_MAX`."""
     seconds: Mapping[Phase, float] = field(default_factory=dict)
     """How long each phase took that was finished."""
     failure: str = ""

@@ -41,7 +41,7 @@ class Api:
         self.service = service
         self.store: FleetStore = service.store
         self.uploads = service.uploads
-        self.sessions = SessionDesk(service.plane.tell, service.plane.link_to)
+        self.sessions = SessionDesk(service.plane.tell, service.plane.reach.link)
         self.addresses = tuple(addresses)
         self.started = started
 

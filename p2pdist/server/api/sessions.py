@@ -29,9 +29,17 @@ async def add_session(api: Api, call: Call[wire.NewSession]) -> wire.SessionInfo
         authority=call.body.authority.encode(),
         actor=call.actor,
     )
+    carriers = [
+        await api.store.read(devices.require_device, node)
+        for node in api.service.plane.reach.carriers(record.node)
+    ]
     await api.note(call, "session.announce", f"{record.node} {record.name}", call.body.purpose)
     return wire.SessionInfo(
-        session=invite.session, node=record.node, name=record.name, expires=invite.expires
+        session=invite.session,
+        node=record.node,
+        name=record.name,
+        expires=invite.expires,
+        carriers=tuple(wire.Carrier(node=each.node, name=each.name) for each in carriers),
     )
 
 

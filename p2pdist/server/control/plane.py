@@ -20,6 +20,7 @@ from p2pdist.ids import GroupPath, InfoHash, NodeId
 from p2pdist.logs import get_logger
 from p2pdist.net.exchange import Exchange
 from p2pdist.net.link import Link, serve_links
+from p2pdist.net.stundesk import StunDesk
 from p2pdist.net.tls import TlsIdentity
 from p2pdist.server.control.admit import Admission
 from p2pdist.server.control.callees import Callees
@@ -77,6 +78,7 @@ class ControlPlane:
         call: Has the origin's swarm dial points for an artifact.
         welcome: Called with a node that may connect to the origin's swarm from now on.
         refused: Called with the host of a stranger who was turned away, and the reason.
+        stun: Tells neighbours whom to ask how NATs show them.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class ControlPlane:
         call: Callable[[InfoHash, Sequence[Candidate]], None],
         welcome: Callable[[NodeId], None],
         refused: Callable[[str, str], None],
+        stun: StunDesk,
     ) -> None:
         self._settings = settings
         self._key = key
@@ -101,8 +104,9 @@ class ControlPlane:
         self._store = store
         self._threads = threads
         self._welcome = welcome
+        self._stun = stun
         self._links: dict[NodeId, Link] = {}
-        self._reach = Reach(key.node, self._links)
+        self._reach = self.reach = Reach(key.node, self._links)
         self._versions: Mapping[str, int] = {}
         self._swarms = Swarms(key.node, swarm_port, self._links, call)
         self._revoked: set[NodeId] = set()
@@ -204,11 +208,6 @@ class ControlPlane:
         device = self.directory.get(node)
         return device is not None and await self._desk.send(device, message)
 
-    def link_to(self, node: NodeId) -> Link | None:
-        """Return the link to a node, or to the neighbour through which it is reached."""
-        neighbour = self._reach.neighbour(node)
-        return self._links.get(neighbour) if neighbour is not None else None
-
     # Running -----------------------------------------------------------------------------------------
 
     async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
@@ -248,12 +247,14 @@ class ControlPlane:
         self.directory.learn(device)
         self._welcome(node)
         _log.info("link.attached", node=node, name=device.name, host=link.remote_host)
+        self._stun.arrived(link)
         try:
             send_frame(link, MetadataVersions(versions=dict(self._versions)))
             self._tell_way(node)
             async for frame in link.frames():
                 await self._frame(node, link, exchange, frame)
         finally:
+            self._stun.gone(link)
             if self._links.get(node) is link:
                 del self._links[node]
                 self._swarms.forget(node)

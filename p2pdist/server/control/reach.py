@@ -6,7 +6,7 @@ that opens is proof: whoever brought a node's newest envelope is believed, until
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import trio
 
@@ -53,12 +53,25 @@ class Reach:
         found = self._routes.next_hop(node)
         return node if found is None and node in self._links else found
 
+    def link(self, node: NodeId) -> Link | None:
+        """Return the link over which *node* is reached."""
+        neighbour = self.neighbour(node)
+        return self._links.get(neighbour) if neighbour is not None else None
+
     def carrier(self, node: NodeId) -> NodeId | None:
         """Return who has the link with *node*, if that is not the admin server itself."""
         found = self.neighbour(node)
         if found in (None, node):
             return None
         return self._routes.carrier(node) if self._routes.next_hop(node) == found else found
+
+    def carriers(self, node: NodeId) -> Sequence[NodeId]:
+        """Return who passes on to *node*, the nearest to it first; empty for one that has a link with us."""
+        first = self.neighbour(node)
+        if first in (None, node):
+            return ()
+        *between, _ = self._routes.path(node)[1:] or (node,)
+        return between if between and between[-1] == first else [first]
 
     def send(self, envelope: Envelope) -> bool:
         """Send an envelope on its way; False when there is none, or too much waits on it."""

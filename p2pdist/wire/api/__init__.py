@@ -58,7 +58,7 @@ from p2pdist.wire.api.releases import (
     ReleaseInfo,
     ReleaseList,
 )
-from p2pdist.wire.api.sessions import NewSession, SessionInfo
+from p2pdist.wire.api.sessions import Carrier, NewSession, SessionInfo
 from p2pdist.wire.api.views import (
     AuditInfo,
     AuditList,
@@ -79,6 +79,7 @@ __all__ = [
     "ArtifactState",
     "AuditInfo",
     "AuditList",
+    "Carrier",
     "ChannelInfo",
     "ChannelList",
     "CloneInfo",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta
 
 from p2pdist import limits
@@ -23,10 +24,21 @@ class NewSession(Request, frozen=True, kw_only=True):
     purpose: Annotated[str, Meta(min_length=1, max_length=255)]
 
 
+class Carrier(msgspec.Struct, frozen=True, kw_only=True):
+    """A distribution point that passes a session on."""
+
+    node: str
+    name: str
+
+
 class SessionInfo(Answer, frozen=True, kw_only=True):
-    """The device expects the session until ``expires``; a path to it is at ``/sessions/{session}/path``."""
+    """The device expects the session until ``expires``; a path to it is at ``/sessions/{session}/path``.
+
+    That path goes through ``carriers``, the nearest to the device first; none if it is linked to the server.
+    """
 
     session: str
     node: str
     name: str
     expires: int
+    carriers: tuple[Carrier, ...] = ()
