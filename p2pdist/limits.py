@@ -71,6 +71,7 @@ LINK_CLOSE_S = 2.0  # to say goodbye; then the connection is cut
 LINK_STRANGER_S = 60.0  # a connection without a certificate: one enrolment with its answer
 LINK_STRANGERS_MAX = 256  # connections without a certificate at once
 LINK_HANDSHAKE_S = 10.0  # TLS and the HTTP/2 preface; a slow 3G link needs 3
+DIAL_STAGGER_S = 0.25  # before a neighbour's next address is dialled, too (RFC 8305, section 5)
 LINK_KEEPALIVE_S = 20.0  # below the 30 s at which careless NATs forget a TCP connection
 LINK_DEAD_AFTER_S = 45.0  # two keepalives and their answers lost
 LINK_PROBE_AFTER_S = (

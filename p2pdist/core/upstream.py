@@ -29,12 +29,16 @@ SHUNNED_MAX_S = 3_600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upstream:
-    """A neighbour that can carry this node: its id, its link's address, and what it is."""
+    """A neighbour that can carry this node: its id, where it is reached, and what it is.
+
+    ``host`` and ``port`` are its first address, ``others`` its further ones.
+    """
 
     node: NodeId
     host: str
     port: int
     kind: Literal["point", "server"]
+    others: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(slots=True)

@@ -22,7 +22,8 @@ silence                   when to ask for a sign of life, and when to give the n
 carrier, established      the trio adapter: reading, writing, the end; and the link itself
 exchange, mailbox         envelopes over links, kept until somebody answers for them: in memory at the ends
   maildisk, mailfile      of their way, on the disk of the gateways in between
-dialling, accepting       how links come to be
+dialling, racing,         how links come to be
+  listening, accepting
 calling                   links with neighbours that dial nobody
 rtc                       the punched path of a session: WebRTC data channels on an asyncio island
 sessions, conversations,  one stream over changing paths, what is said in it, and the attempts at better

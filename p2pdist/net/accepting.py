@@ -9,12 +9,12 @@ from contextlib import contextmanager
 import trio
 
 from p2pdist import limits
-from p2pdist.errors import P2PDistError, PeerError, TrustError, UsageError
+from p2pdist.errors import P2PDistError, PeerError, TrustError
 from p2pdist.ids import NodeId
 from p2pdist.logs import get_logger
 from p2pdist.net.answering import RequestTable
-from p2pdist.net.endpoints import format_endpoint
 from p2pdist.net.established import Link
+from p2pdist.net.listening import open_listeners
 from p2pdist.net.secure import SecureStream
 from p2pdist.net.streaming import StreamTable
 from p2pdist.net.tls import PROTOCOL, TlsIdentity, failure, server_context
@@ -78,7 +78,7 @@ async def serve_links(
     """Accept links until cancelled; cancellation closes them all.
 
     Args:
-        host: The address to listen on.
+        host: The address to listen on, or :data:`~p2pdist.core.listening.EVERYWHERE`.
         port: The TCP port; 0 takes any free one.
         identity: Returns what we show; asked for each connection.
         requests: What may be asked of us, also by strangers where their handler says so.
@@ -94,13 +94,7 @@ async def serve_links(
     Raises:
         UsageError: the address cannot be listened on.
     """
-    try:
-        listeners = await trio.open_tcp_listeners(port, host=host)
-    except OSError as error:
-        raise UsageError(
-            f"{format_endpoint(host, port)} cannot be listened on ({error.strerror or error})",
-            hint="choose another address or port, or end what uses it",
-        ) from error
+    listeners = await open_listeners(host, port)
     links = open_links if open_links is not None else OpenLinks()
     acceptor = _Acceptor(identity, requests, streams or {}, on_link, revoked, links)
     async with trio.open_nursery() as nursery:

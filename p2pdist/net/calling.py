@@ -134,7 +134,7 @@ class Calls:
         try:
             try:
                 await self._carry(way, chooser)
-            except TrustError as error:
+            except P2PDistError as error:
                 if not has_expired(error):
                     raise
                 await self._renew_lapsed(way)
@@ -151,13 +151,14 @@ class Calls:
             way.port,
             identity=self._identity(),
             expect=way.node,
+            others=way.others,
             requests=self._requests,
             local_host=self._local_host,
         ) as link:
             if await self._offer(way.node, link):
                 chooser.connected(way)
                 self._note(way.node, "linked")
-                _log.info("call.linked", node=way.node, host=way.host, port=way.port)
+                _log.info("call.linked", node=way.node, host=link.remote_host)
                 await self._have(link)
                 self._note(way.node, "dialling", link.end_reason)
 
@@ -187,7 +188,12 @@ class Calls:
     async def _renew_lapsed(self, way: Upstream) -> None:
         """Get another certificate for a neighbour whose own has run out."""
         async with open_lapsed_link(
-            way.host, way.port, identity=self._identity(), expect=way.node, local_host=self._local_host
+            way.host,
+            way.port,
+            identity=self._identity(),
+            expect=way.node,
+            others=way.others,
+            local_host=self._local_host,
         ) as link:
             asked = await link.request("/lapsed", Lapsed(), RenewRequest)
             if asked.envelope.sender != way.node:
@@ -198,7 +204,7 @@ class Calls:
     def _failed(self, way: Upstream, chooser: UpstreamChooser, error: P2PDistError) -> None:
         known = self._calls.get(way.node)
         if known is None or (known.state, known.reason) != ("failed", error.what):
-            _log.warning("call.failed", node=way.node, host=way.host, port=way.port, reason=str(error))
+            _log.warning("call.failed", node=way.node, reason=str(error))
         self._note(way.node, "failed", error.what, error.hint)
         chooser.failed(way, trio.current_time())
 

@@ -1,11 +1,12 @@
-"""Dialling: from an address to a link."""
+"""Dialling: from the addresses of a neighbour to a link."""
 
 from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import trio
 
@@ -15,10 +16,20 @@ from p2pdist.ids import NodeId
 from p2pdist.net.answering import RequestTable
 from p2pdist.net.endpoints import format_endpoint
 from p2pdist.net.established import Link
+from p2pdist.net.racing import Address, first_to_answer
 from p2pdist.net.secure import SecureStream
 from p2pdist.net.streaming import StreamTable
 from p2pdist.net.tls import PROTOCOL, TlsIdentity, client_context, failure, lapsed_context, stranger_context
 from p2pdist.trust.certificates import NodeCertificate, parse_certificate
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """A link with somebody who is whom we expect, before its first byte; and where that is."""
+
+    link: Link
+    sever: Callable[[], None]
+    where: str
 
 
 @asynccontextmanager
@@ -31,6 +42,7 @@ async def open_link(
     requests: RequestTable | None = None,
     streams: StreamTable | None = None,
     local_host: str | None = None,
+    others: Sequence[Address] = (),
 ) -> AsyncIterator[Link]:
     """Dial a neighbour; the block has the link, and leaving the block or cancelling it closes it.
 
@@ -45,6 +57,7 @@ async def open_link(
         requests: What the neighbour may ask of us.
         streams: What byte streams it may open to us.
         local_host: The address to dial from; None leaves it to the system.
+        others: Further addresses of the neighbour; see :func:`~p2pdist.net.racing.first_to_answer`.
 
     Raises:
         Unavailable: nobody answers there in time, or the neighbour has no room.
@@ -60,13 +73,20 @@ async def open_link(
         streams=streams or {},
         member=True,
         local_host=local_host,
+        others=others,
     ) as link:
         yield link
 
 
 @asynccontextmanager
 async def open_stranger_link(
-    host: str, port: int, *, ca_pem: bytes, expect: NodeId | None, local_host: str | None = None
+    host: str,
+    port: int,
+    *,
+    ca_pem: bytes,
+    expect: NodeId | None,
+    local_host: str | None = None,
+    others: Sequence[Address] = (),
 ) -> AsyncIterator[Link]:
     """Dial without a certificate of our own, for the requests that admit strangers.
 
@@ -75,14 +95,28 @@ async def open_stranger_link(
     """
     context = stranger_context(ca_pem)
     async with _open(
-        host, port, context, expect=expect, requests={}, streams={}, member=False, local_host=local_host
+        host,
+        port,
+        context,
+        expect=expect,
+        requests={},
+        streams={},
+        member=False,
+        local_host=local_host,
+        others=others,
     ) as link:
         yield link
 
 
 @asynccontextmanager
 async def open_lapsed_link(
-    host: str, port: int, *, identity: TlsIdentity, expect: NodeId, local_host: str | None = None
+    host: str,
+    port: int,
+    *,
+    identity: TlsIdentity,
+    expect: NodeId,
+    local_host: str | None = None,
+    others: Sequence[Address] = (),
 ) -> AsyncIterator[Link]:
     """Dial a member whose certificate has run out, to bring it another one and for nothing else.
 
@@ -98,6 +132,7 @@ async def open_lapsed_link(
         streams={},
         member=True,
         local_host=local_host,
+        others=others,
         watched=True,  # whoever watches would end it for its certificate
     ) as link:
         yield link
@@ -114,36 +149,43 @@ async def _open(
     streams: StreamTable,
     member: bool,
     local_host: str | None,
+    others: Sequence[Address],
     watched: bool = False,
 ) -> AsyncIterator[Link]:
-    where = format_endpoint(host, port)
     deadline = trio.current_time() + limits.LINK_HANDSHAKE_S
-    stream = await _connect(host, port, where, context, local_host, deadline)
-    try:
-        remote = _checked(stream, where, expect)
-        local_address, remote_address = stream.addresses()
-        link = Link(
-            stream,
-            dialler=True,
-            remote=remote,
-            remote_host=remote_address,
-            local_host=local_address,
-            requests=requests,
-            streams=streams,
-            member=member,
-            sever=stream.sever,
-        )
-    except OSError as error:
-        stream.sever()
-        raise Unavailable(f"the connection with {where} was lost ({error.strerror})") from error
-    except BaseException:
-        stream.sever()
-        raise
+
+    async def dial(host: str, port: int) -> _Answered:
+        where = format_endpoint(host, port)
+        stream = await _connect(host, port, where, context, local_host, deadline)
+        try:
+            remote = _checked(stream, where, expect)
+            local_address, remote_address = stream.addresses()
+            link = Link(
+                stream,
+                dialler=True,
+                remote=remote,
+                remote_host=remote_address,
+                local_host=local_address,
+                requests=requests,
+                streams=streams,
+                member=member,
+                sever=stream.sever,
+            )
+        except OSError as error:
+            stream.sever()
+            raise Unavailable(f"the connection with {where} was lost ({error.strerror})") from error
+        except BaseException:
+            stream.sever()
+            raise
+        return _Answered(link, stream.sever, where)
+
+    answered = await first_to_answer(((host, port), *others), dial, discard=lambda late: late.sever())
+    link = answered.link
     async with link.running(watched=watched):
         with trio.move_on_at(deadline) as scope:
             await link.wait_established()
         if scope.cancelled_caught:
-            raise _too_slow(where)
+            raise _too_slow(answered.where)
         yield link
 
 

@@ -39,9 +39,9 @@ def format_endpoint(host: str, port: int) -> str:
 
 
 def ways_to(node: NodeId, addresses: Iterable[str], kind: Literal["point", "server"]) -> list[Upstream]:
-    """Return a neighbour's ways in, one for each of its addresses. Raises UsageError as for one."""
-    ends = map(parse_endpoint, addresses)
-    return [Upstream(node=node, host=host, port=port, kind=kind) for host, port in ends]
+    """Return a neighbour with all of its addresses; nothing if it has none. Raises UsageError as for one."""
+    ends = tuple(map(parse_endpoint, addresses))
+    return [Upstream(node=node, host=host, port=port, kind=kind, others=ends[1:]) for host, port in ends[:1]]
 
 
 def _is_ipv6(host: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from p2pdist.core.listening import EVERYWHERE
 from p2pdist.core.rates import RatesTable
 from p2pdist.core.services import ServicePolicy
 from p2pdist.node.stuntable import StunTable
@@ -33,13 +34,13 @@ class LinkTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class SwarmTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[swarm]``: where other nodes reach this one for content; port 0 takes any free one.
+    """``[swarm]``: where other nodes reach this one for content; port 0 takes any free one, at one address.
 
     ``requests`` is how many blocks of 16 KiB another node may ask for ahead; see
     :data:`p2pdist.swarm.tuning.REQUESTS`.
     """
 
-    host: Host = "0.0.0.0"
+    host: Host = EVERYWHERE
     port: Port = 7602
     requests: Requests = REQUESTS
 
@@ -96,7 +97,7 @@ class PointTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     that is ``dialled`` dials nobody, from its first start on: those above dial it, as its grant says, too.
     """
 
-    host: Host = "0.0.0.0"
+    host: Host = EVERYWHERE
     port: Port = 7601
     quota_bytes: Annotated[int, Meta(ge=0)] = 0
     dialled: bool = False

@@ -27,7 +27,7 @@ def diagnose(member: Member) -> Mapping[str, Any]:
         else {
             "to": upstream.node,
             "kind": upstream.kind,
-            "address": f"{upstream.host} port {upstream.port}",
+            "address": link.remote_host,
             "from": link.local_host,
         },
         "network": [behaviour.describe() for behaviour in member.nat.behaviours],

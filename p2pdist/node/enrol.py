@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import socket
 import time
+from collections import deque
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -85,7 +86,12 @@ async def _ask_for_metadata(home: Home, carrier: Upstream, local_host: str | Non
     The admin server may be out of reach, and without metadata a node knows of no point that may carry it.
     """
     async with open_link(
-        carrier.host, carrier.port, identity=home.tls_identity(), expect=carrier.node, local_host=local_host
+        carrier.host,
+        carrier.port,
+        identity=home.tls_identity(),
+        expect=carrier.node,
+        others=carrier.others,
+        local_host=local_host,
     ) as link:
         bundle = await link.request("/bundle", BundleRequest(have={}), Bundle)
     verifier = Verifier(home.trust, home.enrolment.root)
@@ -224,22 +230,35 @@ def machine_hash() -> str:
 async def _ask(
     bundle: EnrolmentBundle, path: str, request: EnrolRequest | RenewRequest, local_host: str | None
 ) -> tuple[Enrolled, Upstream]:
-    """Ask the first address that answers; return the answer, and who gave it or passed it on."""
-    problems = []
-    for address in bundle.addresses:
-        host, port = parse_endpoint(address)
+    """Ask whoever answers first; return the answer, and who gave it or passed it on.
+
+    The addresses may be those of several gateways. When the first that answers cannot pass the request
+    on, the next time it begins with another one.
+    """
+    problems: list[str] = []
+    ends = deque(map(parse_endpoint, bundle.addresses))
+    for _ in bundle.addresses:
+        reached = False
+        (host, port), *others = ends
         try:
             with trio.fail_after(limits.LINK_HANDSHAKE_S + limits.REQUEST_TIMEOUT_S):
                 async with open_stranger_link(
-                    host, port, ca_pem=bundle.ca_pem, expect=None, local_host=local_host
+                    host, port, ca_pem=bundle.ca_pem, expect=None, others=others, local_host=local_host
                 ) as link:
+                    reached = True
                     answer: Enrolled = await link.request(path, request, Enrolled)
                     assert link.remote is not None, "who accepts shows a certificate"
-                    return answer, Upstream(node=link.remote.node, host=host, port=port, kind="point")
+                    by = Upstream(
+                        node=link.remote.node, host=host, port=port, kind="point", others=tuple(others)
+                    )
+                    return answer, by
         except (Unavailable, trio.TooSlowError) as error:
-            problems.append(f"{address}: {error or 'too slow'}")
+            problems.append(str(error) or "too slow")
+            if not reached:  # at none of them
+                break
+        ends.rotate(-1)
     raise Unavailable(
-        f"none of {', '.join(bundle.addresses)} answered ({'; '.join(problems)})",
+        f"none of {', '.join(bundle.addresses)} answered ({'; '.join(dict.fromkeys(problems))})",
         hint="check the network and that the admin server runs, then try again; where nothing may be dialled,"
         " enrol with files: --request",
     )

@@ -5,7 +5,7 @@ A look takes up to nine seconds, so it is made before anybody asks. The probe is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -23,13 +23,15 @@ class NatWatch:
 
     Args:
         local_host: The address that the node is to use; None for the system's choice.
+        sends: Whether this node may send anybody a datagram unasked; a point that is dialled may not.
 
     Attributes:
         servers: Whom the node can ask how NATs show it; the nearest gateway first.
         behaviours: What was found out last.
     """
 
-    def __init__(self, local_host: str | None = None) -> None:
+    def __init__(self, local_host: str | None = None, *, sends: Callable[[], bool] = lambda: True) -> None:
+        self.sends = sends
         self.hosts = [local_host] if local_host else None
         self.servers: tuple[Endpoint, ...] = ()
         self.behaviours: tuple[NatBehaviour, ...] = ()
@@ -43,6 +45,9 @@ class NatWatch:
 
     def told(self, servers: StunServers) -> None:
         """The neighbour above says whom can be asked: on each new link, and when it changes."""
+        if not self.sends():
+            self.servers = self.behaviours = ()
+            return
         if self._moved or self.servers != tuple(servers.endpoints):
             self._asked.set()
         self.servers, self._moved = tuple(servers.endpoints), False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -166,7 +167,7 @@ class Sessions:
             stun=self._nat.servers,
         ) as (question, conversation):
             log.info("session.opened", service=repr(question.service))
-            async with punching.beside(conversation):
+            async with punching.beside(conversation) if self._nat.sends() else nullcontext():
                 await serve(
                     conversation, question.service, diagnose=self._diagnose, nats=self._nat.wait_known
                 )

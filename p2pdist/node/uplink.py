@@ -267,6 +267,7 @@ class Uplink:
                 upstream.port,
                 identity=self._identity(),
                 expect=upstream.node,
+                others=upstream.others,
                 local_host=self._local_host,
                 streams=self._streams,
             ) as link:
@@ -325,6 +326,7 @@ class Uplink:
                     better.port,
                     identity=self._identity(),
                     expect=better.node,
+                    others=better.others,
                     local_host=self._local_host,
                 ):
                     scope.cancel()

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from p2pdist import limits
+from p2pdist.core.listening import EVERYWHERE
 from p2pdist.core.rates import BytesPerSecond, RatesTable, parse_window
 from p2pdist.errors import UsageError
 from p2pdist.ids import parse_group
@@ -41,7 +42,7 @@ class LinkTable(msgspec.Struct, frozen=True, kw_only=True):
     """``[link]``: where devices and distribution points dial. ``addresses`` go into enrolment bundles."""
 
     addresses: Annotated[tuple[str, ...], Meta(min_length=1, max_length=limits.GRANT_ADDRESSES_MAX)]
-    host: str = "0.0.0.0"
+    host: str = EVERYWHERE
     port: Port = 7601
     heartbeat_s: Annotated[int, Meta(ge=1, le=86_400)] = 300
 
@@ -50,7 +51,7 @@ class ApiTable(msgspec.Struct, frozen=True, kw_only=True):
     """``[api]``: where operators' command lines connect; ``hosts`` stand in its certificate."""
 
     hosts: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
-    host: str = "0.0.0.0"
+    host: str = EVERYWHERE
     port: Port = 7600
 
 
@@ -61,7 +62,7 @@ class OriginTable(msgspec.Struct, frozen=True, kw_only=True):
     any more is kept for ``keep_withdrawn_s``.
     """
 
-    host: str = "0.0.0.0"
+    host: str = EVERYWHERE
     port: Port = 7602
     up_bytes_per_s: BytesPerSecond = 0
     windows: Annotated[tuple[str, ...], Meta(max_length=32)] = ()

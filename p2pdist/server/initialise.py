@@ -13,6 +13,7 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root
 
 from p2pdist import limits
+from p2pdist.core.listening import EVERYWHERE, listening_host
 from p2pdist.errors import UsageError
 from p2pdist.files import read_bounded, storage_error, sync_directory, write_atomic, write_secret
 from p2pdist.ids import FleetName, parse_fleet
@@ -60,7 +61,7 @@ def initialise(
     name = parse_fleet(fleet)
     for address in addresses:
         parse_endpoint(address)
-    api = parse_endpoint(api_address)
+    api = _parse_listening(api_address)
     trusted_root = read_bounded(root, bytes_max=limits.ROOT_BYTES_MAX)
     signer = open_online_key(online_key, passphrase_file)
     check_online_key(_parse_root(root, trusted_root), signer)
@@ -167,8 +168,9 @@ def _config_text(
     origin_port: int,
     store_url: str,
 ) -> str:
-    link_host, link_port = parse_endpoint(addresses[0])
-    listed = ", ".join(_quoted(format_endpoint(*parse_endpoint(address))) for address in addresses)
+    ends = [parse_endpoint(address) for address in addresses]
+    link_host, link_port = listening_host(*(host for host, _ in ends)), ends[0][1]
+    listed = ", ".join(_quoted(format_endpoint(*end)) for end in ends)
     hosts = ", ".join(_quoted(host) for host in api_hosts)
     store = f"url = {_quoted(store_url)}" if store_url else '# url = "postgresql+psycopg://user@host/name"'
     return f"""# The admin server of this fleet. p2pdist-server run --config THIS FILE
@@ -180,19 +182,19 @@ data = {_quoted(str(data))}
 [store]
 {store}
 
-[link]  # devices and distribution points dial this
+[link]  # devices and distribution points dial this; host "*" is every address, IPv4 and IPv6
 addresses = [{listed}]
-host = {_quoted(_listen_host(link_host))}
+host = {_quoted(link_host)}
 port = {link_port}
 # heartbeat_s = 300
 
 [api]  # operators' command lines connect here
-host = {_quoted(_listen_host(api[0]))}
+host = {_quoted(listening_host(api[0]))}
 port = {api[1]}
 hosts = [{hosts}]  # further names in its certificate
 
 [origin]  # the server's own seed
-host = {_quoted(_listen_host(link_host))}
+host = {_quoted(link_host)}
 port = {origin_port}
 # up_bytes_per_s = 2500000
 # windows = ["08:00-18:00=250000"]
@@ -218,11 +220,11 @@ json = false
 """
 
 
-def _listen_host(host: str) -> str:
-    """Loopback addresses are listened on as they are; for anything else, every address is."""
-    if host in ("localhost", "::1") or host.startswith("127."):
-        return "127.0.0.1" if host == "localhost" else host
-    return "::" if ":" in host else "0.0.0.0"
+def _parse_listening(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if host == EVERYWHERE:
+        return EVERYWHERE, parse_endpoint(f"localhost:{port}")[1]
+    return parse_endpoint(text)
 
 
 def _quoted(text: str) -> str:

@@ -56,7 +56,7 @@ def init(
     online_key: Path,
     passphrase_file: Path,
     address: Annotated[list[str], Parameter(negative_iterable=())],
-    api: str = "0.0.0.0:7600",
+    api: str = "*:7600",
     api_host: Annotated[list[str] | None, Parameter(negative_iterable=())] = None,
     origin_port: int = 7602,
     store: str = "",

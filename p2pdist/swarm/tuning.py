@@ -12,6 +12,7 @@ import libtorrent as lt
 import msgspec
 
 from p2pdist import limits
+from p2pdist.core.listening import listening_hosts
 from p2pdist.errors import UsageError
 from p2pdist.ids import NodeId
 from p2pdist.swarm.ledger import peer_id_of
@@ -39,9 +40,10 @@ everything also where devices cannot reach one another."""
 class SwarmSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What one node's swarm needs to know of the node.
 
-    ``host`` is the address to listen on and to dial from (``0.0.0.0`` for all, IPv6 too); ``port`` 0 takes
-    any free one. The PEM texts are the fleet CA's certificate, this node's certificate and its key. Without
-    ``dials`` there are only connections that others make.
+    ``host`` is the address to listen on and to dial from (``*`` for all, ``0.0.0.0`` or ``::`` for those of
+    one family); ``port`` 0 takes any free one, but not in both families. The PEM texts are the fleet CA's
+    certificate, this node's certificate and its key. Without ``dials`` there are only connections that others
+    make.
     """
 
     role: Role
@@ -87,15 +89,11 @@ def session_settings(settings: SwarmSettings) -> settings_pack:
     Raises:
         UsageError: ``host`` is not an IP address, or ``port`` not a port.
     """
-    address = parse_host(settings.host)
-    if not 0 <= settings.port <= 65535:
-        raise UsageError(f"{settings.port} is not a port", hint="use 0 to 65535")
-    shown = f"[{address}]" if address.version == 6 else str(address)
-    listened = ("0.0.0.0", "[::]") if address.is_unspecified else (shown,)
+    listened, dialled_from = _interfaces(settings)
     return {
         # Identity and reach: SSL only, found by nobody.
-        "listen_interfaces": ",".join(f"{each}:{settings.port}s" for each in listened),
-        "outgoing_interfaces": "" if address.is_unspecified else str(address),
+        "listen_interfaces": listened,
+        "outgoing_interfaces": dialled_from,
         "peer_fingerprint": peer_id_of(settings.role, settings.node).decode(),
         "user_agent": "p2pdist",
         "enable_dht": False,
@@ -155,6 +153,20 @@ def session_settings(settings: SwarmSettings) -> settings_pack:
 def dialling_settings(dials: bool) -> settings_pack:
     """Return the settings that let a session dial, or not even try: it learns of ports by itself."""
     return {"enable_outgoing_tcp": dials, "connection_speed": 100 if dials else 0}
+
+
+def _interfaces(settings: SwarmSettings) -> tuple[str, str]:
+    """Return where to listen and what to dial from, in libtorrent's words."""
+    addresses = [parse_host(host) for host in listening_hosts(settings.host)]
+    if not 0 <= settings.port <= 65535:
+        raise UsageError(f"{settings.port} is not a port", hint="use 0 to 65535")
+    if len(addresses) > 1 and not settings.port:
+        raise UsageError(
+            "the swarm needs a port for both families", hint="name one, or one address to listen on"
+        )
+    shown = [f"[{address}]" if address.version == 6 else str(address) for address in addresses]
+    dialled_from = "" if addresses[0].is_unspecified else str(addresses[0])
+    return ",".join(f"{host}:{settings.port}s" for host in shown), dialled_from
 
 
 def parse_host(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

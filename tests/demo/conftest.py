@@ -1,8 +1,8 @@
-"""Makes the demonstration's package importable, which lives beside the tools."""
+"""Makes the demonstration's package and this directory's helper importable."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "tools")]

@@ -6,13 +6,19 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pytest
+from demo_fleet.lab import DEVICES_MAX
+from demo_fleet.lab import KINDS as LAB_KINDS
+from demo_fleet.loopback import loopback_network, open_loopback
 from demo_fleet.options import parse_options
 from demo_fleet.outcome import Outcome, PackageFacts, Refused
+from demo_fleet.paths import DevicePath, Session, control_chains
 from demo_fleet.payload import make_baits, make_packages, make_policies, make_tree
-from demo_fleet.plan import LINK_PORT, claimed_network, make_plan
+from demo_fleet.plan import LINK_PORT, Plan
+from demo_fleet.plan import make_plan as make_plan_on
 from demo_fleet.watch import Progress
 
 from p2pdist.config import load_config
@@ -21,16 +27,35 @@ from p2pdist.node.config import AgentConfig, SeedConfig
 from p2pdist.wire import api as wire
 
 
+def make_plan(directory: Path, *, sites: int, devices: int) -> Plan:
+    return make_plan_on(directory, loopback_network(77, sites=sites, devices=devices))
+
+
 def test_without_arguments_it_is_two_sites_of_three_devices() -> None:
     options = parse_options([])
-    assert (options.sites, options.devices, options.packages) == (2, 3, ())
+    assert (options.network, options.sites, options.devices, options.packages) == ("loopback", 2, 3, ())
     assert not options.json
     assert not options.keep
 
 
+def test_the_lab_has_a_site_of_each_of_its_kinds() -> None:
+    options = parse_options(["--network", "lab"])
+    assert (options.network, options.sites) == ("lab", len(LAB_KINDS))
+    assert parse_options(["--network", "lab", "--devices", "1"]).devices == 1
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [["--sites", "0"], ["--devices", "many"], ["--package", "/nowhere"], ["--site", "3"], ["stray"]],
+    [
+        ["--sites", "0"],
+        ["--devices", "many"],
+        ["--package", "/nowhere"],
+        ["--site", "3"],
+        ["stray"],
+        ["--network", "moon"],
+        ["--network", "lab", "--sites", "2"],
+        ["--network", "lab", "--devices", str(DEVICES_MAX + 1)],
+    ],
 )
 def test_wrong_usage_ends_with_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -40,7 +65,7 @@ def test_wrong_usage_ends_with_exit_code_2(arguments: list[str], capsys: pytest.
 
 
 def test_every_node_has_an_address_of_its_own_that_shows_its_site(tmp_path: Path) -> None:
-    plan = make_plan(tmp_path, network=77, sites=3, devices=4)
+    plan = make_plan(tmp_path, sites=3, devices=4)
     assert len(plan.nodes) == 3 + 12
     assert len({node.host for node in plan.nodes} | {plan.server_host}) == 16
     assert all(node.host.split(".")[2] == str(node.site) for node in plan.nodes)
@@ -48,12 +73,15 @@ def test_every_node_has_an_address_of_its_own_that_shows_its_site(tmp_path: Path
 
 
 def test_two_demonstrations_at_once_are_on_different_networks() -> None:
-    with claimed_network() as first, claimed_network() as second:
-        assert first != second
+    with (
+        open_loopback(sites=1, devices=1) as first,
+        open_loopback(sites=1, devices=1) as second,
+    ):
+        assert first.server.host != second.server.host
 
 
 def test_the_configuration_that_it_writes_is_what_the_programs_read(tmp_path: Path) -> None:
-    plan = make_plan(tmp_path, network=77, sites=1, devices=1)
+    plan = make_plan(tmp_path, sites=1, devices=1)
     (point,), (device,) = plan.points, plan.devices
     for node in plan.nodes:
         node.write_config()
@@ -115,7 +143,7 @@ def test_the_attacks_have_two_libraries_and_two_policies_to_work_on(tmp_path: Pa
 
 
 def test_a_device_has_ended_when_it_has_ended_with_every_deployment(tmp_path: Path) -> None:
-    plan = make_plan(tmp_path, network=77, sites=1, devices=2)
+    plan = make_plan(tmp_path, sites=1, devices=2)
     first, second = (node.name for node in plan.devices)
     progress = Progress(devices=plan.devices, deployments=("a", "b"), sizes={})
     progress.take([_detail("a", {first: "installed", second: "installed"}), _detail("b", {})], 1.0)
@@ -153,6 +181,52 @@ def test_the_json_object_has_what_programs_look_for() -> None:
     assert written["refused"] == [{"attack": "stranger", "device": "pc1", "reason": "no"}]
     wanted = {"devices", "installed", "failed", "package_bytes", "origin_bytes_sent"}
     assert wanted | {"seconds_first", "seconds_last"} <= written.keys()
+
+
+def test_a_control_link_is_shown_as_the_chain_of_its_gateways() -> None:
+    devices = [
+        _device("server-room", "a", via=""),
+        _device("branch", "b", via="a"),
+        _device("pc", "c", via="b"),
+        _device("straight", "d", via=""),
+        _device("away", "e", via="b", state="offline"),
+    ]
+    chains = control_chains(devices)
+    assert chains["pc"] == ["pc", "branch", "server-room", "server"]
+    assert chains["straight"] == ["straight", "server"]
+    assert "away" not in chains
+
+
+def test_the_json_object_tells_the_path_of_each_device() -> None:
+    outcome = Outcome(network="lab", sites=1, points=1, devices=1)
+    outcome.paths.append(
+        DevicePath(
+            device="pc",
+            network="symmetric",
+            control=["pc", "point", "server"],
+            session=Session(
+                path="punched", reason="it lets through", opened_ms=80.0, moved_s=0.4, round_trip_ms=4.5
+            ),
+            content={"point": 10, "peer": 5},
+        )
+    )
+    written = json.loads(outcome.encode())
+    assert written["network"] == "lab"
+    assert written["paths"] == [
+        {
+            "device": "pc",
+            "network": "symmetric",
+            "control": ["pc", "point", "server"],
+            "session": {
+                "path": "punched",
+                "reason": "it lets through",
+                "opened_ms": 80.0,
+                "moved_s": 0.4,
+                "round_trip_ms": 4.5,
+            },
+            "content": {"point": 10, "peer": 5},
+        }
+    ]
 
 
 def test_what_the_origin_sent_is_what_came_from_it_and_what_came_in_vain() -> None:
@@ -207,6 +281,28 @@ def _status(
     )
 
 
+def _device(
+    name: str, node: str, *, via: str, state: Literal["online", "offline"] = "online"
+) -> wire.DeviceInfo:
+    return wire.DeviceInfo(
+        node=node,
+        name=name,
+        group="/",
+        role="device",
+        state=state,
+        via=via,
+        platform="",
+        program="",
+        enrolled=0,
+        last_seen=None,
+        certificate_expires=0,
+        disk_free_bytes=0,
+        installed={},
+        clones=0,
+        revoked_reason="",
+    )
+
+
 def _detail(deployment: str, stages: dict[str, str]) -> wire.DeploymentDetail:
     return wire.DeploymentDetail(
         deployment=wire.DeploymentInfo(
@@ -244,7 +340,7 @@ def _detail(deployment: str, stages: dict[str, str]) -> wire.DeploymentDetail:
 
 
 def test_a_device_is_halfway_when_it_has_half_of_all_bytes(tmp_path: Path) -> None:
-    plan = make_plan(tmp_path, network=77, sites=1, devices=1)
+    plan = make_plan(tmp_path, sites=1, devices=1)
     (name,) = (node.name for node in plan.devices)
     sizes = {"stable/a/1/a": 300, "small": 100}
     progress = Progress(devices=plan.devices, deployments=("a", "b"), sizes=sizes)

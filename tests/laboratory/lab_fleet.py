@@ -131,8 +131,8 @@ class LabFleet:
         self._publish_locally()
         self.operate("p2pdist", "publish", self.publication)
 
-    def found(self) -> None:
-        """Hold the ceremony, and found and start the admin server."""
+    def found(self, *addresses: str) -> None:
+        """Hold the ceremony, and found and start the admin server, at its first IPv4 address by default."""
         for key in ("alice", "online"):
             self._passphrase(key).touch(mode=0o600)
             self._passphrase(key).write_text(secrets.token_urlsafe(24))
@@ -141,12 +141,13 @@ class LabFleet:
         self.sign("channel", "add", "stable", "--key", "alice")
         self._publish_locally()
         data, address = self.directory / "server", self.host.ipv4[0]
+        linked = addresses or (f"{address}:{LINK_PORT}",)
         self.operate(
             "p2pdist-server", "init", "--data", data, "--fleet", "lab",
             "--root", self.publication / "metadata" / "1.root.json",
             "--online-key", self.operator / "signing" / "keys" / "online.key",
             "--passphrase-file", self._passphrase("online"),
-            "--address", f"{address}:{LINK_PORT}", "--api", f"{address}:{API_PORT}",
+            "--api", f"{address}:{API_PORT}", *(word for each in linked for word in ("--address", each)),
         )  # fmt: skip
         self._start("server", self.host, "p2pdist-server", data / "server.toml", {}, "server.ready")
         self.operate(

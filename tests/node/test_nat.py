@@ -48,6 +48,12 @@ async def test_a_node_looks_at_its_nats_as_soon_as_it_is_told_whom_to_ask() -> N
     assert watch.servers == (endpoint,)
 
 
+async def test_a_node_that_dials_nobody_sends_nothing_to_find_out() -> None:
+    watch = NatWatch(sends=lambda: False)
+    watch.told(StunServers(endpoints=[Endpoint("127.0.0.1", 9)]))
+    assert (watch.servers, watch.behaviours) == ((), ())
+
+
 async def test_it_looks_anew_on_another_link_and_keeps_the_last_answer_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,4 +1,4 @@
-"""tools/demo: a whole fleet on this machine, real programs on loopback addresses.
+"""tools/demo: a whole fleet on this machine, on loopback addresses or in a laboratory of networks.
 
 The demonstration is what an operator would do, done by a script: the key ceremony with
 ``p2pdist-sign``, an admin server, a distribution point per site, devices, a publication, a deployment,
@@ -8,11 +8,17 @@ from their standard output, their log files and the admin server's HTTP API.
 
 =============  =====================================================================================
 ``options``    the command line
-``plan``       which node has which address, directory and configuration file
+``network``    the machines on which everything runs: all that differs between the next two
+``loopback``   loopback addresses
+``lab``        a laboratory of networks, with real NAT and a DMZ
+``plan``       which node has which machine, directory and configuration file
 ``payload``    the software that is distributed
 ``programs``   starting, watching and ending processes
 ``fleet``      the operator's steps, from the ceremony to the deployment
+``api``        the admin server's API, as far as it is looked at
+``door``       the way into the operator's network, where it is another one than this machine's
 ``watch``      what the server says while a deployment runs, as a live table
+``paths``      how each device is connected
 ``attacks``    the four attacks, each with its legitimate part first
 ``usurper``    an admin server that has been taken over
 ``stranger``   a BitTorrent client with a certificate of its own

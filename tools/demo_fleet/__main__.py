@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import trio
@@ -14,11 +15,15 @@ from rich.console import Console
 
 from demo_fleet.attacks import run_attacks
 from demo_fleet.fleet import Fleet, open_fleet
+from demo_fleet.lab import open_lab
+from demo_fleet.loopback import open_loopback
+from demo_fleet.network import Network
 from demo_fleet.options import Options, parse_options
 from demo_fleet.outcome import Outcome, PackageFacts, show
+from demo_fleet.paths import look_at_paths
 from demo_fleet.payload import make_baits, make_packages, make_policies
 from demo_fleet.picture import save_picture
-from demo_fleet.plan import DemoError, Plan, claimed_network, make_plan
+from demo_fleet.plan import DemoError, Plan, make_plan
 from demo_fleet.programs import open_programs
 from demo_fleet.watch import Progress, size, watch
 from p2pdist.wire import api as wire
@@ -36,7 +41,9 @@ async def demonstrate(options: Options, plan: Plan, console: Console) -> Outcome
     """Run the whole demonstration; what it finds wrong stands in the outcome's problems."""
     began = trio.current_time()
     _began.set(began)
-    outcome = Outcome(sites=options.sites, points=options.sites, devices=len(plan.devices))
+    outcome = Outcome(
+        network=plan.network.name, sites=options.sites, points=options.sites, devices=len(plan.devices)
+    )
 
     def say(command: str) -> None:
         console.print(f"  [dim]$ {_typed(command, plan)}[/]", highlight=False, soft_wrap=True)
@@ -48,7 +55,7 @@ async def demonstrate(options: Options, plan: Plan, console: Console) -> Outcome
     baits = await trio.to_thread.run_sync(make_baits, payload)
     policies = await trio.to_thread.run_sync(make_policies, payload)
     async with (
-        open_programs(plan.logs, plan.directory / "home", say) as programs,
+        open_programs(plan.logs, plan.network.operator, plan.directory / "home", say) as programs,
         open_fleet(
             plan,
             programs,
@@ -62,6 +69,7 @@ async def demonstrate(options: Options, plan: Plan, console: Console) -> Outcome
     ):
         await _build(fleet, console)
         progress = await _distribute(fleet, outcome, console)
+        await _look_at_paths(fleet, progress, outcome, console)
         await run_attacks(fleet, outcome, console, patience_s=options.patience_s)
         outcome.seconds_total = trio.current_time() - began
         console.print()
@@ -70,7 +78,7 @@ async def demonstrate(options: Options, plan: Plan, console: Console) -> Outcome
             save_picture(options.picture, progress, outcome)
         if options.keep:
             outcome.directory = str(plan.directory)
-            _say_how_to_look_around(fleet, programs.leave(plan.directory), console)
+            _say_how_to_look_around(fleet, _leave(fleet), console)
     return outcome
 
 
@@ -81,6 +89,9 @@ async def _build(fleet: Fleet, console: Console) -> None:
     uplink = f"its uplink limited to {fleet.uplink_mbit} Mbit/s" if fleet.uplink_mbit else "unlimited"
     step(console, "Admin server", f"at {plan.server_host}, {uplink}")
     await fleet.found_server()
+    for site in plan.network.sites:
+        if site.summary:
+            console.print(f"  site {site.number}, {site.kind}: {site.summary}", highlight=False)
     step(console, "Distribution points", "one for each site, with a signed grant for its group")
     await fleet.enrol(plan.points)
     await fleet.sign_releases()
@@ -129,6 +140,16 @@ async def _distribute(fleet: Fleet, outcome: Outcome, console: Console) -> Progr
     return progress
 
 
+async def _look_at_paths(fleet: Fleet, progress: Progress, outcome: Outcome, console: Console) -> None:
+    """Note how each device is connected; where all is one machine, sessions would show nothing."""
+    networks = [site for site in fleet.plan.network.sites if site.kind]
+    if networks:
+        step(console, "Paths", "a session of the operator with each device, as with p2pdist path")
+    outcome.paths = await look_at_paths(
+        fleet, progress.deployments, outcome.problems, sessions=bool(networks)
+    )
+
+
 async def _count(fleet: Fleet, outcome: Outcome) -> None:
     """Ask where the bytes came from, once every node has reported the last of them."""
     expected = {
@@ -159,7 +180,8 @@ def _typed(command: str, plan: Plan) -> str:
 
 
 def _say_how_to_look_around(fleet: Fleet, end: Path, console: Console) -> None:
-    program = Path(sys.executable).with_name("p2pdist")
+    enter = fleet.plan.network.operator.enter
+    program = " ".join([*enter, str(Path(sys.executable).with_name("p2pdist"))])
     device, release = fleet.plan.devices[-1].name, fleet.release(fleet.packages[0]).target
     console.print("\n[bold]The fleet goes on running.[/] Look around with:\n", highlight=False)
     lines = [
@@ -176,6 +198,18 @@ def _say_how_to_look_around(fleet: Fleet, end: Path, console: Console) -> None:
     console.print(f"    {end}", highlight=False, soft_wrap=True)
 
 
+def _leave(fleet: Fleet) -> Path:
+    """Leave the fleet running; return the script that ends it."""
+    directory = fleet.plan.directory
+    return fleet.programs.leave(directory, fleet.plan.network.outlive(directory))
+
+
+def _network(options: Options) -> AbstractContextManager[Network]:
+    if options.network == "lab":
+        return open_lab(devices=options.devices)
+    return open_loopback(sites=options.sites, devices=options.devices)
+
+
 @contextmanager
 def _directory(options: Options) -> Iterator[Path]:
     """A temporary directory. It goes away at the end, unless the fleet is left running in it."""
@@ -189,14 +223,29 @@ def _directory(options: Options) -> Iterator[Path]:
             shutil.rmtree(path, ignore_errors=True)
 
 
+async def _until_told_to_end(options: Options, plan: Plan, console: Console) -> Outcome:
+    """End in order when somebody asks for it, as at a Ctrl-C."""
+
+    async def end_when_asked() -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as asked:
+            async for _ in asked:
+                raise KeyboardInterrupt
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end_when_asked)
+        outcome = await demonstrate(options, plan, console)
+        nursery.cancel_scope.cancel()
+    return outcome
+
+
 def _main() -> int:
     options = parse_options(sys.argv[1:])
     console = Console(stderr=options.json)
     if not console.is_terminal:
         console = Console(stderr=options.json, width=_WIDTH)
-    with claimed_network() as network, _directory(options) as directory:
-        plan = make_plan(directory, network=network, sites=options.sites, devices=options.devices)
-        outcome = trio.run(demonstrate, options, plan, console)
+    with _network(options) as network, _directory(options) as directory:
+        plan = make_plan(directory, network)
+        outcome = trio.run(_until_told_to_end, options, plan, console)
     if options.json:
         print(outcome.encode())
     return 0 if outcome.ok else 1

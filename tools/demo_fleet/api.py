@@ -57,13 +57,20 @@ class Api:
 
 
 @asynccontextmanager
-async def open_api(url: str, *, ca: Path, token: Path) -> AsyncIterator[Api]:
-    """Open the API at *url*, trusting the fleet's own authority only."""
+async def open_api(url: str, *, ca: Path, token: Path, door: Path | None) -> AsyncIterator[Api]:
+    """Open the API at *url*, trusting the fleet's own authority only.
+
+    Args:
+        url: The API's address.
+        ca: The fleet's authority.
+        token: The operator's token.
+        door: The Unix socket that leads there, where this machine's own network does not.
+    """
     context = ssl.create_default_context(cadata=ca.read_text())
     async with httpx.AsyncClient(
         base_url=f"{url}/api/v1",
         headers={"authorization": f"Bearer {token.read_text().strip()}", "content-type": "application/json"},
-        verify=context,
+        transport=httpx.AsyncHTTPTransport(verify=context, uds=str(door) if door else None),
         timeout=30,
         trust_env=False,
     ) as client:

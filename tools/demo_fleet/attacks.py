@@ -6,16 +6,18 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
+import msgspec
 import trio
 from rich.console import Console
 
-from demo_fleet import stranger
-from demo_fleet.fleet import Fleet
+from demo_fleet.fleet import Fleet, each
+from demo_fleet.network import Site
 from demo_fleet.outcome import Outcome, Refused, counted
-from demo_fleet.plan import FLEET, SWARM_PORT, DemoError, Node, site_group
+from demo_fleet.plan import CHANNEL, FLEET, SWARM_PORT, DemoError, Node, site_group
+from demo_fleet.stranger import Visit
 from demo_fleet.usurper import VERSION as FORGED_VERSION
 from demo_fleet.watch import Progress, watch
-from p2pdist.ids import SwarmName
+from p2pdist.ids import ChannelName, FleetName, swarm_of
 from p2pdist.wire import api as wire
 
 ALTERED = "altered package"
@@ -25,6 +27,8 @@ STRANGER = "stranger"
 
 _POLL_S = 0.5
 _BLOCK_BYTES = 16_384
+_STRANGERS_AT_ONCE = 4
+_STRANGER = Path(__file__).with_name("stranger.py")
 
 
 async def run_attacks(fleet: Fleet, outcome: Outcome, console: Console, *, patience_s: float) -> None:
@@ -135,26 +139,41 @@ async def _age(fleet: Fleet, console: Console, patience_s: float) -> tuple[str, 
 
 
 async def _intrude(fleet: Fleet, console: Console, patience_s: float) -> tuple[str, list[str]]:
+    problems: list[str] = []
+    received = 0
+
+    async def intrude(site: Site) -> None:
+        nonlocal received
+        hosts = [node.host for node in fleet.plan.nodes if node.site == site.number]
+        if site.number == 1:
+            hosts.append(fleet.plan.server_host)
+        visit = await _visit(fleet, site, hosts, min(30.0, patience_s))
+        received += visit.received_bytes
+        problems.extend(
+            f"{host} did not end the connection of the stranger at site {site.number}"
+            for host in sorted(set(hosts) - visit.turned_away)
+        )
+
     release = fleet.release(fleet.packages[0])
-    torrent = (fleet.plan.server / "torrents" / f"{release.info_hash}.torrent").read_bytes()
-    hosts = [fleet.plan.server_host, *(node.host for node in fleet.plan.nodes)]
-    host = f"127.{fleet.plan.network}.250.66"
+    sites = fleet.plan.network.sites
     console.print(
-        f"  {host} knows the torrent of {release.target}, and dials {len(hosts)} nodes", highlight=False
+        f"  at each site it knows the torrent of {release.target}, and dials the nodes there", highlight=False
     )
-    visit = await stranger.visit(
-        torrent,
-        SwarmName(f"{release.channel}.{FLEET}.swarm.p2pdist.internal"),
-        [(target, SWARM_PORT) for target in hosts],
-        host=host,
-        fleet_ca=(fleet.plan.server / "ca.pem").read_bytes(),
-        patience_s=min(30.0, patience_s),
-    )
-    problems = [f"the stranger received {visit.received_bytes} bytes"] if visit.received_bytes else []
-    for missing in sorted(set(hosts) - visit.turned_away):
-        problems.append(f"{missing} did not end the stranger's connection")
-    console.print(f"  it received {visit.received_bytes} bytes", highlight=False)
+    await each(sites, intrude, at_once=_STRANGERS_AT_ONCE)
+    if received:
+        problems.insert(0, f"the stranger received {received} bytes")
+    console.print(f"  it received {received} bytes", highlight=False)
     return "stranger", problems
+
+
+async def _visit(fleet: Fleet, site: Site, hosts: Sequence[str], patience_s: float) -> Visit:
+    release = fleet.release(fleet.packages[0])
+    printed = await fleet.programs.run(
+        "python", "-P", _STRANGER, site.stranger.host, swarm_of(ChannelName(CHANNEL), FleetName(FLEET)),
+        fleet.plan.server / "torrents" / f"{release.info_hash}.torrent", fleet.plan.server / "ca.pem",
+        str(patience_s), str(SWARM_PORT), *hosts, at=site.stranger,
+    )  # fmt: skip
+    return msgspec.json.decode(printed, type=Visit)
 
 
 def _flip(path: Path) -> None:

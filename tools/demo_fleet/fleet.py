@@ -38,6 +38,7 @@ THRESHOLD = 2
 
 _ENROL_AT_ONCE = 4
 _POLL_S = 0.3
+_DOOR = Path(__file__).with_name("door.py")
 _USURPER = Path(__file__).with_name("usurper.py")
 
 
@@ -140,23 +141,26 @@ class Fleet:
             "--online-key", self.operator / "repository" / "keys" / "online.key",
             "--passphrase-file", self._passphrase("online"),
             "--address", self.plan.link, "--api", f"{self.plan.server_host}:{API_PORT}",
-            "--origin-port", str(SWARM_PORT), aloud=True,
+            "--origin-port", str(SWARM_PORT), at=self.plan.network.server, aloud=True,
         )  # fmt: skip
         await self.start_server()
         token, ca = self.plan.server / "operator.token", self.plan.server / "ca.pem"
         await self.programs.run(
             "p2pdist", "login", self.plan.api, "--token-file", token, "--ca", ca, aloud=True
         )
-        self._api = await self.stack.enter_async_context(open_api(self.plan.api, ca=ca, token=token))
-        await self.programs.run("p2pdist", "enrolment", "--to", self._bundle)
+        door = await self._open_door()
+        self._api = await self.stack.enter_async_context(
+            open_api(self.plan.api, ca=ca, token=token, door=door)
+        )
         groups = [POINTS_GROUP, *(site_group(point.site) for point in self.plan.points)]
-        await _each(groups, self._add_group, at_once=_ENROL_AT_ONCE)
+        await each(groups, self._add_group, at_once=_ENROL_AT_ONCE)
 
     async def start_server(self, *, usurped: bool = False) -> None:
         """Start the admin server, or the program of somebody who has taken it over."""
         program: tuple[str | Path, ...] = ("python", "-P", _USURPER) if usurped else ("p2pdist-server",)
         running = await self.programs.start(
             "server",
+            self.plan.network.server,
             *program,
             "run",
             "--config",
@@ -178,7 +182,9 @@ class Fleet:
             await self.programs.run(
                 "p2pdist", "token", "add", group, "--uses", str(count), "--to", self._token(group), aloud=True
             )
-        await _each(nodes, self._enrol, at_once=_ENROL_AT_ONCE)
+        for node in nodes:
+            await self._make_bundle(node)
+        await each(nodes, self._enrol, at_once=_ENROL_AT_ONCE)
 
     async def sign_releases(self) -> None:
         """Sign the packages and the grants, and publish them."""
@@ -187,9 +193,11 @@ class Fleet:
         manifest.write_text("".join(map(_manifest_entry, packages)))
         await self._sign_tool("add", CHANNEL, "--manifest", manifest, aloud=True)
         for point in self.plan.points:
+            duties = ("--duty", "seed", "--duty", "gateway") if point.kind else ()
+            dialled = ("--dialled",) if point.dialled else ()
             await self._sign_tool(
-                "grant", self.node_ids[point.name], "--scope", site_group(point.site),
-                "--address", f"{point.host}:{LINK_PORT}", aloud=True,
+                "grant", self.node_ids[point.name], "--scope", site_group(point.site), *duties,
+                "--address", f"{point.host}:{LINK_PORT}", *dialled, aloud=True,
             )  # fmt: skip
         await self._sign(PEOPLE[:THRESHOLD])
         await self._publish_locally()
@@ -202,12 +210,12 @@ class Fleet:
     async def start(self, nodes: Sequence[Node]) -> None:
         """Start nodes, and wait until the server sees them, devices through the point of their site."""
         for node in nodes:
-            await self.programs.start(node.name, node.program, "run", "--config", node.config)
+            await self.programs.start(node.name, node.machine, node.program, "run", "--config", node.config)
         await self._wait_online(nodes)
 
     async def restart(self, nodes: Sequence[Node]) -> None:
         """End nodes, and start them again."""
-        await _each([node.name for node in nodes], self.programs.end, at_once=len(nodes))
+        await each([node.name for node in nodes], self.programs.end, at_once=len(nodes))
         await self.start(nodes)
 
     async def _wait_online(self, nodes: Sequence[Node]) -> None:
@@ -233,16 +241,58 @@ class Fleet:
 
     # Parts of steps ----------------------------------------------------------------------------------
 
+    async def _open_door(self) -> Path | None:
+        """Make the operator's network reachable for this program, where it is another one than ours."""
+        operator = self.plan.network.operator
+        if not operator.enter:
+            return None
+        door = self.plan.directory / "door"
+        running = await self.programs.start(
+            "door", operator, "python", "-P", _DOOR, door, self.plan.server_host, str(API_PORT)
+        )
+        await self.programs.wait_logged(running, "door.ready")
+        return door
+
     async def _add_group(self, group: str) -> None:
         await self.programs.run("p2pdist", "group", "add", group)
 
     async def _enrol(self, node: Node) -> None:
+        """Enrol a node: by a link, or by files where it may dial nobody."""
         node.write_config()
-        said = await self.programs.run(
-            node.program, "enrol", "--bundle", self._bundle, "--token-file", self._token(node.group),
-            "--data", node.data, "--name", node.name, "--machine", node.name, "--local-host", node.host,
-        )  # fmt: skip
+        bundle, token = self._bundle(node), self._token(node.group)
+        asks = ("--bundle", bundle, "--token-file", token, "--name", node.name, "--machine", node.name)
+        if node.role == "point" and node.dialled:
+            request, answer = (self.operator / f"{node.name}.{word}" for word in ("request", "answer"))
+            said = await self._enrol_tool(node, *asks, "--request", request)
+            await self.programs.run("p2pdist", "enrolment", "answer", request, "--to", answer, aloud=True)
+            await self._enrol_tool(node, "--bundle", bundle, "--answer", answer)
+        else:
+            local_host = ("--local-host", node.host) if node.machine.shared else ()
+            said = await self._enrol_tool(node, *asks, *local_host)
         self.node_ids[node.name] = said.split()[0]
+
+    async def _enrol_tool(self, node: Node, *arguments: str | Path) -> str:
+        return await self.programs.run(
+            node.program, "enrol", *arguments, "--data", node.data, at=node.machine
+        )
+
+    async def _make_bundle(self, node: Node) -> None:
+        """Get an enrolment bundle with addresses that a node can reach: the server's, or its gateway's."""
+        gateway = self._only_way(node)
+        addresses = ("--address", f"{gateway.host}:{LINK_PORT}") if gateway else ()
+        bundle = self._bundle(node)
+        if not bundle.exists():
+            await self.programs.run("p2pdist", "enrolment", "--to", bundle, *addresses, aloud=True)
+
+    def _bundle(self, node: Node) -> Path:
+        gateway = self._only_way(node)
+        return self.operator / f"{gateway.name if gateway else FLEET}.enrolment"
+
+    def _only_way(self, node: Node) -> Node | None:
+        """Return the gateway in a DMZ without which a device reaches nobody."""
+        if node.role == "point":
+            return None
+        return next((point for point in self.plan.points if point.dialled and point.site == node.site), None)
 
     async def _sign(self, people: Sequence[str]) -> None:
         """Let people look and sign, each with their own passphrase."""
@@ -266,10 +316,6 @@ class Fleet:
 
     def _token(self, group: str) -> Path:
         return self.operator / f"token{group.replace('/', '-')}"
-
-    @property
-    def _bundle(self) -> Path:
-        return self.operator / f"{FLEET}.enrolment"
 
 
 @asynccontextmanager
@@ -316,7 +362,8 @@ def _manifest_entry(package: Package) -> str:
     return "[[release]]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in fields.items()) + "\n"
 
 
-async def _each(things: Sequence[T], work: Callable[[T], Awaitable[None]], *, at_once: int) -> None:
+async def each(things: Sequence[T], work: Callable[[T], Awaitable[None]], *, at_once: int) -> None:
+    """Do some work on each of *things*, on so many at once."""
     limiter = trio.CapacityLimiter(at_once)
 
     async def one(thing: T) -> None:

@@ -6,12 +6,16 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+from demo_fleet import lab
 
 SITES_MAX = 40
 DEVICES_MAX = 200
 
 _EPILOGUE = """\
-Everything runs on loopback addresses in a temporary directory; nothing else on this machine is touched.
+Everything runs in a temporary directory, on loopback addresses or (--network lab) in network
+namespaces of its own; nothing else on this machine is touched.
 Exit codes: 0 every device ended as it should, 1 one did not, 2 wrong usage, 130 interrupted."""
 
 
@@ -19,6 +23,7 @@ Exit codes: 0 every device ended as it should, 1 one did not, 2 wrong usage, 130
 class Options:
     """What the user asked for. ``uplink_mbit`` is the origin's, in Mbit/s; 0 is unlimited."""
 
+    network: Literal["loopback", "lab"]
     sites: int
     devices: int
     packages: tuple[Path, ...]
@@ -39,9 +44,21 @@ def parse_options(arguments: Sequence[str]) -> Options:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--sites", type=_Count(SITES_MAX), default=2, metavar="N", help="sites (default 2)")
     parser.add_argument(
-        "--devices", type=_Count(DEVICES_MAX), default=3, metavar="N", help="devices at each site (default 3)"
+        "--network",
+        choices=("loopback", "lab"),
+        default="loopback",
+        help="loopback addresses (default); or a laboratory of networks with real NAT, whose sites are: "
+        + ", ".join(lab.KINDS),
+    )
+    parser.add_argument(
+        "--sites", type=_Count(SITES_MAX), metavar="N", help="sites (default 2; 4 in the lab)"
+    )
+    parser.add_argument(
+        "--devices",
+        type=_Count(DEVICES_MAX),
+        metavar="N",
+        help=f"devices at each site (default 3, 2 in the lab; {lab.DEVICES_MAX} at most there)",
     )
     parser.add_argument(
         "--package",
@@ -71,9 +88,15 @@ def parse_options(arguments: Sequence[str]) -> Options:
     )
     parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw the outcome as an SVG")
     parsed = parser.parse_args(arguments)
+    in_lab = parsed.network == "lab"
+    if in_lab and parsed.sites not in (None, len(lab.KINDS)):
+        parser.error(f"argument --sites: the lab has {len(lab.KINDS)} sites: {', '.join(lab.KINDS)}")
+    if in_lab and (parsed.devices or 0) > lab.DEVICES_MAX:
+        parser.error(f"argument --devices: a site of the lab has room for {lab.DEVICES_MAX}")
     return Options(
-        sites=parsed.sites,
-        devices=parsed.devices,
+        network=parsed.network,
+        sites=parsed.sites or (len(lab.KINDS) if in_lab else 2),
+        devices=parsed.devices or (2 if in_lab else 3),
         packages=tuple(parsed.package),
         json=parsed.json,
         keep=parsed.keep,

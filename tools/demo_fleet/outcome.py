@@ -10,6 +10,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from demo_fleet.paths import DevicePath, draw_paths
 from demo_fleet.watch import size
 from p2pdist.cli.words import source_word
 from p2pdist.wire import api as wire
@@ -45,9 +46,11 @@ class Outcome(msgspec.Struct, kw_only=True):
     ``devices_received`` are the devices' alone. ``unattributed_bytes`` are those that distribution points
     (``point``) and devices (``device``) have from nodes that could not be named, ``wasted_bytes`` those
     that came in vain, twice or altered. What the origin sent is what came from it and a part of these;
-    ``origin_bytes_lost`` is what is beyond. Times are from the deployment's order.
+    ``origin_bytes_lost`` is what is beyond. Times are from the deployment's order. ``paths`` says of each
+    device how it is connected.
     """
 
+    network: str = "loopback"
     sites: int
     points: int
     devices: int
@@ -65,6 +68,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     seconds_first: float | None = None
     seconds_last: float | None = None
     seconds_total: float = 0.0
+    paths: list[DevicePath] = msgspec.field(default_factory=list)
     attacks: list[str] = msgspec.field(default_factory=list)
     refused: list[Refused] = msgspec.field(default_factory=list)
     refused_elsewhere: list[Refused] = msgspec.field(default_factory=list)
@@ -152,6 +156,8 @@ def show(outcome: Outcome, console: Console) -> None:
             table.add_row("", f"[dim]“{_short(reason)}”[/]")
     for problem in outcome.problems:
         table.add_row("[bold red]problem[/]", problem)
+    if outcome.network != "loopback":
+        console.print(draw_paths(outcome.paths))
     console.print(table)
 
 

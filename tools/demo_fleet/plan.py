@@ -1,19 +1,13 @@
-"""Which node of the demonstration has which address, directory and configuration file.
-
-Every node listens on, and dials from, a loopback address of its own, so that its site can be read from
-its address: the admin server is ``127.N.0.1``, the distribution point of site k ``127.N.k.1``, its
-devices ``127.N.k.11`` and so on. N is the first number from 77 on that is free on this machine.
-"""
+"""Which node of the demonstration has which machine, directory and configuration file."""
 
 from __future__ import annotations
 
 import json
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from demo_fleet.network import Machine, Network, Site
 
 FLEET = "demo"
 CHANNEL = "stable"
@@ -23,8 +17,6 @@ POINTS_GROUP = "/infrastructure"
 API_PORT = 7600
 LINK_PORT = 7601
 SWARM_PORT = 7602
-
-_NETWORKS = range(77, 120)
 
 
 class DemoError(Exception):
@@ -38,9 +30,17 @@ class Node:
     name: str
     role: Literal["point", "device"]
     site: int
-    host: str
+    kind: str
+    """What stands between its site and the admin server; empty is nothing."""
+    dialled: bool
+    """Whether it may dial nobody, if it is a point, or only its point."""
+    machine: Machine
     home: Path
     """Its directory: ``data/``, ``root/`` (what is installed), its configuration."""
+
+    @property
+    def host(self) -> str:
+        return self.machine.host
 
     @property
     def program(self) -> str:
@@ -67,13 +67,16 @@ class Node:
         self.root.mkdir(parents=True)
         tables: dict[str, dict[str, object]] = {
             "node": {"data": str(self.data), "name": self.name},
-            "link": {"local_host": self.host},
-            "swarm": {"host": self.host, "port": SWARM_PORT},
             "install": {"root": str(self.root)},
             "log": {"level": "info", "json": True},
         }
-        if self.role == "point":
-            tables["point"] = {"host": self.host, "port": LINK_PORT}
+        if self.machine.shared:
+            tables["link"] = {"local_host": self.host}
+            tables["swarm"] = {"host": self.host, "port": SWARM_PORT}
+            if self.role == "point":
+                tables["point"] = {"host": self.host, "port": LINK_PORT}
+        if self.role == "point" and self.dialled:
+            tables["point"] = {"dialled": True}
         self.config.write_text(_toml(tables))
 
 
@@ -82,7 +85,7 @@ class Plan:
     """The whole fleet."""
 
     directory: Path
-    network: int
+    network: Network
     points: tuple[Node, ...]
     devices: tuple[Node, ...]
 
@@ -92,7 +95,7 @@ class Plan:
 
     @property
     def server_host(self) -> str:
-        return f"127.{self.network}.0.1"
+        return self.network.server.host
 
     @property
     def server(self) -> Path:
@@ -116,56 +119,31 @@ def site_group(site: int) -> str:
     return f"{DEVICES_GROUP}/site-{site}"
 
 
-def make_plan(directory: Path, *, network: int, sites: int, devices: int) -> Plan:
-    """Lay out a fleet below *directory*, on a network that :func:`claimed_network` has given."""
+def make_plan(directory: Path, network: Network) -> Plan:
+    """Lay out a fleet below *directory*, on the machines of a network."""
 
-    def node(role: Literal["point", "device"], site: int, number: int) -> Node:
-        name = f"site{site}-point" if role == "point" else f"site{site}-pc{number}"
-        last = 1 if role == "point" else 10 + number
-        host = f"127.{network}.{site}.{last}"
-        return Node(name=name, role=role, site=site, host=host, home=directory / name)
+    def node(role: Literal["point", "device"], site: Site, machine: Machine, name: str) -> Node:
+        name = f"site{site.number}-{name}"
+        return Node(
+            name=name,
+            role=role,
+            site=site.number,
+            kind=site.kind,
+            dialled=site.gateway_dialled,
+            machine=machine,
+            home=directory / name,
+        )
 
     return Plan(
         directory=directory,
         network=network,
-        points=tuple(node("point", site, 0) for site in range(1, sites + 1)),
+        points=tuple(node("point", site, site.point, "point") for site in network.sites),
         devices=tuple(
-            node("device", site, number) for site in range(1, sites + 1) for number in range(1, devices + 1)
+            node("device", site, machine, f"pc{number}")
+            for site in network.sites
+            for number, machine in enumerate(site.devices, 1)
         ),
     )
-
-
-@contextmanager
-def claimed_network() -> Iterator[int]:
-    """Give N of the first free loopback network 127.N, which no other demonstration takes meanwhile.
-
-    The claim is an abstract Unix socket: the kernel drops it when the process dies, however it dies. One
-    that was left running with ``--keep`` has no process that claims, but its ports are taken.
-
-    Raises:
-        DemoError: this machine has none that is free.
-    """
-    for network in _NETWORKS:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as claim:
-            try:
-                claim.bind(f"\0p2pdist-demo-{network}")
-                _try_ports(f"127.{network}.0.1")
-            except OSError:
-                continue
-            yield network
-            return
-    raise DemoError(
-        f"port {API_PORT}, {LINK_PORT} or {SWARM_PORT} is taken on all loopback addresses that were tried;"
-        " end a demonstration that was left running with --keep"
-    )
-
-
-def _try_ports(host: str) -> None:
-    """Raises OSError if a port of the admin server is taken."""
-    for port in (API_PORT, LINK_PORT, SWARM_PORT):
-        with socket.socket() as tried:
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            tried.bind((host, port))
 
 
 def _toml(tables: dict[str, dict[str, object]]) -> str:

@@ -11,13 +11,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 
+from demo_fleet.network import Machine
 from demo_fleet.plan import DemoError
 
 _BIN = Path(sys.executable).parent
@@ -61,13 +62,15 @@ class Programs:
 
     Args:
         logs: The directory of the log files.
+        operator: Where commands run that are not told where.
         nursery: Watches the processes: one that ends by itself ends the demonstration.
         home: ``HOME`` of every process, so that nobody's profile is read or written.
         say: Told of each command of the operator, as the user could type it.
     """
 
-    def __init__(self, logs: Path, nursery: trio.Nursery, home: Path, say: Say) -> None:
+    def __init__(self, logs: Path, operator: Machine, nursery: trio.Nursery, home: Path, say: Say) -> None:
         self._logs = logs
+        self._operator = operator
         self._nursery = nursery
         self.say = say
         self.running: dict[str, Running] = {}
@@ -79,8 +82,14 @@ class Programs:
             "P2PDIST_PROFILE": str(home / "profile.toml"),
         }
 
-    async def run(self, *arguments: str | Path, aloud: bool = False, patience_s: float = 120.0) -> str:
-        """Run a command to its end and return its standard output.
+    async def run(
+        self,
+        *arguments: str | Path,
+        at: Machine | None = None,
+        aloud: bool = False,
+        patience_s: float = 120.0,
+    ) -> str:
+        """Run a command to its end, by default the operator's, and return its standard output.
 
         Raises:
             DemoError: it failed, or took too long.
@@ -90,7 +99,7 @@ class Programs:
             self.say(" ".join(words))
         with trio.move_on_after(patience_s) as scope:
             done = await trio.run_process(
-                [str(_BIN / words[0]), *words[1:]],
+                _command(at or self._operator, words),
                 capture_stdout=True,
                 capture_stderr=True,
                 check=False,
@@ -105,14 +114,14 @@ class Programs:
         return done.stdout.decode()
 
     async def start(
-        self, name: str, *arguments: str | Path, environment: Mapping[str, str] | None = None
+        self, name: str, at: Machine, *arguments: str | Path, environment: Mapping[str, str] | None = None
     ) -> Running:
         """Start a program that runs until it is ended; its output goes to ``NAME.log``."""
         words = [str(argument) for argument in arguments]
         log = self._logs / f"{name}.log"
         with log.open("ab") as output:
             process = await trio.lowlevel.open_process(
-                [str(_BIN / words[0]), *words[1:]],
+                _command(at, words),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -149,11 +158,15 @@ class Programs:
             for name in list(self.running):
                 nursery.start_soon(self.end, name)
 
-    def leave(self, directory: Path) -> Path:
-        """Leave every program running, and write a script that ends them and removes *directory*."""
+    def leave(self, directory: Path, others: Sequence[int]) -> Path:
+        """Leave every program running, and write a script that ends them and removes *directory*.
+
+        Args:
+            others: The ids of further processes to end, which name *directory* on their command lines.
+        """
         for running in self.running.values():
             running.expected_to_end = True
-        pids = [running.process.pid for running in self.running.values()]
+        pids = [*(running.process.pid for running in self.running.values()), *others]
         script = directory / "end"
         script.write_text(_END_SCRIPT.format(directory=directory, pids=" ".join(map(str, pids))))
         script.chmod(0o755)
@@ -166,12 +179,12 @@ class Programs:
 
 
 @asynccontextmanager
-async def open_programs(logs: Path, home: Path, say: Say) -> AsyncIterator[Programs]:
+async def open_programs(logs: Path, operator: Machine, home: Path, say: Say) -> AsyncIterator[Programs]:
     """Open the fleet's processes. Leaving the block ends them, however it is left, unless they were left."""
     logs.mkdir(parents=True, exist_ok=True)
     home.mkdir(parents=True, exist_ok=True)
     async with trio.open_nursery() as nursery:
-        programs = Programs(logs, nursery, home, say)
+        programs = Programs(logs, operator, nursery, home, say)
         try:
             yield programs
         finally:
@@ -179,6 +192,10 @@ async def open_programs(logs: Path, home: Path, say: Say) -> AsyncIterator[Progr
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * _END_S):
                     await programs.end_all()
             nursery.cancel_scope.cancel()
+
+
+def _command(machine: Machine, words: Sequence[str]) -> list[str]:
+    return [*machine.enter, str(_BIN / words[0]), *words[1:]]
 
 
 def _tail(text: str) -> str:

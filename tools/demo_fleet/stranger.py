@@ -2,20 +2,22 @@
 
 It knows everything that is no secret (the torrent, the name of the swarm, every node's address) and
 nothing that is. Each node must turn it away in the TLS handshake: it gets not one byte.
+
+Run as a program, on a machine of the stranger's; see :func:`main`. It prints a :class:`Visit` as JSON.
 """
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import libtorrent
+import msgspec
 import trio
 
-from demo_fleet.plan import DemoError
 from p2pdist.ids import FleetName, GroupPath, SwarmName
 from p2pdist.swarm.dh import FFDHE2048_PEM
 from p2pdist.trust.certificates import FleetAuthority
@@ -24,12 +26,28 @@ from p2pdist.trust.keys import IdentityKey
 _POLL_S = 0.2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Visit:
+class Visit(msgspec.Struct, frozen=True, kw_only=True):
     """What came of it: bytes received, and the addresses that ended the handshake with a TLS alert."""
 
     received_bytes: int
     turned_away: frozenset[str]
+
+
+def main() -> None:
+    """Visit as the arguments say: HOST SWARM TORRENT FLEET-CA SECONDS PORT TARGET..."""
+    host, swarm, torrent, fleet_ca, patience_s, port, *targets = sys.argv[1:]
+
+    async def visiting() -> Visit:
+        return await visit(
+            Path(torrent).read_bytes(),
+            SwarmName(swarm),
+            [(target, int(port)) for target in targets],
+            host=host,
+            fleet_ca=Path(fleet_ca).read_bytes(),
+            patience_s=float(patience_s),
+        )
+
+    print(msgspec.json.encode(trio.run(visiting)).decode())
 
 
 async def visit(
@@ -104,6 +122,10 @@ async def _dial(
                     if alert.error.category().name() == "asio.ssl":
                         found.add(str(alert.endpoint[0]))
                 elif isinstance(alert, libtorrent.torrent_error_alert):
-                    raise DemoError(f"the stranger could not begin: {alert.message()}")
+                    raise RuntimeError(f"the stranger could not begin: {alert.message()}")
             await trio.sleep(_POLL_S)
     return frozenset(found & wanted)
+
+
+if __name__ == "__main__":
+    main()

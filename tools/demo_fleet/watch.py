@@ -143,13 +143,19 @@ def draw(
     table.add_column("sources")
     if len(devices) <= max(rows, 6):
         for node in devices:
-            table.add_row(*_row(progress, node.name, states.get(node.name, [])))
+            table.add_row(*_row(progress, _placed(node.name, node), states.get(node.name, [])))
     else:
         for site in sorted({node.site for node in devices}):
-            names = [node.name for node in devices if node.site == site]
-            together = [state for name in names for state in states.get(name, [])]
-            table.add_row(*_row(progress, f"site {site}: {len(names)} devices", together))
+            nodes = [node for node in devices if node.site == site]
+            together = [state for node in nodes for state in states.get(node.name, [])]
+            label = _placed(f"site {site}: {len(nodes)} devices", nodes[0])
+            table.add_row(*_row(progress, label, together))
     return table
+
+
+def _placed(label: str, node: Node) -> str:
+    """Name a node with what stands between its site and the admin server."""
+    return f"{label} [dim]{node.kind}[/]" if node.kind else label
 
 
 def size(count: float) -> str:

@@ -111,6 +111,7 @@ class Namespaces:
         """The keepers, the first of which may hold the user namespace, and others."""
         self._lifeline: tuple[int, int] | None = None
         self._warden: subprocess.Popen[str] | None = None
+        self._outlived = False
 
     def __enter__(self) -> Namespaces:
         reason = why_not()
@@ -121,6 +122,7 @@ class Namespaces:
             [sys.executable, "-I", "-S", str(_WARDEN)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,  # it may outlive whoever reads what this program says
             text=True,
             bufsize=1,
             start_new_session=True,
@@ -133,10 +135,31 @@ class Namespaces:
         assert self._warden is not None and self._lifeline is not None
         for end in self._lifeline:
             os.close(end)
+        if self._outlived:
+            _writing(self._warden).close()
+            return
         self._warden.communicate(timeout=_WARDEN_S_MAX)
         for program in self._programs:
             program.wait()
             _reading(program).close()
+
+    def outlive(self, label: str) -> int:
+        """Let everything live on after the builder, until somebody ends the process whose id this returns.
+
+        Args:
+            label: A word for its command line, by which it is known.
+        """
+        assert self._warden is not None and self._lifeline is not None
+        heir = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", "import signal; signal.pause()", label],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(self._lifeline[1], _writing(self._warden).fileno()),
+            start_new_session=True,
+        )
+        self._outlived = True
+        return heir.pid
 
     def start(self, command: Sequence[str]) -> subprocess.Popen[str]:
         """Start a program that prints ``ready`` and then serves until this ends; wait for that line."""
@@ -156,7 +179,7 @@ class Namespaces:
 
     def create(self, name: str) -> Namespace:
         """Make a namespace, with its loopback device up."""
-        assert self._warden is not None and self._warden.stdin is not None
+        assert self._warden is not None
         enter: tuple[str, ...] = ("nsenter",)
         make: tuple[str, ...] = ("unshare", *_user_namespace(), "--net")
         if _user_namespace():
@@ -165,9 +188,9 @@ class Namespaces:
                 user = ("nsenter", first, "--user", "--preserve-credentials", "--")
                 make = (*user, "unshare", "--net")
             enter = ("nsenter", "--user", "--preserve-credentials")
-        keeper = self.start([*make, "sh", "-c", "echo ready; exec cat >/dev/null"])
+        keeper = self.start([*make, "sh", "-c", "echo ready; exec cat >/dev/null 2>&1"])
         inode = os.stat(f"/proc/{keeper.pid}/ns/net").st_ino  # noqa: PTH116, a path would be followed too
-        self._warden.stdin.write(f"{inode}\n")
+        _writing(self._warden).write(f"{inode}\n")
         namespace = Namespace(name, keeper.pid, enter)
         namespace.ip("link set lo up")
         return namespace
@@ -176,3 +199,8 @@ class Namespaces:
 def _reading(process: subprocess.Popen[str]) -> IO[str]:
     assert process.stdout is not None
     return process.stdout
+
+
+def _writing(process: subprocess.Popen[str]) -> IO[str]:
+    assert process.stdin is not None
+    return process.stdin

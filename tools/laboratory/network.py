@@ -45,6 +45,10 @@ class Laboratory:
         self.places.append(place)
         return place
 
+    def outlive(self, label: str) -> int:
+        """Let the network live on after this program; see :meth:`Namespaces.outlive`."""
+        return self._namespaces.outlive(label)
+
     def _build_server(self) -> Host:
         """A host with two addresses of each family, so that it can answer from another one (RFC 5780)."""
         namespace = self._namespaces.create("server")

@@ -10,8 +10,7 @@ import trio
 from anycorn import Config, serve
 from starlette.applications import Starlette
 
-from p2pdist.errors import UsageError
-from p2pdist.net.endpoints import format_endpoint
+from p2pdist.net.listening import open_listeners
 from p2pdist.net.tls import TlsIdentity, server_context
 
 _IDLE_S = 75.0
@@ -70,7 +69,7 @@ async def serve_api(
 
     Args:
         app: The application.
-        host: The address to listen on.
+        host: The address to listen on, or :data:`~p2pdist.core.listening.EVERYWHERE`.
         port: The TCP port; 0 takes any.
         identity: Returns what the server shows; asked again now and then, for renewals.
         task_status: Reports the bound ``(host, port)`` once connections are accepted.
@@ -81,7 +80,9 @@ async def serve_api(
     contexts = _Contexts(identity)
     config = _TlsConfig(contexts.present())
     config.ssl_context.sni_callback = contexts.choose
-    config.bind = [format_endpoint(host, port)]
+    listeners = await open_listeners(host, port)
+    bound_host, bound_port = listeners[0].socket.getsockname()[:2]
+    config.bind = [f"fd://{listener.socket.detach()}" for listener in listeners]
     config.errorlog = None
     config.include_server_header = False
     config.keep_alive_timeout = _IDLE_S
@@ -90,16 +91,9 @@ async def serve_api(
     config.shutdown_timeout = 5.0
 
     async with trio.open_nursery() as nursery:
-        try:
-            # anycorn runs any ASGI application; its type names frameworks only
-            bound: list[str] = await nursery.start(_serve, app, config)
-        except* OSError as group:
-            error = group.exceptions[0]
-            raise UsageError(
-                f"the API cannot listen on {host}:{port} ({error})", hint="choose another address"
-            ) from error
-        address, _, bound_port = bound[0].removeprefix("https://").rpartition(":")
-        task_status.started((address.strip("[]"), int(bound_port)))
+        # anycorn runs any ASGI application; its type names frameworks only
+        await nursery.start(_serve, app, config)
+        task_status.started((bound_host, bound_port))
 
 
 def _without_lifespan(app: Starlette) -> Callable[..., Awaitable[None]]:

@@ -1,0 +1,102 @@
+"""tools/demo --network lab as a user runs it: real processes in a laboratory of networks."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from demo_fleet.lab import KINDS
+from demorun import command, environment, processes_in
+from laboratory.namespaces import why_not
+
+pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(600)]
+
+
+BEST_PATHS = {"open": "direct", "port-restricted": "punched", "symmetric": "punched", "dmz": "relayed"}
+"""From an operator in the open."""
+
+
+@pytest.fixture(autouse=True)
+def laboratory() -> None:
+    reason = why_not()
+    if reason is not None:
+        pytest.skip(reason)
+
+
+def test_devices_behind_everything_install_and_the_path_of_each_is_told(tmp_path: Path) -> None:
+    done = subprocess.run(
+        command("--network", "lab", "--devices", "1", "--uplink", "0", "--json", "--keep"),
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    (directory,) = tmp_path.iterdir()
+    try:
+        assert done.returncode == 0, done.stderr[-4_000:]
+        outcome = json.loads(done.stdout)
+        assert outcome["ok"], outcome["problems"]
+        assert (outcome["network"], outcome["sites"]) == ("lab", len(KINDS))
+        assert outcome["installed"] == outcome["devices"] == len(KINDS)
+        paths = outcome["paths"]
+        assert [path["network"] for path in paths] == list(KINDS)
+        for number, path in enumerate(paths, 1):
+            assert path["control"] == [f"site{number}-pc1", f"site{number}-point", "server"]
+            assert path["session"]["path"] == BEST_PATHS[path["network"]], path["session"]["reason"]
+        received = (
+            sum(sum(path["content"].values()) for path in paths) + outcome["unattributed_bytes"]["device"]
+        )
+        assert received == len(KINDS) * outcome["package_bytes"]
+        assert {r["attack"] for r in outcome["refused"]} == set(outcome["attacks"])
+        assert any("p2pdist-agent" in line for line in processes_in(tmp_path)), "it was to be kept"
+    finally:
+        subprocess.run([str(directory / "end")], check=True)
+    assert list(tmp_path.iterdir()) == []
+    _wait_all_ended(tmp_path)
+
+
+def test_a_signal_ends_every_process_and_removes_every_file(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        command("--network", "lab", "--devices", "1"),
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as demo:
+        assert demo.stdout is not None
+        shown = []
+        for line in demo.stdout:
+            shown.append(line)
+            if line.startswith("Distribution points"):
+                break
+        assert any("p2pdist-server" in line for line in processes_in(tmp_path)), "".join(shown)
+        demo.send_signal(signal.SIGTERM)
+        shown.append(demo.stdout.read())
+    assert demo.returncode == 130, "".join(shown)
+    assert processes_in(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_says_what_lacks_where_there_can_be_no_laboratory(tmp_path: Path) -> None:
+    done = subprocess.run(
+        command("--network", "lab"),
+        env=environment(tmp_path) | {"PATH": str(Path(sys.executable).parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "iproute2" in done.stdout + done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def _wait_all_ended(directory: Path) -> None:
+    deadline = time.monotonic() + 10
+    while processes_in(directory) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert processes_in(directory) == []
