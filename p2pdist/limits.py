@@ -156,6 +156,8 @@ PEERS_PER_TORRENT_MAX = 64  # a site of 8 to 50 devices forms a full mesh; large
 CANDIDATES_MAX = 512  # sources considered in one decision
 ORIGIN_DEVICES_MAX = 4  # of a site whose point has no room: they share the WAN, a stuck one holds nobody up
 TORRENTS_ACTIVE_MAX = 256  # artifacts that one node seeds at once
+DETOUR_AFTER_S = 1.0  # without an answer from a swarm's port: a round trip over a satellite takes 0.6 s
+DETOURS_LOOKED_AT_MAX = 16  # addresses of the one neighbour above: it has a few
 PIECE_BYTES_MIN = 64 * KIB
 PIECE_BYTES_MAX = 4 * MIB
 

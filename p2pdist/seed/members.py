@@ -25,12 +25,14 @@ from p2pdist.logs import get_logger
 from p2pdist.net.link import Link, OfferedStream, serve_links
 from p2pdist.net.mailbox import Hop
 from p2pdist.net.splicing import splice
+from p2pdist.node.detour import swarm_streams
 from p2pdist.node.member import Member
 from p2pdist.seed.above import Above
 from p2pdist.seed.gateway import Gateway
 from p2pdist.seed.post import GatewayPost
 from p2pdist.seed.supply import Supply
 from p2pdist.trust.catalog import SeedGrant
+from p2pdist.wire.detours import SWARM_PATH
 from p2pdist.wire.envelope import Envelope
 from p2pdist.wire.frames import (
     Announce,
@@ -91,7 +93,10 @@ class Members:
             port=port,
             identity=self._member.home.tls_identity,
             requests={**self.supply.requests, **self._above.requests},
-            streams=self._above.streams,
+            streams={
+                **self._above.streams,
+                SWARM_PATH: swarm_streams(self._member.settings.swarm_host, lambda: self._member.swarm.port),
+            },
             on_link=self._accepted,
             revoked=self._is_revoked,
             task_status=task_status,
