@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path as FilePath
 from typing import Any
 
-from laboratory.kinds import KINDS
 from laboratory.network import Host
 
 from matrix.fleet import Fleet
+from matrix.grounds import Stand
 from matrix.pairs import NEIGHBOUR, Found, Pair, Path
 from matrix.programs import MatrixError, Programs
 
@@ -97,7 +97,7 @@ def content(fleet: Fleet, shelf: Shelf, pair: Pair) -> Found:
     product = shelf.pairs[pair]
     alone_s = None if shelf.is_by_gateway(pair) else shelf.alone_s(wanting)
     stand = fleet.grounds.stands[holder]
-    direct = {*stand.outside, *stand.host.ipv6, *(stand.host.ipv4 if _sees(pair) else ())}
+    direct = {*stand.outside, *stand.host.ipv6, *(stand.host.ipv4 if _sees(pair, stand) else ())}
     relayed = {*fleet.grounds.gateway.ipv4, *fleet.grounds.gateway.ipv6, *fleet.grounds.server.ipv4} - direct
     with _watching(fleet.programs, fleet.nodes[wanting].host, direct | relayed) as came:
         times = _fetched(fleet, wanting, product)
@@ -108,16 +108,16 @@ def content(fleet: Fleet, shelf: Shelf, pair: Pair) -> Found:
     first = {address: seconds[0] for address, seconds in after.items() if seconds}
     found = Found(path="relayed", seconds=None, whole_s=ended - begun, alone_s=alone_s)
     if shelf.is_by_gateway(pair) and any(fleet.logs[wanting].events("content.detour")):
-        return replace(found, seconds=min(first.values()))  # inside of the link
+        return replace(found, seconds=min(first.values(), default=None))  # inside of the link
     if direct & first.keys():
         path = _said(fleet, wanting, product, fleet.ids[holder])
         return replace(found, path=path, seconds=min(first[address] for address in direct & first.keys()))
-    return replace(found, seconds=min(first.values()) if first else None)
+    return replace(found, seconds=min(first.values(), default=None))
 
 
-def _sees(pair: Pair) -> bool:
-    """Whether the two may see each other's own addresses: private ones only in one place."""
-    return pair.right == NEIGHBOUR or KINDS[pair.left].ipv4.translated is False
+def _sees(pair: Pair, holder: Stand) -> bool:
+    """Whether the holder may be seen at its own IPv4 address: behind a NAT only in its own place."""
+    return pair.right == NEIGHBOUR or not holder.outside
 
 
 @contextmanager
