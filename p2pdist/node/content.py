@@ -58,6 +58,7 @@ class Content:
         judge: Looks at a source that the tracker took; returns why this node refuses it, or None.
         alternative: Whether another node is a distribution point of the same scope as this one.
         dials: Whether this node dials others for content.
+        way: Returns where a source is to be dialled.
         on_change: Called when what the node takes part in has changed, so that it is announced.
     """
 
@@ -70,6 +71,7 @@ class Content:
         ask: AskTorrent,
         judge: JudgeSource,
         alternative: Callable[[NodeId], bool],
+        way: Callable[[Candidate], tuple[str, int]],
         on_change: Callable[[], None],
         dials: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -80,6 +82,7 @@ class Content:
         self._judge = judge
         self._alternative = alternative
         self._dials = dials
+        self._way = way
         self._on_change = on_change
         self._wanted: dict[InfoHash, _Wanted] = {}
         self._no_room: frozenset[InfoHash] = frozenset()
@@ -215,6 +218,12 @@ class Content:
                 InfoHash(frame.info_hash), NodeId(frame.node), frame.endpoints, dials=frame.dials
             )
 
+    def ways_changed(self) -> None:
+        """A source is to be dialled elsewhere than before."""
+        for info_hash, wanted in self._wanted.items():
+            if wanted.joined:
+                self._connect(info_hash, wanted)
+
     def introduced_anew(self) -> None:
         """The next decision comes from another tracker: dial everybody in it."""
         for wanted in self._wanted.values():
@@ -329,8 +338,8 @@ class Content:
                 Source(
                     node=NodeId(c.node),
                     role=c.role,
-                    host=c.host,
-                    port=c.port,
+                    host=way[0],
+                    port=way[1],
                     wan=c.path != "direct"
                     or crosses_wan(self._role, c.role, alternatives=self._alternative(NodeId(c.node))),
                     expected=c.dial == "either" and c.node not in wanted.dialled,
@@ -338,11 +347,16 @@ class Content:
                     path=c.path,
                     endpoints=tuple(c.endpoints),
                 )
-                for c in taken
+                for c, way in zip(taken, map(self._way_to, taken), strict=True)
                 if c.node in wanted.dialled or c.role != "device" or c.path == "punched"
             ],
             watched=any(candidate.path != "direct" for candidate in wanted.candidates),
         )
+
+    def _way_to(self, source: Candidate) -> tuple[str, int]:
+        """Return where a source is dialled, if it is: who dials nobody does not even look."""
+        dialled = self._dials() and source.dial != "source"
+        return self._way(source) if dialled else (source.host, source.port)
 
     def _delete(self, info_hash: InfoHash) -> None:
         self._home.artifact(info_hash).unlink(missing_ok=True)

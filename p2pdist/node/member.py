@@ -19,6 +19,7 @@ from p2pdist.ids import GroupPath, NodeId
 from p2pdist.logs import get_logger
 from p2pdist.net.link import Link, StreamHandler
 from p2pdist.node.content import Content
+from p2pdist.node.detour import Detour
 from p2pdist.node.diagnosis import diagnose
 from p2pdist.node.diligence import Questions, watch
 from p2pdist.node.enrol import ask_for_renewal, renew_while_expired
@@ -98,6 +99,7 @@ class Member:
             streams={SESSION_PATH: StreamHandler(PathOpening, hooks.session_path)},
             dials=not settings.dialled,
         )
+        self._detour = Detour(self.uplink, settings.swarm_host, lambda: self.content.ways_changed())
         self.metadata = Metadata(
             Verifier(home.trust, home.enrolment.root),
             lambda request: self.uplink.request("/bundle", request, Bundle),
@@ -112,6 +114,7 @@ class Member:
             judge=lambda candidate: self.grants.objection(candidate, group=self._group_to_serve()),
             alternative=self.grants.is_alternative,
             dials=lambda: self.dials,
+            way=self._detour.way,
             on_change=self.announce_soon,
         )
         self._announcer = Announcer(settings.role, swarm, self.content, self.uplink, hooks.announced)
@@ -186,6 +189,7 @@ class Member:
             nursery.start_soon(self._run_metadata)
             nursery.start_soon(self.metadata.follow_time)
             nursery.start_soon(self.content.run)
+            nursery.start_soon(self._detour.run)
             nursery.start_soon(self._follow_catalog)
             nursery.start_soon(self._follow_swarm)
             nursery.start_soon(self._announcer.run)

@@ -30,6 +30,7 @@ from p2pdist.net.mailbox import Hop
 from p2pdist.net.pacing import paced_frames
 from p2pdist.net.splicing import splice
 from p2pdist.net.stundesk import StunDesk, StunSettings
+from p2pdist.node.detour import swarm_streams
 from p2pdist.node.member import Member
 from p2pdist.seed.above import Above
 from p2pdist.seed.gateway import Gateway
@@ -38,6 +39,7 @@ from p2pdist.seed.neighbours import send, too_slow
 from p2pdist.seed.post import GatewayPost
 from p2pdist.seed.supply import Supply
 from p2pdist.trust.catalog import SeedGrant
+from p2pdist.wire.detours import SWARM_PATH
 from p2pdist.wire.envelope import Envelope
 from p2pdist.wire.frames import (
     Announce,
@@ -109,7 +111,10 @@ class Members:
             port=port,
             identity=self._member.home.tls_identity,
             requests={**self.supply.requests, **self._above.requests},
-            streams=self._above.streams,
+            streams={
+                **self._above.streams,
+                SWARM_PATH: swarm_streams(self._member.settings.swarm_host, lambda: self._member.swarm.port),
+            },
             on_link=self._accepted,
             revoked=self._is_revoked,
             task_status=task_status,

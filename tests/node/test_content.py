@@ -83,6 +83,7 @@ class Fetching:
             ask=self._ask,
             judge=lambda candidate: self.objections.get(candidate.node),
             alternative=lambda node: node == SPARE,
+            way=lambda source: (source.host, source.port),
             on_change=lambda: None,
             dials=lambda: self.dials,
         )

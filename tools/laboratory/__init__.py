@@ -29,6 +29,6 @@ theory       which pairs of places can have a direct path: pure, from the claims
 
 Invariants: nothing here imports the product; nothing touches the machine's own network; when the builder is
 gone, so is everything in its network, programs too. Private addresses are the same in every home, as they
-are outside. Public addresses are ones that no rule takes for private (192.88.99.0/24 is retired, 2d00::/16
-unassigned).
+are outside. Public addresses are ones that no rule takes for private, each place's of a network of its own
+(26.0.0.0/16 answers to nobody on the real internet, 2d00::/16 is unassigned).
 """

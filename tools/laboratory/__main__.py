@@ -13,6 +13,8 @@ from dataclasses import asdict
 from typing import Any
 
 import msgspec
+from matrix.command import add_options
+from matrix.command import run as matrix
 from rich.console import Console
 from rich.table import Table
 
@@ -28,14 +30,16 @@ examples:
   tools/natlab check symmetric dmz --json  only these, for a program
   tools/natlab shell port-restricted       a shell on a host behind such a NAT
   tools/natlab shell hairpin --hosts 3     the same, with two more hosts in the place
+  tools/natlab matrix                      every pair with the real programs, in half an hour
+  tools/natlab matrix --only open,symmetric --only symmetric,symmetric
+                                           these pairs, in a minute
 
 Each place is a network of namespaces with real NAT and firewalls, connected to a small internet with a
 server in it. Nothing touches this machine's own network, and nothing is left when the command ends, however
 it ends. It takes root, or a kernel that lets users make user namespaces, and the packages iproute2,
 nftables and conntrack. docs/laboratory.md says more.
 
-exit codes: 0 as claimed, 1 a place does not do what it claims, 2 wrong usage, 3 no laboratory possible
-here"""
+exit codes: 0 as claimed or predicted, 1 not so, 2 wrong usage, 3 no laboratory possible here"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -94,6 +98,15 @@ def _parser() -> argparse.ArgumentParser:
         help="hosts in the place, 1 to 8 (default: 2)",
     )
     shell.set_defaults(run=_shell)
+    pairs = commands.add_parser(
+        "matrix",
+        help="run every pair of places with the real programs, and compare with the theory",
+        description="Build a fleet with devices in two places of each kind, run a session and an artifact "
+        "between every two of them and between neighbours, and compare the path that each gets with what is "
+        "possible there. Takes about half an hour for all. Exit code 1 if a pair is not as it must be.",
+    )
+    add_options(pairs)
+    pairs.set_defaults(run=lambda options, _: matrix(options), kinds=[])
     return parser
 
 

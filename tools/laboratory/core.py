@@ -10,9 +10,9 @@ from pathlib import Path
 from laboratory.namespaces import LaboratoryError, Namespace, Namespaces
 from laboratory.rules import weather_rules
 
-GATEWAY_IPV4 = "192.88.99.1"
+GATEWAY_IPV4 = "26.0.0.1"
 GATEWAY_IPV6 = "2d00::1"
-_LAST_BYTE_MAX = 254
+_NETWORKS_MAX = 254
 _QUEUE_MS = 100
 _LINE = Path(__file__).with_name("line.py")
 
@@ -36,7 +36,7 @@ class Core:
     def __init__(self, namespaces: Namespaces) -> None:
         self._namespaces = namespaces
         self._namespace = namespaces.create("core")
-        self._numbers = itertools.count(2)
+        self._numbers = itertools.count(1)
         self._devices = itertools.count(1)
         self._cut: dict[str, None] = {}
         self._losses: dict[str, int] = {}
@@ -77,12 +77,12 @@ class Core:
         program = (sys.executable, "-I", "-S", str(_LINE), "near", "far", str(delay_ms))
         self._namespaces.start(line.command(*program))
 
-    def address(self) -> tuple[str, str]:
-        """Return a public IPv4 and a public IPv6 address that nobody has yet."""
+    def addresses(self, count: int = 1) -> list[tuple[str, str]]:
+        """Return public IPv4 and IPv6 addresses that nobody has yet, all of one network of their own."""
         number = next(self._numbers)
-        if number > _LAST_BYTE_MAX:
-            raise LaboratoryError(f"all {_LAST_BYTE_MAX} public addresses are taken; build a smaller network")
-        return f"192.88.99.{number}", f"2d00::{number:x}"
+        if number > _NETWORKS_MAX:
+            raise LaboratoryError(f"all {_NETWORKS_MAX} public networks are taken; build fewer places")
+        return [(f"26.0.{number}.{host}", f"2d00:0:{number:x}::{host:x}") for host in range(1, count + 1)]
 
     def route(self, address: str, device: str, via: str = "") -> None:
         """Send what is for *address* to a link, to its owner there or to the router *via*."""

@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 FRAMES_MAX = 4096
@@ -62,6 +63,11 @@ def main() -> None:
     for direction in directions:
         selector.register(direction.source, selectors.EVENT_READ, direction)
     print("ready", flush=True)
+    with suppress(OSError):  # a device is gone
+        _pass_on(directions, selector, delay_s)
+
+
+def _pass_on(directions: list[Direction], selector: selectors.BaseSelector, delay_s: float) -> None:
     while True:
         next_times = [direction.frames[0][0] for direction in directions if direction.frames]
         wait_s = max(0.0, min(next_times) - time.monotonic()) if next_times else None

@@ -54,7 +54,7 @@ class Laboratory:
         namespace = self._namespaces.create("server")
         harden(namespace)
         link = self._core.attach(namespace, "eth0")
-        addresses = [self._core.address() for _ in range(2)]
+        addresses = self._core.addresses(2)
         namespace.ip(*uplink_lines("eth0", *(address for pair in addresses for address in pair)))
         for pair in addresses:
             for address in pair:

@@ -73,6 +73,10 @@ class Place:
 
     In a DMZ the first host stands in the demilitarised zone, the others inside. In a carrier's network each
     host has a home of its own. Everywhere else the hosts share one LAN.
+
+    Attributes:
+        hosts: The hosts.
+        outside: The address under which a NAT shows them all; none where there is no NAT.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class Place:
         self._core = core
         self._namespaces = namespaces
         self._translators: list[_Translator] = []
+        self.outside: tuple[str, ...] = ()
         self._router = self._make_namespace("router")
         self._link = core.attach(self._router, "wan", uplink)
         build = {
@@ -133,18 +138,23 @@ class Place:
     def _build_switch(self, hosts: int) -> list[Host]:
         self._bridge(self._router, address="")
         self._router.ip("link set wan master lan")
-        return [self._public_host(self._router, "lan", number) for number in range(hosts)]
+        addresses = self._core.addresses(hosts)
+        made = [self._public_host(number, *pair) for number, pair in enumerate(addresses)]
+        for host, own in zip(made, addresses, strict=True):
+            others = [address for pair in addresses if pair != own for address in pair]
+            host.namespace.ip(*(f"route add {address} dev eth0" for address in others))
+        return made
 
-    def _public_host(self, router: Namespace, bridge: str, number: int) -> Host:
-        ipv4, ipv6 = self._core.address()
-        host = self._wire_host(router, bridge, number)
+    def _public_host(self, number: int, ipv4: str, ipv6: str) -> Host:
+        host = self._wire_host(self._router, "lan", number)
         host.ip(*uplink_lines("eth0", ipv4, ipv6))
         self._core.route(ipv4, self._link)
         self._core.route(ipv6, self._link)
         return Host(host, (ipv4,), (ipv6,))
 
     def _build_router(self, hosts: int) -> list[Host]:
-        outside, outside_ipv6 = self._core.address()
+        [(outside, outside_ipv6)] = self._core.addresses()
+        self.outside = (outside,)
         self._make_router(self._router)
         has_ipv6 = self.kind.ipv6 is not None
         self._router.ip(*uplink_lines("wan", outside, *([outside_ipv6] if has_ipv6 else [])))
@@ -156,10 +166,12 @@ class Place:
         made = [self._home_host(self._router, number) for number in range(hosts)]
         inside = [host.ipv4[0] for host in made]
         self._translators.append(_Translator(self._router, self.kind.nat, outside, inside))
-        return [self._with_ipv6(host, outside_ipv6) for host in made] if has_ipv6 else made
+        if not has_ipv6:
+            return made
+        own = [ipv6 for _, ipv6 in self._core.addresses(hosts)]
+        return [self._with_ipv6(host, ipv6, outside_ipv6) for host, ipv6 in zip(made, own, strict=True)]
 
-    def _with_ipv6(self, host: Host, router_ipv6: str) -> Host:
-        _, ipv6 = self._core.address()
+    def _with_ipv6(self, host: Host, ipv6: str, router_ipv6: str) -> Host:
         host.namespace.ip(
             f"address add {ipv6}/128 dev eth0 nodad", "route add default via fe80::1 dev eth0 onlink"
         )
@@ -168,7 +180,8 @@ class Place:
         return Host(host.namespace, host.ipv4, (ipv6,))
 
     def _build_carrier(self, hosts: int) -> list[Host]:
-        outside, _ = self._core.address()
+        [(outside, _)] = self._core.addresses()
+        self.outside = (outside,)
         self._make_router(self._router, "100.64.0.1/24")
         self._router.ip(*uplink_lines("wan", outside))
         self._core.route(outside, self._link)
@@ -193,8 +206,7 @@ class Place:
         return host
 
     def _build_dmz(self, hosts: int) -> list[Host]:
-        own, _ = self._core.address()
-        outside, _ = self._core.address()
+        [(own, _), (outside, _)] = self._core.addresses(2)
         self._make_router(self._router)
         self._router.ip(*uplink_lines("wan", own))
         self._core.route(own, self._link)
