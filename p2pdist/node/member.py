@@ -226,7 +226,7 @@ class Member:
         except Unavailable as error:  # a full disk: who knows this link only reaches us all the same
             _log.warning("link.without_stamp", reason=str(error))
         self._post.linked(upstream.node, link)
-        self.nat.linked()
+        self.nat.linked(looks=self.dials)
         self.metadata.offer({})
         self.content.introduced_anew()
         self.content.retry()

@@ -33,17 +33,21 @@ class NatWatch:
         self.hosts = [local_host] if local_host else None
         self.servers: tuple[Endpoint, ...] = ()
         self.behaviours: tuple[NatBehaviour, ...] = ()
-        self._moved = False
+        self._moved, self._looks = False, True
         self._asked = trio.Event()
         self._known = trio.Event()
 
-    def linked(self) -> None:
-        """A new link stands, perhaps from another network."""
-        self._moved = True
+    def linked(self, *, looks: bool = True) -> None:
+        """A new link stands, perhaps from another network.
+
+        Args:
+            looks: Whether to look at the NATs: a node that may dial nobody sends nothing by itself.
+        """
+        self._moved, self._looks = True, looks
 
     def told(self, servers: StunServers) -> None:
         """The neighbour above says whom can be asked: on each new link, and when it changes."""
-        if self._moved or self.servers != tuple(servers.endpoints):
+        if self._looks and (self._moved or self.servers != tuple(servers.endpoints)):
             self._asked.set()
         self.servers, self._moved = tuple(servers.endpoints), False
 

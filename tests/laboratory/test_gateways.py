@@ -24,11 +24,15 @@ def laboratory() -> Iterator[Laboratory]:
 
 
 def count_dials(host: Host) -> None:
-    """Count every packet of this host that begins something, whether or not a firewall lets it out."""
+    """Count every packet of this host that begins something, whether or not a firewall lets it out.
+
+    Answers to STUN are none, also from the other port, which whoever asks may want (RFC 5780, 6.1).
+    """
     host.namespace.rules(
         """table inet watch {
     chain out {
         type filter hook output priority filter
+        oifname != lo udp sport { 3478, 3479 } accept
         oifname != lo ct state new counter
     }
 }

@@ -79,6 +79,16 @@ async def test_the_same_servers_are_asked_again_on_a_new_link_only(monkeypatch: 
                 await trio.sleep(0.01)
 
 
+async def test_a_node_that_may_dial_nobody_asks_nobody() -> None:
+    watch = NatWatch()
+    async with responder() as endpoint, running(watch):
+        watch.linked(looks=False)
+        watch.told(StunServers(endpoints=[endpoint]))
+        await trio.sleep(0.2)
+        assert watch.behaviours == ()
+        assert watch.servers == (endpoint,)
+
+
 async def test_who_asks_while_nothing_is_known_waits_for_a_while_only(autojump_clock: Any) -> None:
     watch = NatWatch()
     async with running(watch):
