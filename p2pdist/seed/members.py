@@ -13,7 +13,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import msgspec
 import trio
 
 from p2pdist.core.dialling import dials
@@ -35,7 +34,7 @@ from p2pdist.node.member import Member
 from p2pdist.seed.above import Above
 from p2pdist.seed.gateway import Gateway
 from p2pdist.seed.introductions import Introductions
-from p2pdist.seed.neighbours import send, too_slow
+from p2pdist.seed.neighbours import seen_by, send, too_slow
 from p2pdist.seed.post import GatewayPost
 from p2pdist.seed.supply import Supply
 from p2pdist.trust.catalog import SeedGrant
@@ -383,21 +382,13 @@ class Members:
             if receiver == self._member.node:
                 self._member.content.set_below(sources)
             if target := self._links.get(receiver):
-                send(target, self._seen_by(target, sources))
+                send(target, seen_by(target, self._member.node, sources))
                 self._introductions.decided(receiver, sources)
 
     def _decide_again(self, info_hash: InfoHash, nodes: tuple[NodeId, ...]) -> None:
         for node in nodes:
             self._tracker.again(node, info_hash)
         self._send_decisions()
-
-    def _seen_by(self, link: Link, sources: Sources) -> Sources:
-        """Name this point by the address at which the receiver reaches it."""
-        candidates = [
-            msgspec.structs.replace(c, host=link.local_host) if c.node == self._member.node else c
-            for c in sources.candidates
-        ]
-        return Sources(info_hash=sources.info_hash, candidates=candidates)
 
     def _known_versions(self) -> dict[str, int]:
         return dict(self._member.metadata.versions) | dict(self._member.metadata.offered)

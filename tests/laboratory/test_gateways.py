@@ -26,13 +26,13 @@ def laboratory() -> Iterator[Laboratory]:
 def count_dials(host: Host) -> None:
     """Count every packet of this host that begins something, whether or not a firewall lets it out.
 
-    Whoever asks by STUN for an answer from the other port (RFC 5780) gets one; that begins nothing.
+    Answers to STUN are none, also from the other port, which whoever asks may want (RFC 5780, 6.1).
     """
     host.namespace.rules(
         """table inet watch {
     chain out {
         type filter hook output priority filter
-        udp sport 3479 accept
+        oifname != lo udp sport { 3478, 3479 } accept
         oifname != lo ct state new counter
     }
 }

@@ -85,6 +85,15 @@ async def test_the_same_servers_are_asked_again_on_a_new_link_only(monkeypatch: 
                 await trio.sleep(0.01)
 
 
+async def test_a_node_that_may_dial_nobody_asks_nobody() -> None:
+    watch = NatWatch(sends=lambda: False)
+    async with responder() as endpoint, running(watch):
+        watch.linked()
+        watch.told(StunServers(endpoints=[endpoint]))
+        await trio.sleep(0.2)
+        assert watch.behaviours == watch.servers == ()
+
+
 async def test_who_asks_while_nothing_is_known_waits_for_a_while_only(autojump_clock: Any) -> None:
     watch = NatWatch()
     async with running(watch):
