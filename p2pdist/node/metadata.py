@@ -170,7 +170,7 @@ class Metadata:
             _log.info("metadata.unavailable", relay=relay, reason=str(error))
             return False
         if not bundle.files:
-            return True  # nothing newer there, or nothing published yet
+            return not self._behind()  # what was offered is still on its way to whoever was asked
         try:
             async with self._believing:
                 catalog = await trio.to_thread.run_sync(

@@ -51,7 +51,9 @@ class Supply:
 
     async def _bundle(self, link: Link, request: BundleRequest) -> Bundle:
         if request.relay:
-            asked = BundleRequest(have=request.have, relay=False)
+            above = self._member.uplink.upstream
+            relay = above is not None and above.kind == "point"  # which may not have it yet either
+            asked = BundleRequest(have=request.have, relay=relay)
             return await self._passing.ask(link, "/bundle", asked, Bundle)
         return await self._member.metadata.export(request.have)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from workshop import Workshop, grant_custom, now
 
 from p2pdist import limits
 from p2pdist.errors import Unavailable
+from p2pdist.node import metadata as metadata_module
 from p2pdist.node.metadata import Metadata
 from p2pdist.trust.catalog import Catalog
 from p2pdist.trust.keys import IdentityKey
@@ -217,3 +219,29 @@ async def test_a_neighbour_with_many_different_versions_does_not_fill_the_memory
         for number in range(3 * limits.EXPORTS_KEPT_MAX):
             await one.metadata.export({"stable": number})
         assert len(one.metadata._exports) <= limits.EXPORTS_KEPT_MAX
+
+
+async def test_what_was_offered_is_asked_for_until_the_neighbour_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metadata_module, "_AGAIN_FIRST_S", 0.02)
+    workshop = Workshop()
+    workshop.sign()
+    one = Knower(tmp_path, workshop)
+    answers = [Bundle(files={}), Bundle(files={}), workshop.bundle()]
+    asked: list[bool] = []
+
+    async def ask(request: BundleRequest) -> Bundle:
+        asked.append(request.relay)
+        return answers.pop(0)
+
+    metadata = Metadata(one.verifier, ask, one._refuse, unix_clock=one.clock)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(metadata.run, relayed=lambda: True))
+        newer = metadata.newer
+        metadata.offer({"timestamp": 1})
+        with trio.fail_after(60):
+            await newer.wait()
+        nursery.cancel_scope.cancel()
+    assert metadata.catalog is not None
+    assert asked == [False, True, False]
