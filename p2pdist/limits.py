@@ -134,7 +134,7 @@ PROBE_LAST_WAIT_S = 1.0  # after the last; a geostationary satellite's round tri
 
 # Punched paths -----------------------------------------------------------------------------------
 PUNCH_S = 10.0  # from the first address to an open path; a working one needs 0.4 s at 60 ms round trip
-PUNCH_GATHER_S = 1.5  # for the STUN servers: two lost requests, repeated after 0.5 s and 1 s
+PUNCH_GATHER_S = 1.1  # for the STUN servers: a request that is lost, repeated after 0.5 s, and a slow answer
 PUNCH_GATHER_GRACE_S = 0.1  # for the other interfaces, once a server has shown the NAT before one
 PUNCH_GATHER_OPEN_S = 0.3  # ... once one has answered and saw no NAT: that of a server farther out may show
 PUNCH_SKEW_S_MAX = 1.0  # that the leading side waits, so that both start at once: half of a bad round trip

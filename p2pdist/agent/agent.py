@@ -32,6 +32,7 @@ from p2pdist.swarm.session import (
     StrangerRefused,
     SwarmEvent,
 )
+from p2pdist.swarm.tuning import POINT_PORT, device_port
 from p2pdist.trust.catalog import Catalog, Release
 from p2pdist.wire.frames import Announce, AnyFrame, ContentRefused, Role
 from p2pdist.wire.messages import DesiredState, Progress, Refusal, Report
@@ -195,12 +196,13 @@ async def open_agent(
         UsageError: the journal or the configuration is wrong.
         Unavailable: another program runs on the same directory, or the disk or an address cannot be used.
     """
+    usual = POINT_PORT if role == "point" else device_port(home.node)
     settings = MemberSettings(
         role=role,
         name=config.node.name or socket.gethostname(),
         link_host=config.link.local_host or None,
         swarm_host=config.swarm.host,
-        swarm_port=config.swarm.port,
+        swarm_port=config.swarm.port if config.swarm.port is not None else usual,
         swarm_requests=config.swarm.requests,
         rates=config.rates.limits(),
         policy=config.sessions.policy(),

@@ -36,12 +36,15 @@ class LinkTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class SwarmTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[swarm]``: where other nodes reach this one for content; port 0 takes any free one, at one address.
 
+    Without a port a distribution point has 7602, which firewalls can name, and a device one of its own
+    (:func:`p2pdist.swarm.tuning.device_port`).
+
     ``requests`` is how many blocks of 16 KiB another node may ask for ahead; see
     :data:`p2pdist.swarm.tuning.REQUESTS`.
     """
 
     host: Host = EVERYWHERE
-    port: Port = 7602
+    port: Port | None = None
     requests: Requests = REQUESTS
 
 

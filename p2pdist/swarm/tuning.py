@@ -5,6 +5,7 @@ All of them go into the session's constructor: settings applied straight afterwa
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from typing import TYPE_CHECKING, Final
 
@@ -35,6 +36,21 @@ satellite's round trip is 600."""
 SITE_SLOTS: Final = 3
 """Devices that a point serves at a time. Who has caught up makes room for the next, so that all of them get
 everything also where devices cannot reach one another."""
+
+
+POINT_PORT: Final = 7602
+
+_DEVICE_PORTS: Final = range(20_480, 28_672)
+
+
+def device_port(node: NodeId) -> int:
+    """Return the port of a device's swarm, always the same, from 20480 to 28671.
+
+    libtorrent takes two peers with one address and one listening port for the same peer, and closes the
+    second connection: devices behind one NAT need ports that differ.
+    """
+    digest = hashlib.blake2b(node.encode(), digest_size=8).digest()
+    return _DEVICE_PORTS[int.from_bytes(digest, "big") % len(_DEVICE_PORTS)]
 
 
 class SwarmSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,10 +6,13 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import crowds
+import sqlalchemy as sa
 from crowds import Crowds, Identity
 from fleet import API_PORT, GROUP, LINK_PORT, Fleet
 from memory import Memory, memory_of
@@ -161,8 +164,7 @@ class Carried:
         store = FleetStore.open(f"sqlite:///{self._fleet.server / 'fleet.db'}")
         try:
             for first in range(0, len(rows), _ROWS):
-                part = rows[first : first + _ROWS]
-                store.write_now(lambda connection, part=part: connection.execute(devices.insert(), part))
+                store.write_now(_insert, rows[first : first + _ROWS])
         finally:
             store.close()
         self._home = home
@@ -197,7 +199,7 @@ class Carried:
 
     # What an operator does ---------------------------------------------------------------------------
 
-    def prepare_publication(self) -> Callable[[], None]:
+    def prepare_publication(self) -> Callable[[], object]:
         """Sign a new release and bring its content to the server; return what publishes it."""
         self._published += 1
         package = self.directory / f"package-{self._published}"
@@ -211,7 +213,7 @@ class Carried:
         for release in publication.releases():
             upload(self._client, publication, release, lambda moving, stored: None)
         self._versions = _versions_of(publication.metadata)
-        return lambda: publish(self._client, publication) and None
+        return partial(publish, self._client, publication)
 
     def deploy(self) -> None:
         """Order the newest release onto every device."""
@@ -250,3 +252,7 @@ def _versions_of(metadata: Mapping[str, bytes]) -> dict[str, int]:
         role = rest.removesuffix(".json") if number.isdigit() else name.removesuffix(".json")
         versions[role] = max(versions.get(role, 1), int(number) if number.isdigit() else 1)
     return versions
+
+
+def _insert(connection: sa.Connection, rows: list[dict[str, Any]]) -> None:
+    connection.execute(devices.insert(), rows)

@@ -271,11 +271,15 @@ class Crowd:
             if not data:
                 raise OSError("the other side has closed the connection")
             self._say(device, device.speaker.received(data))
-            if device.sock is None:
-                return  # it turned out to be gone
-            self._settle(device)
-            if not device.sock.pending():
+            if not self._has_more(device):
                 return
+
+    def _has_more(self, device: Device) -> bool:
+        """Take in how the device stands, and tell whether more has come; not if it turned out gone."""
+        if device.sock is None:
+            return False
+        self._settle(device)
+        return device.sock.pending() > 0
 
     def _settle(self, device: Device) -> None:
         if device.ready:

@@ -98,7 +98,7 @@ class Crowds:
 
     def cpu_s(self) -> float:
         """Return the CPU seconds that all have used."""
-        return sum(answer["cpu_s"] for answer in self.ask("usage"))
+        return sum((float(answer["cpu_s"]) for answer in self.ask("usage")), 0.0)
 
 
 @contextmanager

@@ -161,14 +161,15 @@ def measure_publication(
     cpu, begun = carried.cpu_s(), time.monotonic()
     publish()
     heard, missing = crowds.heard("notification", 60.0)
-    taken = {"seconds": [at - begun for at in heard], "missing": missing}
+    seconds = [at - begun for at in heard]
+    taken: dict[str, object] = {"seconds": seconds, "missing": missing}
     if follow:
         fetched, _ = crowds.heard("metadata", 120.0)
         taken["metadata"] = [at - begun for at in fetched]
     taken["cpu_ms"] = carried.cpu_ms_each(cpu)
     if missing:
         raise SystemExit(f"{missing} devices did not hear of a publication within a minute")
-    say(options, f"notified: {describe(taken['seconds'])}")
+    say(options, f"notified: {describe(seconds)}")
     time.sleep(2.0)
     return taken
 

@@ -94,7 +94,7 @@ class Speaker(Protocol):
 class LinkSpeaker:
     """A device of the fleet; see the module."""
 
-    protocol = PROTOCOL
+    protocol: ClassVar[str] = PROTOCOL
 
     def __init__(self, setting: Setting, key: IdentityKey) -> None:
         self._setting = setting
@@ -244,7 +244,7 @@ class LinkSpeaker:
 class MqttSpeaker:
     """A subscriber of an MQTT 3.1.1 broker: one topic, at most once."""
 
-    protocol = ""
+    protocol: ClassVar[str] = ""
 
     def __init__(self, setting: Setting, key: IdentityKey) -> None:
         self._name = key.node.encode()[:22]
@@ -291,7 +291,7 @@ class MqttSpeaker:
 class PlainSpeaker:
     """Bytes over TLS, nothing else: every byte that comes is the notification."""
 
-    protocol = ""
+    protocol: ClassVar[str] = ""
 
     def __init__(self, setting: Setting, key: IdentityKey) -> None:
         self.ready = False

@@ -43,7 +43,6 @@ class Node:
     carrier: str = ""
     dialled: bool = False
     inside: bool = False
-    swarm_port: int = 7602
 
     @property
     def program(self) -> str:
@@ -180,7 +179,6 @@ class Fleet:
         (home / "root").mkdir(parents=True)
         tables: dict[str, dict[str, object]] = {
             "node": {"data": str(home / "data"), "name": node.name},
-            "swarm": {"port": node.swarm_port},
             "install": {"root": str(home / "root")},
             "log": {"level": "info", "json": True},
         }
@@ -250,7 +248,7 @@ def _node(name: str, stand: Stand) -> Node:
             return Node(name=name, host=stand.host, group=group, carrier="dmz-left", inside=True)
         case _, "caller":
             group = f"{_ZONES}/dmz-right/{name}"
-            return Node(name=name, host=stand.host, group=group, carrier="dmz-right", swarm_port=7603)
+            return Node(name=name, host=stand.host, group=group, carrier="dmz-right")
         case _:
             return Node(name=name, host=stand.host, group=f"{_LAB}/{name}", carrier=_GATEWAY)
 
