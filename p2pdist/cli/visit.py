@@ -181,10 +181,6 @@ class Visitor:
         """Announce the session, and dial meanwhile for its path: two round trips less until it stands."""
         dialled: Connection | None = None
 
-        def announce() -> wire.SessionInfo:
-            with Client(self._target) as client:
-                return client.post(f"/devices/{segment(device)}/sessions", wire.SessionInfo, asked)
-
         async def dial_ahead() -> None:
             nonlocal dialled
             with suppress(P2PDistError):  # what is wrong with the server is said by whoever needs it
@@ -195,11 +191,15 @@ class Visitor:
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(dial_ahead)
-                    info = await trio.to_thread.run_sync(announce)
+                    info = await trio.to_thread.run_sync(self._ask, device, asked)
             except BaseExceptionGroup as group:
                 raise sole_error(group) from None
             on_error.pop_all()
         return info, dialled
+
+    def _ask(self, device: str, asked: wire.NewSession) -> wire.SessionInfo:
+        with Client(self._target) as client:
+            return client.post(f"/devices/{segment(device)}/sessions", wire.SessionInfo, asked)
 
     async def _keep_relayed(
         self,

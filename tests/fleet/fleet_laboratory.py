@@ -97,9 +97,9 @@ class VisitorThere(Visitor):
         super().__init__(target)
         self._host = host
 
-    def _announce(self, *arguments: Any) -> Any:
+    def _ask(self, *arguments: Any) -> Any:
         with standing_on(self._host):
-            return super()._announce(*arguments)
+            return super()._ask(*arguments)
 
 
 class _Addresses:

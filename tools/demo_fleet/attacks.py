@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -144,14 +144,14 @@ async def _intrude(fleet: Fleet, console: Console, patience_s: float) -> tuple[s
 
     async def intrude(site: Site) -> None:
         nonlocal received
-        hosts = [node.host for node in fleet.plan.nodes if node.site == site.number]
+        targets = {node.host: fleet.swarm_port(node) for node in fleet.plan.nodes if node.site == site.number}
         if site.number == 1:
-            hosts.append(fleet.plan.server_host)
-        visit = await _visit(fleet, site, hosts, min(30.0, patience_s))
+            targets[fleet.plan.server_host] = SWARM_PORT
+        visit = await _visit(fleet, site, targets, min(30.0, patience_s))
         received += visit.received_bytes
         problems.extend(
             f"{host} did not end the connection of the stranger at site {site.number}"
-            for host in sorted(set(hosts) - visit.turned_away)
+            for host in sorted(targets.keys() - visit.turned_away)
         )
 
     release = fleet.release(fleet.packages[0])
@@ -166,12 +166,12 @@ async def _intrude(fleet: Fleet, console: Console, patience_s: float) -> tuple[s
     return "stranger", problems
 
 
-async def _visit(fleet: Fleet, site: Site, hosts: Sequence[str], patience_s: float) -> Visit:
+async def _visit(fleet: Fleet, site: Site, targets: Mapping[str, int], patience_s: float) -> Visit:
     release = fleet.release(fleet.packages[0])
     printed = await fleet.programs.run(
         "python", "-P", _STRANGER, site.stranger.host, swarm_of(ChannelName(CHANNEL), FleetName(FLEET)),
         fleet.plan.server / "torrents" / f"{release.info_hash}.torrent", fleet.plan.server / "ca.pem",
-        str(patience_s), str(SWARM_PORT), *hosts, at=site.stranger,
+        str(patience_s), *(f"{host}:{port}" for host, port in targets.items()), at=site.stranger,
     )  # fmt: skip
     return msgspec.json.decode(printed, type=Visit)
 

@@ -29,6 +29,8 @@ from demo_fleet.plan import (
     site_group,
 )
 from demo_fleet.programs import Programs
+from p2pdist.ids import NodeId
+from p2pdist.swarm.tuning import device_port
 from p2pdist.wire import api as wire
 
 T = TypeVar("T")
@@ -85,6 +87,11 @@ class Fleet:
     def release(self, package: Package) -> wire.ReleaseInfo:
         """Return what the server says of a published package."""
         return self.releases[package.product, package.sequence]
+
+    def swarm_port(self, node: Node) -> int:
+        """Return where a node's swarm listens: the default of its program, or what its configuration says."""
+        own = node.role == "device" and not node.machine.shared
+        return device_port(NodeId(self.node_ids[node.name])) if own else SWARM_PORT
 
     def named(self, text: str) -> str:
         """Write the nodes in *text* by their names."""

@@ -34,14 +34,14 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def main() -> None:
-    """Visit as the arguments say: HOST SWARM TORRENT FLEET-CA SECONDS PORT TARGET..."""
-    host, swarm, torrent, fleet_ca, patience_s, port, *targets = sys.argv[1:]
+    """Visit as the arguments say: HOST SWARM TORRENT FLEET-CA SECONDS ADDRESS:PORT..."""
+    host, swarm, torrent, fleet_ca, patience_s, *targets = sys.argv[1:]
 
     async def visiting() -> Visit:
         return await visit(
             Path(torrent).read_bytes(),
             SwarmName(swarm),
-            [(target, int(port)) for target in targets],
+            [(address, int(port)) for address, _, port in (each.rpartition(":") for each in targets)],
             host=host,
             fleet_ca=Path(fleet_ca).read_bytes(),
             patience_s=float(patience_s),

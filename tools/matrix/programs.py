@@ -86,6 +86,9 @@ class Programs:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
         self._stack.close()
 
     def run(self, host: Host, *words: str | Path, patience_s: float = 120.0) -> str:
