@@ -93,7 +93,9 @@ BROADCAST_TURN_S_MAX = (
     0.5  # the same while everything else takes long: below what anybody waits for an answer
 )
 LINK_HANDSHAKE_STEPS = 8  # of all handshakes, until everything else has its turn: 10 ms
-LINKS_PENDING_MAX = 1_024  # accepted, not yet through the handshake
+LINKS_PENDING_MAX = 1_024  # in the middle of the handshake
+LINKS_WAITING_MAX = 2_048  # before it: more than a gateway takes in until they give up, and files are scarce
+CERTIFICATES_READ_MAX = 16_384  # those of a gateway's devices, at 1 KB: reading one again takes 0.3 ms
 
 # Sessions ----------------------------------------------------------------------------------------
 SESSION_CHUNK_BYTES = 16 * KIB  # in one frame of a path: 6 ms at 20 Mbit/s, so that an answer is not held up

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing
+from functools import lru_cache
+from typing import NoReturn
 
 import trio
 
@@ -12,9 +15,11 @@ from p2pdist import limits
 from p2pdist.errors import P2PDistError, PeerError, TrustError
 from p2pdist.ids import NodeId
 from p2pdist.logs import get_logger
+from p2pdist.net.admitting import Row, accept_into
 from p2pdist.net.answering import RequestTable
 from p2pdist.net.established import Link
 from p2pdist.net.listening import open_listeners
+from p2pdist.net.pulse import Pulse
 from p2pdist.net.secure import SecureStream
 from p2pdist.net.streaming import StreamTable
 from p2pdist.net.tls import PROTOCOL, TlsIdentity, failure, server_context
@@ -23,6 +28,8 @@ from p2pdist.trust.certificates import parse_certificate
 _log = get_logger()
 
 _WATCHED_AT_ONCE = 500  # links between two checkpoints
+
+_read = lru_cache(limits.CERTIFICATES_READ_MAX)(parse_certificate)  # they come again; TLS has verified them
 
 
 class OpenLinks:
@@ -95,13 +102,16 @@ async def serve_links(
         UsageError: the address cannot be listened on.
     """
     listeners = await open_listeners(host, port)
+    bound_host, bound_port = listeners[0].socket.getsockname()[:2]
     links = open_links if open_links is not None else OpenLinks()
     acceptor = _Acceptor(identity, requests, streams or {}, on_link, revoked, links)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(links._watch)
-        bound_host, bound_port = listeners[0].socket.getsockname()[:2]
-        task_status.started((bound_host, bound_port))
-        await trio.serve_listeners(acceptor.connection, listeners)
+    with closing(Row()) as row:
+        async with trio.open_nursery() as nursery:
+            for listener in listeners:
+                nursery.start_soon(accept_into, row, listener)
+            nursery.start_soon(links._watch)
+            task_status.started((bound_host, bound_port))
+            await acceptor.admit(row)
 
 
 class _Acceptor:
@@ -122,22 +132,46 @@ class _Acceptor:
         self._on_link = on_link
         self._revoked = revoked
         self._links = links
-        self._pending: dict[SecureStream, None] = {}  # in order of arrival
+        self._pending: dict[SecureStream, None] = {}  # in the order in which they were begun
+        self._place = Pulse()
         self._strangers: dict[Link, None] = {}
         self._turns = trio.Semaphore(limits.LINK_HANDSHAKE_STEPS)
         self._context: tuple[TlsIdentity, ssl.SSLContext] | None = None
 
-    async def connection(self, tcp: trio.SocketStream) -> None:
-        """Serve one connection. Nothing that comes of it reaches the others."""
-        stream: SecureStream | None = None
-        if len(self._pending) >= limits.LINKS_PENDING_MAX and self._slow() is None:
-            await trio.aclose_forcefully(tcp)  # before it costs anything: it comes again, later each time
-            return
+    async def admit(self, row: Row) -> NoReturn:
+        """Begin handshakes as fast as they can be taken further: what was begun goes first."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                await row.wait()
+                begun = self._turns.statistics().tasks_waiting
+                for _ in range(limits.LINK_HANDSHAKE_STEPS - begun):
+                    if not self._has_place():
+                        with trio.move_on_after(limits.LINK_PATIENCE_S):
+                            await self._place.wait()
+                        break
+                    if (plain := row.take()) is None:
+                        break
+                    stream = self._begin(plain)
+                    if stream is not None:
+                        nursery.start_soon(self._connection, stream)
+
+    def _begin(self, plain: socket.socket) -> SecureStream | None:
+        """Give a connection a place among those that shake hands, if it still stands."""
         try:
-            deadline = trio.current_time() + limits.LINK_HANDSHAKE_S
+            tcp = trio.SocketStream(trio.socket.from_stdlib_socket(plain))
             stream = SecureStream(tcp, self._tls(), server_side=True)
-            with self._shaking_hands(stream):
-                link = await self._shake_hands(stream, deadline)
+        except (P2PDistError, OSError) as error:
+            _log.info("link.refused", reason=str(error))
+            plain.close()
+            return None
+        self._pending[stream] = None
+        return stream
+
+    async def _connection(self, stream: SecureStream) -> None:
+        """Serve one connection. Nothing that comes of it reaches the others."""
+        deadline = trio.current_time() + limits.LINK_HANDSHAKE_S
+        try:
+            link = await self._shake_hands(stream, deadline)
             if link is not None:
                 await self._carry(link, stream, deadline)
         except (P2PDistError, OSError) as error:
@@ -145,25 +179,27 @@ class _Acceptor:
         except Exception:  # noqa: BLE001  # one connection's handler: the server goes on
             _log.exception("link.failed")
         finally:
-            if stream is not None:
-                stream.sever()
+            self._settle(stream)
+            stream.sever()
 
-    @contextmanager
-    def _shaking_hands(self, stream: SecureStream) -> Iterator[None]:
-        """Count a handshake.
+    def _has_place(self) -> bool:
+        """Whether one more may shake hands. Where there are too many, one that keeps us waiting is cut.
 
-        Where there are too many, one that keeps us waiting is cut, or else the newcomer: when
-        everybody comes back at once they wait for us, not we for them.
+        When everybody comes back at once they wait for us, not we for them.
         """
-        if len(self._pending) >= limits.LINKS_PENDING_MAX:
-            loser = self._slow() or stream
-            self._pending.pop(loser, None)
-            loser.sever()
-        self._pending[stream] = None
-        try:
-            yield
-        finally:
-            self._pending.pop(stream, None)
+        if len(self._pending) < limits.LINKS_PENDING_MAX:
+            return True
+        slow = self._slow()
+        if slow is None:
+            return False
+        self._settle(slow)
+        slow.sever()
+        return True
+
+    def _settle(self, stream: SecureStream) -> None:
+        """A connection shakes hands no more, however it ended."""
+        self._pending.pop(stream, None)
+        self._place.fire()
 
     def _slow(self) -> SecureStream | None:
         """Return a connection whose handshake keeps us waiting, if there is one."""
@@ -183,7 +219,7 @@ class _Acceptor:
         if stream.protocol() != PROTOCOL:
             raise PeerError(f"{remote_host} does not speak {PROTOCOL}")
         shown = stream.certificate()
-        remote = parse_certificate(shown) if shown else None
+        remote = _read(shown) if shown else None
         refusal = None
         if remote is not None and self._revoked(remote.node):
             refusal = TrustError(f"{remote.node} is not a member of this fleet any more")
@@ -202,13 +238,15 @@ class _Acceptor:
 
     async def _carry(self, link: Link, stream: SecureStream, deadline: float) -> None:
         if link.remote is None or link.refused:
+            self._settle(stream)
             await self._carry_stranger(link, deadline)
             return
         self._links._add(link, link.remote.node)
         try:
             async with link.running(watched=True):
-                with self._shaking_hands(stream), trio.move_on_at(deadline) as scope:
+                with trio.move_on_at(deadline) as scope:
                     await link.wait_established()
+                self._settle(stream)
                 if scope.cancelled_caught:
                     _log.info("link.handshake_slow", peer=link.peer)
                 else:

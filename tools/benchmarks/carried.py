@@ -230,10 +230,11 @@ class Carried:
         """Return the CPU seconds that gateway and server have used."""
         return {"gateway": self._gateway.cpu_now(), "server": self._server.cpu_now()}
 
-    def cpu_ms_each(self, before: Mapping[str, float]) -> dict[str, float]:
-        """Return the CPU milliseconds for each device since."""
+    def cpu_ms_each(self, before: Mapping[str, float], count: int = 0) -> dict[str, float]:
+        """Return the CPU milliseconds since, for each of *count* devices (0: of all)."""
         return {
-            role: round(1000 * (used - before[role]) / self.count, 3) for role, used in self.cpu_s().items()
+            role: round(1000 * (used - before[role]) / (count or self.count), 3)
+            for role, used in self.cpu_s().items()
         }
 
     def idle_cpu_percent(self, seconds: float) -> dict[str, float]:

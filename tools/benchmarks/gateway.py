@@ -142,7 +142,9 @@ def measure_gateway(options: argparse.Namespace, carried: Carried) -> dict[str, 
         followed = measure_publication(options, carried, crowds, follow=True)
         result |= summary("followed_fanout", [followed["seconds"]])
         result |= summary("metadata", [followed["metadata"]])
+        cpu = carried.cpu_s()
         result |= summary("envelope", [measure_order(options, carried, crowds)])
+        result["envelope_cpu_ms"] = carried.cpu_ms_each(cpu)
         result |= measure_return(options, carried, crowds)
         result["memory_after"] = carried.memory().per(options.connections, before)
     return result
@@ -193,9 +195,10 @@ def measure_return(options: argparse.Namespace, carried: Carried, crowds: Crowds
     crowds.round_trips(0.05)
     time.sleep(min(5.0, options.settle))
     quiet = crowds.round_trips(0.05)
-    begun = time.monotonic()
+    cpu, begun = carried.cpu_s(), time.monotonic()
     count = min(options.returning, options.connections // 2)
     ended, failures, left = crowds.again(count, 120.0)
+    spent = carried.cpu_ms_each(cpu, count)
     busy = crowds.round_trips(0)
     say(options, f"{count} came back: {ended - begun:.1f} s, {left} not; failures on the way: {failures}")
     return {
@@ -203,6 +206,7 @@ def measure_return(options: argparse.Namespace, carried: Carried, crowds: Crowds
         "return_missing": left,
         "return_seconds": round(ended - begun, 2),
         "return_failures": failures,
+        "return_cpu_ms": spent,
         "round_trip_ms_quiet": spread(quiet, 1000),
         "round_trip_ms_return": spread(busy, 1000),
     }
@@ -255,8 +259,8 @@ def table(result: dict[str, Any]) -> list[str]:
         if f"{name}_seconds_p50" in result:
             values = {key: result[f"{name}_seconds_{key}"] for key in ("p50", "p99", "max")}
             lines.append(f"{name}: {', '.join(f'{key} {value:.2f} s' for key, value in values.items())}")
-    for name in ("idle_cpu_percent", "attach_cpu_ms", "fanout_cpu_ms",
-                 "returned", "return_seconds", "return_missing", "return_failures",
+    for name in ("idle_cpu_percent", "attach_cpu_ms", "fanout_cpu_ms", "envelope_cpu_ms",
+                 "returned", "return_seconds", "return_missing", "return_failures", "return_cpu_ms",
                  "round_trip_ms_quiet", "round_trip_ms_return", "memory_after"):  # fmt: skip
         if name in result:
             lines.append(f"{name}: {result[name]}")
