@@ -14,6 +14,7 @@ control, frameflow        frames
 exchanges, asking,        requests that we make and that we answer; byte streams, how they come to be
   answering, streaming,   and what they are
   bytestream
+flushing                  one task that sends what many links have queued
 splicing                  two byte streams made one
 pacing                    how many frames one neighbour may have handled
 netlink                   changes of this machine's network
@@ -23,7 +24,8 @@ carrier, established      the trio adapter: reading, writing, the end; and the l
 exchange, mailbox         envelopes over links, kept until somebody answers for them: in memory at the ends
   maildisk, mailfile      of their way, on the disk of the gateways in between
 dialling, racing,         how links come to be
-  listening, accepting
+  listening, admitting,   on this side: who has dialled, and who has its turn
+  accepting
 calling                   links with neighbours that dial nobody
 rtc                       the punched path of a session: WebRTC data channels on an asyncio island
 sessions, conversations,  one stream over changing paths, what is said in it, and the attempts at better

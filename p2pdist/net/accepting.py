@@ -18,6 +18,7 @@ from p2pdist.logs import get_logger
 from p2pdist.net.admitting import Row, accept_into
 from p2pdist.net.answering import RequestTable
 from p2pdist.net.established import Link
+from p2pdist.net.flushing import Flusher
 from p2pdist.net.listening import open_listeners
 from p2pdist.net.pulse import Pulse
 from p2pdist.net.secure import SecureStream
@@ -110,6 +111,7 @@ async def serve_links(
             for listener in listeners:
                 nursery.start_soon(accept_into, row, listener)
             nursery.start_soon(links._watch)
+            nursery.start_soon(acceptor.flusher.run)
             task_status.started((bound_host, bound_port))
             await acceptor.admit(row)
 
@@ -134,22 +136,23 @@ class _Acceptor:
         self._links = links
         self._pending: dict[SecureStream, None] = {}  # in the order in which they were begun
         self._place = Pulse()
+        self.flusher = Flusher()
         self._strangers: dict[Link, None] = {}
         self._turns = trio.Semaphore(limits.LINK_HANDSHAKE_STEPS)
         self._context: tuple[TlsIdentity, ssl.SSLContext] | None = None
 
     async def admit(self, row: Row) -> NoReturn:
-        """Begin handshakes as fast as they can be taken further: what was begun goes first."""
+        """Begin handshakes as fast as they can be brought to an end: few at a time, or all would be late."""
         async with trio.open_nursery() as nursery:
             while True:
                 await row.wait()
+                if not self._has_place():
+                    with trio.move_on_after(limits.LINK_PATIENCE_S):
+                        await self._place.wait()
+                    continue
                 begun = self._turns.statistics().tasks_waiting
                 for _ in range(limits.LINK_HANDSHAKE_STEPS - begun):
-                    if not self._has_place():
-                        with trio.move_on_after(limits.LINK_PATIENCE_S):
-                            await self._place.wait()
-                        break
-                    if (plain := row.take()) is None:
+                    if not self._has_place() or (plain := row.take()) is None:
                         break
                     stream = self._begin(plain)
                     if stream is not None:
@@ -183,17 +186,18 @@ class _Acceptor:
             stream.sever()
 
     def _has_place(self) -> bool:
-        """Whether one more may shake hands. Where there are too many, one that keeps us waiting is cut.
+        """Whether one more may shake hands; whoever keeps us waiting does not stand in its way.
 
-        When everybody comes back at once they wait for us, not we for them.
+        Where there are too many of those, too, one of them is cut.
         """
-        if len(self._pending) < limits.LINKS_PENDING_MAX:
+        if len(self._pending) < limits.LINKS_BEGUN_MAX:
             return True
         slow = self._slow()
-        if slow is None:
+        if len(self._pending) - len(slow) >= limits.LINKS_BEGUN_MAX:
             return False
-        self._settle(slow)
-        slow.sever()
+        if len(self._pending) >= limits.LINKS_PENDING_MAX:
+            self._settle(slow[0])
+            slow[0].sever()
         return True
 
     def _settle(self, stream: SecureStream) -> None:
@@ -201,10 +205,10 @@ class _Acceptor:
         self._pending.pop(stream, None)
         self._place.fire()
 
-    def _slow(self) -> SecureStream | None:
-        """Return a connection whose handshake keeps us waiting, if there is one."""
+    def _slow(self) -> list[SecureStream]:
+        """Return the connections whose handshake keeps us waiting, in the order in which they were begun."""
         late = trio.current_time() - limits.LINK_PATIENCE_S
-        return next((s for s in self._pending if s.waiting_since and s.waiting_since <= late), None)
+        return [s for s in self._pending if s.waiting_since and s.waiting_since <= late]
 
     async def _shake_hands(self, stream: SecureStream, deadline: float) -> Link | None:
         local_host, remote_host = stream.addresses()
@@ -234,6 +238,7 @@ class _Acceptor:
             member=remote is not None,
             refusal=refusal,
             sever=stream.sever,
+            flusher=self.flusher,
         )
 
     async def _carry(self, link: Link, stream: SecureStream, deadline: float) -> None:

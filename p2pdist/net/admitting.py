@@ -33,23 +33,24 @@ class Row:
     """Connections whose handshake has not begun. They belong to it until they are taken."""
 
     def __init__(self) -> None:
-        self._waiting: deque[socket.socket] = deque()
+        self._waiting: deque[tuple[float, socket.socket]] = deque()  # since when; the newest last
         self._news = Pulse()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def add(self, connection: socket.socket) -> None:
-        """Somebody has dialled. Where too many wait, the connection that has waited longest is closed."""
-        self._waiting.append(connection)
-        if len(self._waiting) > limits.LINKS_WAITING_MAX:
-            self._waiting.popleft().close()
+        """Somebody has dialled. The first of the row are turned away when they are too many, or too late."""
+        now = trio.current_time()
+        self._waiting.append((now, connection))
+        while len(self._waiting) > limits.LINKS_WAITING_MAX or self._waiting[0][0] <= now - limits.LINK_ROW_S:
+            self._waiting.popleft()[1].close()
         self._news.fire()
 
     def take(self) -> socket.socket | None:
         """Return the newest connection whose other side is still there; the caller closes it."""
         while self._waiting:
-            newest = self._waiting.pop()
+            _, newest = self._waiting.pop()
             if _stands(newest):
                 return newest
             newest.close()
@@ -64,7 +65,7 @@ class Row:
     def close(self) -> None:
         """Close the connections of all who wait."""
         while self._waiting:
-            self._waiting.pop().close()
+            self._waiting.pop()[1].close()
 
 
 async def accept_into(row: Row, listener: trio.SocketListener) -> NoReturn:
@@ -78,9 +79,7 @@ async def accept_into(row: Row, listener: trio.SocketListener) -> NoReturn:
                     row.add(listening.accept()[0])
             except BlockingIOError:
                 continue
-            except (
-                OSError
-            ) as error:  # of one connection, or there is no room: it ends nobody else
+            except OSError as error:  # of one connection, or there is no room: it ends nobody else
                 if error.errno in _FULL:
                     _log.error("link.not_accepted", reason=error.strerror)
                     await trio.sleep(_AGAIN_S)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 
 import trio
 
-from p2pdist import limits
 from p2pdist.errors import P2PDistError
+from p2pdist.net.flushing import Turn
 from p2pdist.net.framing import pack_frame
 from p2pdist.net.link import Link
 from p2pdist.wire.frames import AnyFrame
@@ -32,7 +32,7 @@ async def broadcast(
     """
     packed = pack_frame(frame)
     await trio.lowlevel.checkpoint()
-    turn = _Turn()
+    turn = Turn()
     for link in tuple(links):
         try:
             link.push(packed)
@@ -40,19 +40,3 @@ async def broadcast(
             failed(link, error)
         if turn.over():
             await turn.others()
-
-
-class _Turn:
-    """How long to go on until everything else has its turn: as long as that took the last time, in bounds."""
-
-    def __init__(self) -> None:
-        self._ends = trio.current_time() + limits.BROADCAST_TURN_S
-
-    def over(self) -> bool:
-        return trio.current_time() >= self._ends
-
-    async def others(self) -> None:
-        began = trio.current_time()
-        await trio.lowlevel.checkpoint()
-        now = trio.current_time()
-        self._ends = now + min(max(now - began, limits.BROADCAST_TURN_S), limits.BROADCAST_TURN_S_MAX)

@@ -17,6 +17,7 @@ from p2pdist import limits
 from p2pdist.errors import P2PDistError, PeerError, Unavailable
 from p2pdist.net.asking import printable
 from p2pdist.net.events import PingAnswered, SessionEnded, SessionEvent
+from p2pdist.net.flushing import Flusher
 from p2pdist.net.http2 import Session
 from p2pdist.net.pulse import Pulse
 from p2pdist.net.secure import SecureStream
@@ -54,6 +55,7 @@ class Carrier:
         dialler: Whether this side opened the connection.
         peer: How errors name the other side.
         sever: Cuts the connection at once, without waiting.
+        flusher: What pushes in the writer's place; it has to run.
 
     Attributes:
         end: Why the link has ended; None while it lives.
@@ -67,6 +69,7 @@ class Carrier:
         "_done",
         "_ended",
         "_farewell",
+        "_flusher",
         "_outgoing",
         "_owner",
         "_parked",
@@ -97,8 +100,10 @@ class Carrier:
         dialler: bool,
         peer: str,
         sever: Callable[[], object],
+        flusher: Flusher | None,
     ) -> None:
         self._stream = stream
+        self._flusher = flusher
         self._session = session
         self._owner = owner
         self._peer = peer
@@ -124,7 +129,10 @@ class Carrier:
 
     def wake(self) -> None:
         """The session has something to send."""
-        self._outgoing.fire()
+        if self._flusher is not None and self._parked:
+            self._flusher.due(self)
+        else:
+            self._outgoing.fire()
 
     def push(self) -> None:
         """Send what the session has at once, as far as that needs no wait; the writer does the rest.

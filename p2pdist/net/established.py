@@ -36,6 +36,7 @@ from p2pdist.net.events import (
     StreamReset,
 )
 from p2pdist.net.exchanges import Exchanges
+from p2pdist.net.flushing import Flusher
 from p2pdist.net.frameflow import FrameFlow, FrameIterator
 from p2pdist.net.http2 import Session
 from p2pdist.net.opening import Opening
@@ -83,6 +84,7 @@ class Link:
         member: Whether frames flow: both sides have shown a certificate.
         refusal: Why this side refuses everything, if it does.
         sever: Cuts the connection at once, without waiting.
+        flusher: What sends for many links at once, if that is run.
 
     Attributes:
         remote: None for a stranger.
@@ -115,12 +117,15 @@ class Link:
         member: bool,
         refusal: P2PDistError | None = None,
         sever: Callable[[], object],
+        flusher: Flusher | None = None,
     ) -> None:
         self.remote = remote
         self.remote_host = remote_host
         self.local_host = local_host
         self._session = Session(dialler=dialler)
-        self._carrier = Carrier(stream, self._session, self, dialler=dialler, peer=self.peer, sever=sever)
+        self._carrier = Carrier(
+            stream, self._session, self, dialler=dialler, peer=self.peer, sever=sever, flusher=flusher
+        )
         self._control = ControlStream(self._session)
         self._frames = FrameFlow(self._control, self._carrier, self.peer)
         self._exchanges = Exchanges(

@@ -62,7 +62,8 @@ class FrameFlow:
 
     async def next(self) -> AnyFrame | None:
         """Return the next frame; None when there will be no other. Raises what the link's end is."""
-        await trio.lowlevel.checkpoint()
+        if self._control.frames_unread or self._carrier.end is not None:
+            await trio.lowlevel.checkpoint()  # otherwise waiting is one
         while (packed := self._control.take()) is None:
             if self._carrier.end is not None:
                 if self._carrier.loud:

@@ -54,7 +54,9 @@ class Cycles:
     def leave_out(self) -> None:
         """In a large process, leave what there is now out of collections from now on."""
         if sys.getallocatedblocks() > limits.COLLECTED_BLOCKS_MAX:
+            gc.collect(1)  # what is unused now would be left out, too
             gc.freeze()
+            gc.set_threshold(limits.COLLECTED_EVERY_OBJECTS, 10, 10)
 
     def collect(self) -> None:
         """Look at everything in a small process; in a large one only if it has grown by half since."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import ssl
 from typing import Any
 
 import h2.config
@@ -15,6 +16,7 @@ import trio.testing
 
 from p2pdist import limits
 from p2pdist.errors import PeerError, TrustError, Unavailable, UsageError
+from p2pdist.ids import NodeId
 from p2pdist.net.events import AnswerStarted, BodyEnded, RequestStarted, SessionEnded, StreamReset
 from p2pdist.net.framing import pack_frame
 from p2pdist.net.http2 import Session
@@ -52,6 +54,16 @@ async def tls_dial(server: Any, identity: Any) -> trio.SSLStream[trio.SocketStre
     return stream
 
 
+async def tcp_with_a_greeting(server: Any, identity: Any) -> trio.SocketStream:
+    """Begin to shake hands."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client_context(identity).wrap_bio(incoming, outgoing).do_handshake()
+    tcp = await trio.open_tcp_stream(server.host, server.port)
+    await tcp.send_all(outgoing.read())
+    return tcp
+
+
 async def wait_cut(stream: trio.abc.ReceiveStream, cut: trio.Event) -> None:
     """Set *cut* when the other side has closed, in whatever way."""
     await read_to_end(stream)
@@ -63,18 +75,18 @@ class Knocks:
 
     def __init__(self, identity: TlsIdentity) -> None:
         self._identity = identity
-        self._count = -1  # the fixture asks for it once
+        self.count = -1  # the fixture asks for it once
         self._more = trio.Event()
 
     def __call__(self) -> TlsIdentity:
-        self._count += 1
+        self.count += 1
         self._more.set()
         self._more = trio.Event()
         return self._identity
 
     async def wait(self, count: int) -> None:
         """Wait until so many connections have been accepted, and whoever serves them waits for a word."""
-        while self._count < count:
+        while self.count < count:
             await self._more.wait()
         await trio.testing.wait_all_tasks_blocked()
 
@@ -214,6 +226,7 @@ async def test_a_dialler_does_not_wait_for_a_silent_server(fleet: Any, autojump_
 async def test_where_too_many_shake_hands_one_that_keeps_us_waiting_makes_room(
     serving: Any, fleet: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(limits, "LINKS_BEGUN_MAX", 1)
     monkeypatch.setattr(limits, "LINKS_PENDING_MAX", 3)
     monkeypatch.setattr(limits, "LINK_PATIENCE_S", 0.0)
     knocks = Knocks(fleet.identity())
@@ -231,19 +244,49 @@ async def test_where_too_many_shake_hands_one_that_keeps_us_waiting_makes_room(
             await tcp.aclose()
 
 
-async def test_where_too_many_shake_hands_and_none_is_late_the_newcomer_is_dropped(
+async def test_where_too_many_shake_hands_and_none_is_late_the_newcomer_waits_for_a_place(
     serving: Any, fleet: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "LINKS_PENDING_MAX", 3)
+    monkeypatch.setattr(limits, "LINKS_BEGUN_MAX", 2)
+    monkeypatch.setattr(limits, "LINK_PATIENCE_S", 60.0)
+    knocks = Knocks(fleet.identity())
+    async with serving(identity=knocks) as server, trio.open_nursery() as nursery:
+        early = [await trio.open_tcp_stream(server.host, server.port) for _ in range(2)]
+        await knocks.wait(2)
+        nursery.start_soon(still_serves, server, fleet)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert knocks.count == 2
+        await early[0].aclose()
+        await knocks.wait(3)
+        await early[1].aclose()
+
+
+async def test_for_who_has_given_up_before_its_turn_nothing_is_begun(
+    serving: Any, fleet: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "LINKS_BEGUN_MAX", 1)
     monkeypatch.setattr(limits, "LINK_PATIENCE_S", 60.0)
     knocks = Knocks(fleet.identity())
     async with serving(identity=knocks) as server:
-        early = [await trio.open_tcp_stream(server.host, server.port) for _ in range(3)]
-        await knocks.wait(3)
-        async with await trio.open_tcp_stream(server.host, server.port) as newcomer:
-            assert await read_to_end(newcomer) == b""
-        for tcp in early:
-            await tcp.aclose()
+        early = await trio.open_tcp_stream(server.host, server.port)
+        await knocks.wait(1)
+        for _ in range(3):
+            await (await tcp_with_a_greeting(server, fleet.identity())).aclose()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        await early.aclose()
+        assert await still_serves(server, fleet)
+        assert knocks.count == 2
+
+
+async def test_a_member_that_comes_again_after_it_was_revoked_is_refused(serving: Any, fleet: Any) -> None:
+    revoked: set[NodeId] = set()
+    identity = fleet.identity()
+    async with serving(revoked=revoked.__contains__) as server:
+        async with open_link(server.host, server.port, identity=identity, expect=server.node):
+            revoked.add(fleet.node_of(identity))
+        with pytest.raises(TrustError, match="not a member of this fleet any more"):
+            async with open_link(server.host, server.port, identity=identity, expect=server.node):
+                pass
 
 
 async def test_a_stranger_is_not_kept_for_long(

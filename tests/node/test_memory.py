@@ -22,8 +22,13 @@ class Process:
         self.blocks = SMALL
         self.done: list[str] = []
         monkeypatch.setattr(sys, "getallocatedblocks", lambda: self.blocks)
-        for name in ("collect", "freeze", "unfreeze"):
+        for name in ("freeze", "unfreeze"):
             monkeypatch.setattr(gc, name, lambda name=name: self.done.append(name))
+        monkeypatch.setattr(gc, "collect", self.collect)
+        monkeypatch.setattr(gc, "set_threshold", lambda *thresholds: None)
+
+    def collect(self, generation: int = 2) -> None:
+        self.done.append("collect" if generation == 2 else "collect the young")
 
     def what_is_done(self) -> list[str]:
         done, self.done = self.done, []
@@ -46,20 +51,32 @@ async def test_a_small_process_looks_at_everything_every_minute(
 def test_in_a_large_process_what_there_is_is_left_out(process: Process) -> None:
     process.blocks = LARGE
     Cycles().leave_out()
-    assert process.what_is_done() == ["freeze"]
+    assert process.what_is_done() == ["collect the young", "freeze"]
+
+
+def test_in_a_large_process_the_young_are_looked_at_less_often(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every: list[int] = []
+    monkeypatch.setattr(gc, "set_threshold", lambda objects, *older: every.append(objects))
+    Cycles().leave_out()
+    assert every == []
+    process.blocks = LARGE
+    Cycles().leave_out()
+    assert every == [limits.COLLECTED_EVERY_OBJECTS]
 
 
 def test_a_large_process_looks_at_everything_again_once_it_has_grown_by_half(process: Process) -> None:
     cycles = Cycles()
     process.blocks = LARGE
     cycles.collect()
-    assert process.what_is_done() == ["unfreeze", "collect", "freeze"]
+    assert process.what_is_done() == ["unfreeze", "collect", "collect the young", "freeze"]
     process.blocks = LARGE * 3 // 2
     cycles.collect()
     assert process.what_is_done() == []
     process.blocks += 1
     cycles.collect()
-    assert process.what_is_done() == ["unfreeze", "collect", "freeze"]
+    assert process.what_is_done() == ["unfreeze", "collect", "collect the young", "freeze"]
 
 
 def test_a_process_that_is_small_again_is_looked_at_as_before(process: Process) -> None:
