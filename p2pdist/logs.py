@@ -14,21 +14,31 @@ import re
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
+from types import ModuleType
 from typing import Any, Final, cast
 
 from p2pdist import limits
 from p2pdist.errors import UsageError
 
-# structlog imports rich if it can, for coloured tracebacks that are not printed here: 4 MB of memory on
-# every endpoint. It is told that there is none, unless it has been paid for already.
-_HIDE_RICH = "rich" not in sys.modules
-if _HIDE_RICH:
-    sys.modules["rich"] = None  # type: ignore[assignment]
+# What structlog imports for features that are not used here would be 6 MB of memory on every endpoint. It is
+# told that there is no rich, and is given stand-ins for the others; who imports these elsewhere gets them whole.
+_PICKLE = ModuleType("pickle")
+_PICKLE.PicklingError = Exception  # type: ignore[attr-defined]
+_STAND_INS: dict[str, ModuleType | None] = {
+    name: module
+    for name, module in {
+        "rich": None,  # for coloured tracebacks
+        "asyncio": ModuleType("asyncio"),  # for its asynchronous loggers
+        "pickle": _PICKLE,  # for loggers that go to another process
+    }.items()
+    if name not in sys.modules
+}
+sys.modules.update(_STAND_INS)  # type: ignore[arg-type]  # None is how Python writes that there is none
 try:
     import structlog
 finally:
-    if _HIDE_RICH:
-        del sys.modules["rich"]
+    for _name in _STAND_INS:
+        del sys.modules[_name]
 
 Logger = structlog.typing.FilteringBoundLogger
 
