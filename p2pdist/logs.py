@@ -21,7 +21,7 @@ from p2pdist import limits
 from p2pdist.errors import UsageError
 
 # What structlog imports for features that are not used here would be 6 MB of memory on every endpoint. It is
-# told that there is no rich, and is given stand-ins for the others; who imports these elsewhere gets them whole.
+# told that there is no rich, and is given stand-ins for the others; elsewhere each is itself.
 _PICKLE = ModuleType("pickle")
 _PICKLE.PicklingError = Exception  # type: ignore[attr-defined]
 _STAND_INS: dict[str, ModuleType | None] = {
