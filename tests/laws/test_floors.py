@@ -10,7 +10,7 @@ import pytest
 from house_source import Module, house
 
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"", "errors", "ids", "limits"}),
+    frozenset({"", "errors", "ids", "limits", "omitted"}),
     frozenset({"files"}),
     frozenset({"documents"}),
     frozenset({"config", "logs", "programs"}),
