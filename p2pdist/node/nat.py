@@ -53,7 +53,12 @@ class NatWatch:
         self.servers, self._moved = tuple(servers.endpoints), False
 
     async def wait_known(self) -> tuple[NatBehaviour, ...]:
-        """Return what was found out, once a look that is under way is over; wait for a while at most."""
+        """Return what was found out, once a look that is under way is over; wait for a while at most.
+
+        Who sends nobody anything finds out nothing, and says so at once.
+        """
+        if not self.sends():
+            return ()
         with trio.move_on_after(limits.PROBES_KNOWN_S):
             await self._known.wait()
         return self.behaviours

@@ -54,6 +54,12 @@ async def test_a_node_that_dials_nobody_sends_nothing_to_find_out() -> None:
     assert (watch.servers, watch.behaviours) == ((), ())
 
 
+async def test_a_node_that_dials_nobody_does_not_keep_those_waiting_who_ask(autojump_clock: Any) -> None:
+    began = trio.current_time()
+    assert await NatWatch(sends=lambda: False).wait_known() == ()
+    assert trio.current_time() == began
+
+
 async def test_it_looks_anew_on_another_link_and_keeps_the_last_answer_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
