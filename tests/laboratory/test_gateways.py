@@ -112,6 +112,8 @@ def test_a_gateway_in_a_dmz_that_dials_nothing_carries_and_serves_those_inside(
 
         reached = fleet.ask("p2pdist", "path", "gateway")
         assert (reached["path"], reached["seconds"] < DIRECT_S) == ("direct", True), reached
+        assert reached["here"], "the operator's machine has asked"
+        assert not reached["there"], "the gateway asks nobody"
         assert "direct" in fleet.operate("p2pdist", "ping", "gateway", "--count", str(CONSENTED_S))
         assert dials(gateway) == 0
 
