@@ -99,7 +99,7 @@ class _Meeting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeetingsStatistics:
-    """The pairs of one gateway: how many there are, and how many were forgotten or refused for want of room."""
+    """How many pairs there are at one gateway, and how many it forgot or refused for want of room."""
 
     pairs: int
     forgotten: int

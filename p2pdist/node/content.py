@@ -8,14 +8,16 @@ are on the disk, and libtorrent verifies what is there.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import msgspec
 import trio
 
 from p2pdist import limits
 from p2pdist.core.sources import crosses_wan
-from p2pdist.errors import P2PDistError, Unavailable
+from p2pdist.core.summons import Summons
+from p2pdist.errors import P2PDistError, PeerError, Unavailable
 from p2pdist.files import write_atomic
 from p2pdist.ids import InfoHash, NodeId, swarm_of
 from p2pdist.logs import get_logger
@@ -86,6 +88,8 @@ class Content:
         self._on_change = on_change
         self._wanted: dict[InfoHash, _Wanted] = {}
         self._no_room: frozenset[InfoHash] = frozenset()
+        self._summons = Summons()
+        self._not_followed = ("", "")
         self._pending = trio.Event()
         self._joined = trio.Event()
 
@@ -205,18 +209,30 @@ class Content:
 
     def observe(self, frame: Observe, neighbour: str) -> None:
         """Show from where this node's swarm comes; *neighbour* is the address of who asked."""
-        observers = [
-            msgspec.structs.replace(each, host=neighbour) if each.host in ("0.0.0.0", "::") else each
-            for each in frame.observers
-        ]
-        self._swarm.calls.show(InfoHash(frame.info_hash), observers, frame.token)
+        with self._following(neighbour):
+            observers = self._summons.observers(frame, neighbour, trio.current_time())
+            self._swarm.calls.show(InfoHash(frame.info_hash), observers, frame.token)
 
-    def call(self, frame: Call) -> None:
-        """Call another node at the same moment as it calls this one."""
-        if frame.node != self._home.node and self._role == "device":
+    def call(self, frame: Call, neighbour: str) -> None:
+        """Call another node at the same moment as it calls this one, as *neighbour* asks."""
+        wanted = self._wanted.get(InfoHash(frame.info_hash))
+        if wanted is None or frame.node == self._home.node or self._role != "device":
+            return
+        with self._following(neighbour):
+            endpoints = self._summons.endpoints(frame, wanted.candidates, neighbour, trio.current_time())
             self._swarm.calls.call(
-                InfoHash(frame.info_hash), NodeId(frame.node), frame.endpoints, dials=frame.dials
+                InfoHash(frame.info_hash), NodeId(frame.node), endpoints, dials=frame.dials
             )
+
+    @contextmanager
+    def _following(self, neighbour: str) -> Iterator[None]:
+        """Log why a neighbour is not followed, unless that is the same as the last time."""
+        try:
+            yield
+        except PeerError as error:
+            if self._not_followed != (complaint := (neighbour, str(error))):
+                self._not_followed = complaint
+                _log.warning("content.summons_refused", neighbour=neighbour, reason=str(error))
 
     def ways_changed(self) -> None:
         """A source is to be dialled elsewhere than before."""

@@ -264,8 +264,8 @@ class Member:
                 await self._hooks.passing_frame(frame)
             case Observe() if self.uplink.link is not None:
                 self.content.observe(frame, self.uplink.link.remote_host)
-            case Call():
-                self.content.call(frame)
+            case Call() if self.uplink.link is not None:
+                self.content.call(frame, self.uplink.link.remote_host)
             case StunServers():
                 self.nat.told(frame)
                 await self._hooks.passing_frame(frame)

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import trio
 
 from p2pdist.ids import ChannelName, FleetName, InfoHash, NodeId, ProductName, TargetPath, swarm_of
@@ -15,7 +16,7 @@ from p2pdist.swarm.session import Artifact, ArtifactStatistics, Source
 from p2pdist.swarm.torrents import MadeTorrent, make_torrent
 from p2pdist.trust.catalog import FileRecipe, Release
 from p2pdist.trust.keys import IdentityKey
-from p2pdist.wire.frames import Candidate, Dialler, Role, Sources
+from p2pdist.wire.frames import Call, Candidate, Dialler, Endpoint, Observe, Role, Sources
 from p2pdist.wire.requests import Torrent, TorrentRequest
 from tests.node.nodes import Nodes
 
@@ -23,10 +24,25 @@ SWARM = swarm_of(ChannelName("stable"), FleetName("acme"))
 POINT, SPARE, MATE = (IdentityKey.generate().node for _ in range(3))
 
 
+class SwarmCalls:
+    """Keeps to whom datagrams would go."""
+
+    def __init__(self) -> None:
+        self.shown: list[Endpoint] = []
+        self.called: list[NodeId] = []
+
+    def show(self, info_hash: InfoHash, observers: Sequence[Endpoint], token: str) -> None:
+        self.shown += observers
+
+    def call(self, info_hash: InfoHash, node: NodeId, endpoints: Sequence[Endpoint], *, dials: bool) -> None:
+        self.called.append(node)
+
+
 class Swarm:
     """Says of everything that nothing of it is here."""
 
     def __init__(self) -> None:
+        self.calls = SwarmCalls()
         self.added = trio.Event()
         self.sources: Sequence[Source] = ()
 
@@ -227,3 +243,20 @@ async def test_who_is_below_and_dials_nobody_is_dialled_beside_the_sources_above
         assert dialling(one) == {POINT: (True, False)}
         one.tell(candidate(SPARE, "point"))
         assert set(dialling(one)) == {POINT, SPARE}
+
+
+async def test_only_who_is_to_be_called_is_called_and_only_other_machines_are_shown_to(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    async with fetching(nodes, tmp_path) as one:
+        info_hash, gateway = one.made.info_hash, "198.51.100.1"
+        met = msgspec.structs.replace(candidate(MATE, "device"), path="punched")
+        one.tell(met, candidate(POINT, "point"))
+        good, bad = Endpoint(host="203.0.113.1", port=7602), Endpoint(host="127.0.0.1", port=22)
+        for node, endpoint in ((MATE, bad), (POINT, good), (MATE, good)):
+            frame = Call(info_hash=info_hash, node=node, endpoints=[endpoint], dials=True, attempt=1)
+            one.content.call(frame, gateway)
+        assert one.swarm.calls.called == [MATE]
+        for endpoint in (bad, good):
+            one.content.observe(Observe(info_hash=info_hash, observers=[endpoint], token="0" * 32), gateway)
+        assert one.swarm.calls.shown == [good]
