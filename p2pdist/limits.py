@@ -230,6 +230,7 @@ OBSERVER_ID_S = 120.0  # that the number lasts which an observer gives out (BEP 
 OBSERVER_SOURCE_BURST = 400  # answers to one address at once: 50 devices behind one NAT, 8 each
 OBSERVER_SOURCE_PER_S = 40  # ... and in the long run
 OBSERVER_ADDRESSES_MAX = 8  # of a gateway at which it observes
+OBSERVER_LOOK_S = 2.0  # how often it looks which of them it has: a node is asked three times, a second apart
 
 # Artifacts ---------------------------------------------------------------------------------------
 ARTIFACT_BYTES_MAX = 1024 * GIB

@@ -260,7 +260,7 @@ class Calls:
                 del self._trackers[info_hash]
             carried = self._carried.get(info_hash)
             if carried is not None and carried.present:
-                carried.handle.replace_trackers([{"url": url, "tier": 0} for url in young])
+                carried.handle.replace_trackers([lt.announce_entry(url) for url in young])
 
 
 def paths_of(peers: Sequence[lt.peer_info], book: NodeBook) -> dict[NodeId, Path]:
