@@ -219,7 +219,9 @@ CALLED_PER_S = 4.0  # ... and in the long run
 SHOWN_BURST = 16  # times that a node shows itself to observers at once because it is told to
 SHOWN_PER_S = 2.5  # ... and in the long run: a gateway asks twice a second at most
 MEETING_GIVEN_UP_S = 600.0  # until a pair that could not meet is tried again: networks change
-MEETINGS_MAX = 4_096  # pairs that one gateway has under way or remembers, some 300 bytes each
+MEETINGS_MAX = (
+    4_096  # pairs that one gateway has under way or remembers, 1,600 bytes each with what was seen of both
+)
 PLACES_MET_MAX = 6  # other places whose fetcher a place's fetcher exchanges content with
 OBSERVED_FRESH_S = 1.0  # an outside endpoint is asked for again after: some mappings live for 4 s only
 OBSERVE_WAIT_S = 1.0  # for the datagrams; four lost ones in a row are rarer than a blocked UDP

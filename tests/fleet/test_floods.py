@@ -102,10 +102,13 @@ async def send_envelopes_without_waiting(node: Node, link: Link, server: NodeId)
 
 
 async def send_announcements(node: Node, link: Link, server: NodeId) -> None:
-    """Announcements of artifacts that nobody has ever heard of."""
+    """Announcements of artifacts that nobody has ever heard of, from nodes that nobody has, either."""
+    nobody = [str(IdentityKey.generate().node) for _ in range(limits.UNREACHED_MAX)]
     while True:
         unknown = [
-            Presence(info_hash=secrets.token_hex(32), have=0, pieces=1, complete=False)
+            Presence(
+                info_hash=secrets.token_hex(32), have=0, pieces=1, complete=False, unreached=list(nobody)
+            )
             for _ in range(limits.TORRENTS_ACTIVE_MAX)
         ]
         await link.send(Announce(role="device", port=9, artifacts=unknown))
