@@ -6,13 +6,13 @@ gateway beside the admin server is slow. What each device says of its sources in
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from content_fleet import open_lab_fleet
-from laboratory.network import Laboratory
+from laboratory.network import Host, Laboratory
 
 pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -21,9 +21,15 @@ GATEWAY_BYTES_PER_S = 800_000
 Explained = dict[str, dict[str, Any]]
 
 
-def run(laboratory: Laboratory, directory: Path, kinds: list[tuple[str, int]]) -> list[Explained]:
+def run(
+    laboratory: Laboratory,
+    directory: Path,
+    kinds: list[tuple[str, int]],
+    prepare: Callable[[Sequence[Host]], None] = lambda hosts: None,
+) -> list[Explained]:
     """Have a device on each host of these places install the release; return what each says in the end."""
     hosts = [host for kind, count in kinds for host in laboratory.add(kind, hosts=count).hosts]
+    prepare(hosts)
     with open_lab_fleet(
         laboratory, directory, hosts, size=BYTES, gateway_bytes_per_s=GATEWAY_BYTES_PER_S
     ) as fleet:
@@ -74,3 +80,25 @@ def test_two_homes_behind_ipv6_firewalls_exchange_content_directly(tmp_path: Pat
         one, _ = run(laboratory, tmp_path, [("ipv6-firewall", 1), ("ipv6-firewall", 1)])
     assert one["device1"]["path"] == "punched"
     assert exchanged(one, "device1") > 0
+
+
+def cut_ipv6(hosts: Sequence[Host]) -> None:
+    """Have nothing come through between two hosts over IPv6."""
+    for host, other in zip(hosts, reversed(hosts), strict=True):
+        host.namespace.rules(
+            f"""table ip6 nowhere {{
+    chain out {{
+        type filter hook output priority filter
+        ip6 daddr {other.ipv6[0]} drop
+    }}
+}}
+"""
+        )
+
+
+def test_neighbours_whose_ipv6_leads_nowhere_find_each_other_over_ipv4_at_once(tmp_path: Path) -> None:
+    with Laboratory() as laboratory:
+        home = run(laboratory, tmp_path, [("ipv6-firewall", 2)], cut_ipv6)
+    from_the_gateway = sum(each["gateway"]["received"] for each in home)
+    assert 0.9 * BYTES <= from_the_gateway < 1.2 * BYTES, "who waits for its neighbour turns to the gateway"
+    assert exchanged(home[1], "device0") > 0
