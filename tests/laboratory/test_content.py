@@ -7,8 +7,9 @@ gateway beside the admin server is slow. What each device says of its sources in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from content_fleet import open_lab_fleet
@@ -82,23 +83,27 @@ def test_two_homes_behind_ipv6_firewalls_exchange_content_directly(tmp_path: Pat
     assert exchanged(one, "device1") > 0
 
 
-def cut_ipv6(hosts: Sequence[Host]) -> None:
-    """Have nothing come through between two hosts over IPv6."""
+def cut(family: Literal["ip", "ip6"], hosts: Sequence[Host]) -> None:
+    """Have nothing come through between two hosts over one family of addresses."""
     for host, other in zip(hosts, reversed(hosts), strict=True):
+        (address,) = other.ipv4 if family == "ip" else other.ipv6
         host.namespace.rules(
-            f"""table ip6 nowhere {{
+            f"""table {family} nowhere {{
     chain out {{
         type filter hook output priority filter
-        ip6 daddr {other.ipv6[0]} drop
+        {family} daddr {address} drop
     }}
 }}
 """
         )
 
 
-def test_neighbours_whose_ipv6_leads_nowhere_find_each_other_over_ipv4_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", ["ip", "ip6"])
+def test_neighbours_with_two_families_of_which_one_leads_nowhere_use_the_other_at_once(
+    tmp_path: Path, family: Literal["ip", "ip6"]
+) -> None:
     with Laboratory() as laboratory:
-        home = run(laboratory, tmp_path, [("ipv6-firewall", 2)], cut_ipv6)
+        home = run(laboratory, tmp_path, [("ipv6-firewall", 2)], partial(cut, family))
     from_the_gateway = sum(each["gateway"]["received"] for each in home)
     assert 0.9 * BYTES <= from_the_gateway < 1.2 * BYTES, "who waits for its neighbour turns to the gateway"
     assert exchanged(home[1], "device0") > 0
