@@ -169,7 +169,11 @@ class Sessions:
             log.info("session.opened", service=repr(question.service))
             async with punching.beside(conversation) if self._nat.sends() else nullcontext():
                 await serve(
-                    conversation, question.service, diagnose=self._diagnose, nats=self._nat.wait_known
+                    conversation,
+                    question.service,
+                    diagnose=self._diagnose,
+                    nats=self._nat.wait_known,
+                    log=log,
                 )
 
 

@@ -58,7 +58,7 @@ from p2pdist.wire.api.releases import (
     ReleaseInfo,
     ReleaseList,
 )
-from p2pdist.wire.api.sessions import Carrier, NewSession, SessionInfo
+from p2pdist.wire.api.sessions import Carrier, NewSession, SessionInfo, SessionUse
 from p2pdist.wire.api.views import (
     AuditInfo,
     AuditList,
@@ -121,6 +121,7 @@ __all__ = [
     "Request",
     "RevokeDevice",
     "SessionInfo",
+    "SessionUse",
     "Status",
     "TargetText",
     "Text",
