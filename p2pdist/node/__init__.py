@@ -14,6 +14,8 @@ clock     the wall clock, which may be set
 content   artifacts: wanted, fetched in the swarm, served
 detour    content through the link, where nothing else is let through
 member    the runtime that wires them and speaks the control protocol
+program   what the programs of a node share: enrolment, exit codes, readiness
+commandline  and their command line
 introductions  for whoever carries others, the admin server too: brings devices behind NATs together
 
 Life cycle: ``Home.open`` → ``open_member`` → its tasks run in the caller's nursery until it is

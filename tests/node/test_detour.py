@@ -118,6 +118,20 @@ async def test_one_that_does_not_is_reached_through_the_link(nodes: Nodes, close
             assert b"".join([part async for part in stream]) == b"the swarm's bytes"
 
 
+@pytest.mark.parametrize(
+    ("listening", "reached"),
+    [
+        ("*", HERE),
+        ("0.0.0.0", HERE),
+        ("::", "::1"),
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8::7", "2001:db8::7"),
+    ],
+)
+def test_the_swarm_is_given_an_address_whatever_it_listens_on(listening: str, reached: str) -> None:
+    assert own_host(listening) == reached
+
+
 @pytest.mark.slow
 async def test_one_that_answers_late_is_dialled_where_it_is_again(nodes: Nodes, deaf: socket.socket) -> None:
     async with detouring(nodes) as node:
