@@ -173,11 +173,6 @@ class Deployer:
         self._machine.handle_refused(kind, subject, reason, self._now())
         self._wake.set()
 
-    def retry(self, deployment: str) -> None:
-        """Try a failed deployment again. Raises UsageError if it has not failed."""
-        self._machine.handle_retry(deployment, self._now())
-        self._wake.set()
-
     # The driver --------------------------------------------------------------------------------------
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

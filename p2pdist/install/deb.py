@@ -135,8 +135,8 @@ def _prepare_root(root: Path) -> None:
     if root == Path("/"):
         return
     database = root / "var/lib/dpkg"
-    for directory in (database, root / "var/log"):
-        require_below(root, directory)
+    for place in (database, root / "var/log"):
+        require_below(root, place)
     try:
         for directory in ("info", "updates", "triggers"):
             (database / directory).mkdir(parents=True, exist_ok=True)
