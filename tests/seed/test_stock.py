@@ -239,19 +239,20 @@ async def test_a_grant_limits_the_space_and_what_is_there_and_needed_stays(
     now = lambda: situation(prefetch=tuple(needed), disk_bytes=15 * MIB)  # noqa: E731 (one of two artifacts)
     stock = stock_of(tmp_path, content, now)
     nursery.start_soon(stock.run)
-    stock.look()
-    await content.until(lambda: content.wanted == {HASH})
-    (tmp_path / HASH).touch()
-    needed.insert(0, SECOND)  # more urgent
-    stock.look()
-    await content.until(lambda: content.no_room == {SECOND_HASH})
-    assert stock.needs(HASH)
-    assert HASH not in content.dropped
-    needed.remove(TARGET)
-    stock.look()
-    await content.until(lambda: content.wanted == {SECOND_HASH})
-    assert HASH in content.dropped
-    assert content.no_room == frozenset()
+    with trio.fail_after(20):
+        stock.look()
+        await content.until(lambda: content.wanted == {HASH})
+        (tmp_path / HASH).touch()
+        needed.insert(0, SECOND)  # more urgent
+        stock.look()
+        await content.until(lambda: content.no_room == {SECOND_HASH})
+        assert stock.needs(HASH)
+        assert HASH not in content.dropped
+        needed.remove(TARGET)
+        stock.look()
+        await content.until(lambda: content.wanted == {SECOND_HASH})
+        assert HASH in content.dropped
+        assert content.no_room == frozenset()
 
 
 async def test_a_file_that_goes_while_the_disk_is_measured_is_not_missed(
