@@ -15,6 +15,8 @@ NAME_CHARS_MAX = 64  # a product, a group's own name: fits a table column
 GROUP_PATH_CHARS_MAX = 512  # sixteen levels of long names
 TARGET_PATH_CHARS_MAX = 400  # below the 255 bytes per part and 4,096 per path of common file systems
 TEXT_CHARS_MAX = 4_000  # one reason, one detail: a screenful
+RETRIES_MAX = 1_000_000  # asked of one device for one deployment; a device may name any number
+RETRY_DEVICES_MAX = 1_000  # named in one request; without names it is all that failed
 OUTPUT_BYTES_MAX = 64 * KIB  # the tail of an installer's output that travels in a report
 KEY_FILE_BYTES_MAX = 16 * KIB  # one private key, sealed or not, or one certificate
 

@@ -11,7 +11,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -234,6 +234,12 @@ class ServerProcess(ProcessProgram):
     async def stop_deployment(self, deployment: str) -> None:
         """Withdraw an order."""
         await self._ask("DELETE", f"/deployments/{deployment}")
+
+    async def retry_deployment(self, deployment: str, nodes: Sequence[NodeId]) -> None:
+        """Ask for another try on devices on which a deployment failed."""
+        await self._ask(
+            "POST", f"/deployments/{deployment}/retry", api.RetryDeployment(devices=[str(n) for n in nodes])
+        )
 
     async def revoke(self, node: NodeId, reason: str) -> None:
         """Take a device out of the fleet."""
