@@ -110,6 +110,9 @@ LOG_TAIL_LINES = 1_000  # of a node's own log, in memory for operators: 200 KB a
 LOG_TAIL_LINE_CHARS = 2_000  # of each; a traceback's beginning
 SESSIONS_MAX = 32  # open at once on one device: operators, each with some tunnels
 SESSIONS_RELAYED_MAX = 1_000  # known to one admin server: what a large help desk has open
+SESSION_INVITE_S = (
+    3.0  # that a path waits for its invitation, which comes through mailboxes: it may be overtaken
+)
 SESSION_INVITES_MAX = 64  # that have not begun; the oldest give way
 SESSION_PATHLESS_S = 60.0  # without any path until a session is given up: a router that restarts costs 15 s
 
