@@ -52,8 +52,7 @@ def question() -> bytes:
 def requests(source: random.Random) -> Iterator[bytes]:
     """Whatever somebody may send to a STUN server."""
     while True:
-        whole = question()
-        yield whole
+        yield question()
         yield stun(REQUEST)
         yield stun(REQUEST, (SOFTWARE, bytes(16)))
         yield stun(REQUEST, (UNKNOWN, b"what?"), (SOFTWARE, bytes(source.randrange(100))))
@@ -61,8 +60,8 @@ def requests(source: random.Random) -> Iterator[bytes]:
         yield stun(REQUEST, (CHANGE_REQUEST, b"\0\0\0\x06"), (SOFTWARE, bytes(80)))
         yield stun(REQUEST, (PADDING, bytes(source.randrange(1_200))))
         yield stun(source.choice([INDICATION, SUCCESS, ERROR]), (SOFTWARE, bytes(80)))
-        yield whole[: source.randrange(len(whole))]
-        yield whole + source.randbytes(source.randrange(1, 2_000))
+        yield question()[: source.randrange(limits.STUN_REQUEST_BYTES)]
+        yield question() + source.randbytes(source.randrange(1, 2_000))
         yield source.randbytes(source.randrange(1_400))
         yield stun(REQUEST, (SOFTWARE, bytes(9_000)))
 
