@@ -16,7 +16,7 @@ import trio
 from p2pdist import limits
 from p2pdist.errors import P2PDistError, PeerError, Unavailable
 from p2pdist.net.asking import printable
-from p2pdist.net.events import PingAnswered, SessionEnded, SessionEvent
+from p2pdist.net.events import PaceSet, PingAnswered, SessionEnded, SessionEvent
 from p2pdist.net.http2 import Session
 from p2pdist.net.pulse import Pulse
 from p2pdist.net.secure import SecureStream
@@ -69,6 +69,7 @@ class Carrier:
         "_farewell",
         "_outgoing",
         "_owner",
+        "_paced",
         "_parked",
         "_peer",
         "_pinged_at",
@@ -120,6 +121,7 @@ class Carrier:
         self._taken = 0  # bytes that the other kernel had at the last look at the silence ...
         self._to_be_taken = 0  # ... and will have when our question has arrived
         self._waiting = 0  # how many wait for something of the other side
+        self._paced = False  # whether the other side may be asked more often than now and then
         self._pinged_at: float | None = None
         self.end: P2PDistError | None = None
         self.loud = self.silent = False
@@ -314,6 +316,11 @@ class Carrier:
         if self.end is not None:
             return  # only the other side's goodbye is awaited
         match event:
+            case PaceSet(seconds=seconds):
+                self._silence.paced(seconds)
+                if not self._paced:
+                    self._paced = True
+                    nursery.start_soon(self._listen_closely)
             case PingAnswered():
                 if self._pinged_at is not None:
                     self.round_trip_s = trio.current_time() - self._pinged_at

@@ -19,6 +19,9 @@ _OURS: Final = {
     SettingCodes.MAX_CONCURRENT_STREAMS: limits.LINK_STREAMS_MAX,
     SettingCodes.MAX_HEADER_LIST_SIZE: limits.LINK_HEADER_BYTES_MAX,
 }
+PACE: Final = 0xDD
+"""A setting of our own: after how many seconds of silence whoever sets it may be asked for a sign of life.
+Others ignore it (RFC 9113, 6.5.2). Not above 255: hyperframe writes one byte of the number."""
 _KNOWN: Final = frozenset(SettingCodes)
 _SHARED: Final = {dialler: Settings(client=dialler, initial_values=_OURS) for dialler in (True, False)}
 

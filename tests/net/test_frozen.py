@@ -205,3 +205,17 @@ async def test_a_frozen_process_is_given_up_as_soon_when_much_was_sent_to_it_and
             with trio.fail_after(2 * GIVEN_UP_S):
                 await link.wait_ended()
         assert link.fell_silent
+
+
+@pytest.mark.slow  # a process, and real seconds of silence
+async def test_a_frozen_process_with_few_neighbours_is_given_up_within_ten_seconds_though_nobody_waits(
+    fleet: Any,
+) -> None:
+    async with (
+        neighbour(fleet.identity()) as frozen,
+        open_link("127.0.0.1", frozen.port, identity=fleet.identity(), expect=None) as link,
+    ):
+        os.kill(frozen.process.pid, signal.SIGSTOP)
+        with trio.fail_after(10):
+            await link.wait_ended()
+        assert link.fell_silent

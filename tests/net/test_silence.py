@@ -88,6 +88,12 @@ def test_whoever_was_stopped_itself_asks_once_more_before_it_gives_anybody_up() 
     assert one.look(40.1) == "fine"
 
 
+def test_who_has_few_neighbours_is_asked_soon_and_given_up_within_ten_seconds_though_nobody_waits() -> None:
+    one = silence()
+    one.paced(limits.LINK_PACES_S[0])
+    assert play(one, 100.0) == [(3.0, "ask"), (5.5, "ask"), (8.0, "gone")]
+
+
 @given(
     st.lists(
         st.tuples(st.sampled_from(["heard", "awaited", "not_awaited", "arriving", "look"]), st.floats(0, 30))
