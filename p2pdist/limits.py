@@ -204,6 +204,7 @@ CANDIDATES_MAX = 512  # sources considered in one decision
 ORIGIN_DEVICES_MAX = 4  # of a site whose point has no room: they share the WAN, a stuck one holds nobody up
 TORRENTS_ACTIVE_MAX = 256  # artifacts that one node seeds at once
 DETOUR_AFTER_S = 1.0  # without an answer from a swarm's port: a round trip over a satellite takes 0.6 s
+DETOUR_LOOK_S = 30.0  # after which a swarm's port that has not answered is not waited for: four lost packets
 DETOURS_LOOKED_AT_MAX = 16  # addresses of the one neighbour above: it has a few
 ENDPOINTS_MAX = 8  # of one node's swarm, or of its observers: two families, a few interfaces
 ENDPOINTS_DIALLED_MAX = 4  # of one source, one after the other

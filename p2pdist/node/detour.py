@@ -91,16 +91,31 @@ class Detour:
                 nursery.start_soon(self._look_at, way, looked)
 
     async def _look_at(self, way: Way, looked: dict[Way, bool]) -> None:
-        with trio.move_on_after(limits.DETOUR_AFTER_S) as scope:
+        answered = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._leave_in_time, way, looked, answered)
             try:
-                await (await trio.open_tcp_stream(*way)).aclose()
-                return
+                with trio.move_on_after(limits.DETOUR_LOOK_S):
+                    await (await trio.open_tcp_stream(*way)).aclose()
+                    answered.set()
             except OSError as error:
-                reason = error.strerror or str(error)
-        if scope.cancelled_caught:
-            reason = f"no answer within {limits.DETOUR_AFTER_S:g} s"
-        looked[way] = False
-        _log.info("content.detour", host=way[0], port=way[1], reason=reason)
+                self._go(way, looked, direct=False, reason=error.strerror or str(error))
+            nursery.cancel_scope.cancel()
+        if answered.is_set() and not looked[way]:  # late: it is far, or packets were lost
+            self._go(way, looked, direct=True, reason="it answered after all")
+
+    async def _leave_in_time(self, way: Way, looked: dict[Way, bool], answered: trio.Event) -> None:
+        with trio.move_on_after(limits.DETOUR_AFTER_S):
+            await answered.wait()
+        if not answered.is_set():
+            self._go(way, looked, direct=False, reason=f"no answer within {limits.DETOUR_AFTER_S:g} s")
+
+    def _go(self, way: Way, looked: dict[Way, bool], *, direct: bool, reason: str) -> None:
+        if looked[way] == direct:
+            return
+        looked[way] = direct
+        event = "content.detour_left" if direct else "content.detour"
+        _log.info(event, host=way[0], port=way[1], reason=reason)
         self._changed()
 
     async def _carry(self, connection: trio.SocketStream) -> None:

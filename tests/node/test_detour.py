@@ -45,7 +45,7 @@ class Node:
         self.swarm_port = swarm_port
         self.above = Above()
         self.changed = trio.Event()
-        self.detour = Detour(self.above, HERE, self.changed.set)
+        self.detour = Detour(self.above, HERE, lambda: self.changed.set())
 
     def way(self, *, port: int, node: NodeId = POINT) -> tuple[str, int]:
         return self.detour.way(
@@ -82,6 +82,17 @@ def closed() -> Iterator[int]:
         yield taken.getsockname()[1]
 
 
+@pytest.fixture
+def deaf() -> Iterator[socket.socket]:
+    """A socket that has no room for another connection until it listens anew, as if packets were lost."""
+    server = socket.create_server((HERE, 0), backlog=0)
+    with server, socket.socket() as first, socket.socket() as second:
+        for waiting in (first, second):
+            waiting.setblocking(False)
+            waiting.connect_ex(server.getsockname())
+        yield server
+
+
 async def found_out(node: Node, port: int) -> tuple[str, int]:
     """Ask for the way until it is another one."""
     assert node.way(port=port) == (HERE, port), "nothing is known yet"
@@ -105,6 +116,17 @@ async def test_one_that_does_not_is_reached_through_the_link(nodes: Nodes, close
             await stream.send_all(b"the swarm's bytes")
             await stream.send_eof()
             assert b"".join([part async for part in stream]) == b"the swarm's bytes"
+
+
+@pytest.mark.slow
+async def test_one_that_answers_late_is_dialled_where_it_is_again(nodes: Nodes, deaf: socket.socket) -> None:
+    async with detouring(nodes) as node:
+        port = deaf.getsockname()[1]
+        assert await found_out(node, port) != (HERE, port)
+        node.changed = trio.Event()
+        deaf.listen(8)
+        await node.changed.wait()
+        assert node.way(port=port) == (HERE, port)
 
 
 async def test_only_the_neighbour_above_is_reached_so(nodes: Nodes, closed: int) -> None:
