@@ -150,6 +150,19 @@ async def test_nobody_is_given_up_early_while_nothing_is_awaited(
         assert trio.current_time() - before >= limits.LINK_DEAD_AFTER_S
 
 
+async def test_a_neighbour_that_may_be_asked_often_is_given_up_within_ten_seconds_though_nothing_is_awaited(
+    against: Any, autojump_clock: Any
+) -> None:
+    async with against(dialler=True) as (link, raw):
+        await stand(link, raw, dialler=True)
+        raw.session.set_pace(round(limits.LINK_PACES_S[0]))
+        await raw.flush()
+        before = trio.current_time()
+        await link.wait_ended()
+        assert trio.current_time() - before < 10
+        assert link.fell_silent
+
+
 @pytest.mark.slow  # a process, and real seconds of silence
 async def test_a_frozen_process_is_given_up_and_one_that_thaws_in_time_is_not(fleet: Any) -> None:
     async with (
@@ -204,18 +217,4 @@ async def test_a_frozen_process_is_given_up_as_soon_when_much_was_sent_to_it_and
         async with link.awaiting():
             with trio.fail_after(2 * GIVEN_UP_S):
                 await link.wait_ended()
-        assert link.fell_silent
-
-
-@pytest.mark.slow  # a process, and real seconds of silence
-async def test_a_frozen_process_with_few_neighbours_is_given_up_within_ten_seconds_though_nobody_waits(
-    fleet: Any,
-) -> None:
-    async with (
-        neighbour(fleet.identity()) as frozen,
-        open_link("127.0.0.1", frozen.port, identity=fleet.identity(), expect=None) as link,
-    ):
-        os.kill(frozen.process.pid, signal.SIGSTOP)
-        with trio.fail_after(10):
-            await link.wait_ended()
         assert link.fell_silent
