@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -160,6 +159,7 @@ class Sessions:
             leads=False,
             stun_servers=lambda: self._nat.servers,
             hosts=self._nat.hosts,
+            passive=lambda: not self._nat.sends(),
             on_attempt=lambda attempt: _note(visit, attempt, log),
         )
         async with answer(
@@ -171,7 +171,7 @@ class Sessions:
             stun=self._nat.servers,
         ) as (question, conversation):
             log.info("session.opened", service=repr(question.service))
-            async with punching.beside(conversation) if self._nat.sends() else nullcontext():
+            async with punching.beside(conversation):
                 await serve(
                     conversation, question.service, diagnose=self._diagnose, nats=self._nat.wait_known
                 )

@@ -22,8 +22,8 @@ from p2pdist.sign.packages import read_manifest
 
 APPS: dict[str, App] = {
     "p2pdist": p2pdist.cli.main.app,
-    "p2pdist-agent": p2pdist.agent.main.app,
-    "p2pdist-seed": p2pdist.seed.main.app,
+    "p2pdist-agent": p2pdist.agent.main.PROGRAM.command_line(),
+    "p2pdist-seed": p2pdist.seed.main.PROGRAM.command_line(),
     "p2pdist-server": p2pdist.server.main.app,
     "p2pdist-sign": p2pdist.sign.main.app,
 }
