@@ -69,6 +69,14 @@ class ProcessProgram:
         """What it wrote last, if it ended by itself with an error."""
         return self._error
 
+    @property
+    def memory_bytes(self) -> int:
+        """Its resident memory."""
+        assert self._process is not None
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+        return int(line.split()[1]) * 1_024
+
     async def start(self) -> None:
         """Start the process, and wait until it says that it is ready (sd_notify), or has ended."""
         assert self._process is None, f"{self._who} runs already"
