@@ -8,24 +8,24 @@ are on the disk, and libtorrent verifies what is there.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 import trio
 
 from p2pdist import limits
 from p2pdist.core.sources import crosses_wan
-from p2pdist.core.summons import Summons
-from p2pdist.errors import P2PDistError, PeerError, Unavailable
-from p2pdist.files import write_atomic
+from p2pdist.errors import P2PDistError, Unavailable
+from p2pdist.files import storage_error, write_atomic
 from p2pdist.ids import InfoHash, NodeId, swarm_of
 from p2pdist.logs import get_logger
 from p2pdist.node.home import Home
+from p2pdist.node.summoned import Summoned
 from p2pdist.swarm.session import Artifact, ArtifactStatistics, Source, Swarm
 from p2pdist.swarm.torrents import check_torrent
 from p2pdist.trust.catalog import Release
-from p2pdist.wire.frames import Call, Candidate, Observe, Presence, Role, Sources
+from p2pdist.wire.frames import Candidate, Presence, Role, Sources
 from p2pdist.wire.messages import ContentReport, SourceBytes
 from p2pdist.wire.requests import Torrent, TorrentRequest
 
@@ -88,8 +88,7 @@ class Content:
         self._on_change = on_change
         self._wanted: dict[InfoHash, _Wanted] = {}
         self._no_room: frozenset[InfoHash] = frozenset()
-        self._summons = Summons()
-        self._not_followed = ("", "")
+        self.summoned = Summoned(home.node, swarm, self._called_for)
         self._pending = trio.Event()
         self._joined = trio.Event()
 
@@ -102,23 +101,35 @@ class Content:
         self.retry()
 
     async def drop(self, info_hash: InfoHash, *, delete: bool) -> None:
-        """Leave an artifact's swarm; with *delete*, free its disk space too."""
+        """Leave an artifact's swarm; with *delete*, free its disk space too.
+
+        Raises:
+            Unavailable: the disk does not let it go. The swarm is left, and it may be dropped again.
+        """
         wanted = self._wanted.pop(info_hash, None)
         if wanted is not None and wanted.joined:
             await self._swarm.remove(info_hash, delete=delete)
-        if delete:
-            await trio.to_thread.run_sync(self._delete, info_hash)
-        if wanted is not None:
-            self._on_change()
+        try:
+            if delete:
+                await trio.to_thread.run_sync(self._delete, info_hash)
+        finally:
+            if wanted is not None:
+                self._on_change()
 
     async def restart(self, info_hash: InfoHash) -> None:
-        """Fetch an artifact from nothing: what is on the disk turned out to be bad."""
+        """Fetch an artifact from nothing: what is on the disk turned out to be bad.
+
+        Raises:
+            Unavailable: the disk does not let it go. It is wanted again, and what is there is checked.
+        """
         wanted = self._wanted.get(info_hash)
         if wanted is None:
             return
         release = wanted.release
-        await self.drop(info_hash, delete=True)
-        self.want(release)
+        try:
+            await self.drop(info_hash, delete=True)
+        finally:
+            self.want(release)
 
     def retry(self) -> None:
         """Look again at what is wanted and not joined: a link is up, or the disk has space."""
@@ -207,33 +218,6 @@ class Content:
             if wanted.joined and wanted.candidates != before:
                 self._connect(info_hash, wanted)
 
-    def observe(self, frame: Observe, neighbour: str) -> None:
-        """Show from where this node's swarm comes; *neighbour* is the address of who asked."""
-        with self._following(neighbour):
-            observers = self._summons.observers(frame, neighbour, trio.current_time())
-            self._swarm.calls.show(InfoHash(frame.info_hash), observers, frame.token)
-
-    def call(self, frame: Call, neighbour: str) -> None:
-        """Call another node at the same moment as it calls this one, as *neighbour* asks."""
-        wanted = self._wanted.get(InfoHash(frame.info_hash))
-        if wanted is None or frame.node == self._home.node or self._role != "device":
-            return
-        with self._following(neighbour):
-            endpoints = self._summons.endpoints(frame, wanted.candidates, neighbour, trio.current_time())
-            self._swarm.calls.call(
-                InfoHash(frame.info_hash), NodeId(frame.node), endpoints, dials=frame.dials
-            )
-
-    @contextmanager
-    def _following(self, neighbour: str) -> Iterator[None]:
-        """Log why a neighbour is not followed, unless that is the same as the last time."""
-        try:
-            yield
-        except PeerError as error:
-            if self._not_followed != (complaint := (neighbour, str(error))):
-                self._not_followed = complaint
-                _log.warning("content.summons_refused", neighbour=neighbour, reason=str(error))
-
     def ways_changed(self) -> None:
         """A source is to be dialled elsewhere than before."""
         for info_hash, wanted in self._wanted.items():
@@ -315,8 +299,8 @@ class Content:
         path = self._home.torrent(release.info_hash)
         swarm = swarm_of(release.channel, self._home.fleet)
         if path.exists():
-            torrent = await trio.to_thread.run_sync(path.read_bytes)
             try:
+                torrent = await trio.to_thread.run_sync(_read_torrent, path)
                 check_torrent(torrent, info_hash=release.info_hash, swarm=swarm, length=release.length)
             except P2PDistError as error:
                 _log.warning("content.torrent_damaged", target=release.target, reason=str(error))
@@ -326,6 +310,11 @@ class Content:
         check_torrent(answer.torrent, info_hash=release.info_hash, swarm=swarm, length=release.length)
         await trio.to_thread.run_sync(write_atomic, path, answer.torrent)
         return answer.torrent
+
+    def _called_for(self, info_hash: InfoHash) -> Sequence[Candidate] | None:
+        """Return among whom may be called: only devices call each other."""
+        wanted = self._wanted.get(info_hash) if self._role == "device" else None
+        return wanted.candidates if wanted is not None else None
 
     def _judged_all(self, wanted: _Wanted) -> tuple[Candidate, ...]:
         return tuple(self._judged(candidate) for candidate in wanted.told)
@@ -366,7 +355,8 @@ class Content:
                 for c, way in zip(taken, map(self._way_to, taken), strict=True)
                 if c.node in wanted.dialled or c.role != "device" or c.path == "punched"
             ],
-            watched=any(candidate.path != "direct" for candidate in wanted.candidates),
+            watched=any(candidate.path != "direct" for candidate in wanted.candidates)
+            or all(candidate.role == "device" for candidate in taken),
         )
 
     def _way_to(self, source: Candidate) -> tuple[str, int]:
@@ -375,8 +365,18 @@ class Content:
         return self._way(source) if dialled else (source.host, source.port)
 
     def _delete(self, info_hash: InfoHash) -> None:
-        self._home.artifact(info_hash).unlink(missing_ok=True)
-        self._home.torrent(info_hash).unlink(missing_ok=True)
+        for path in (self._home.artifact(info_hash), self._home.torrent(info_hash)):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise storage_error(f"{path} could not be deleted", error) from error
+
+
+def _read_torrent(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise storage_error(f"{path} could not be read", error) from error
 
 
 def _with_path(candidate: Candidate, statistics: ArtifactStatistics) -> Candidate:

@@ -263,9 +263,9 @@ class Member:
                 self.metadata.offer(frame.versions)
                 await self._hooks.passing_frame(frame)
             case Observe() if self.uplink.link is not None:
-                self.content.observe(frame, self.uplink.link.remote_host)
+                self.content.summoned.observe(frame, self.uplink.link.remote_host)
             case Call() if self.uplink.link is not None:
-                self.content.call(frame, self.uplink.link.remote_host)
+                self.content.summoned.call(frame, self.uplink.link.remote_host)
             case StunServers():
                 self.nat.told(frame)
                 await self._hooks.passing_frame(frame)

@@ -89,6 +89,10 @@ class Sessions:
             if visit.stream is not None
         ]
 
+    def knows(self, session: str) -> bool:
+        """Whether a session is under way or expected."""
+        return session in self._visits or session in self._invitations
+
     def expect(self, invite: SessionInvite) -> None:
         """Take in who will come."""
         self._invitations.add(invite, int(time.time()))
@@ -169,7 +173,11 @@ class Sessions:
             log.info("session.opened", service=repr(question.service))
             async with punching.beside(conversation):
                 await serve(
-                    conversation, question.service, diagnose=self._diagnose, nats=self._nat.wait_known
+                    conversation,
+                    question.service,
+                    diagnose=self._diagnose,
+                    nats=self._nat.wait_known,
+                    log=log,
                 )
 
 

@@ -76,6 +76,10 @@ class SessionDesk:
         self._announced[invite.session] = _Announced(node=node, actor=actor, expires=invite.expires)
         return invite
 
+    def device_of(self, session: str, actor: str) -> NodeId:
+        """Return whom a session is with. Raises UsageError: it is not *actor*'s session, or is over."""
+        return self._of(session, actor).node
+
     @asynccontextmanager
     async def path(self, session: str, actor: str) -> AsyncIterator[trio.abc.Stream]:
         """Open a path to the device of a session, which the block has.
@@ -84,10 +88,7 @@ class SessionDesk:
             UsageError: it is not *actor*'s session, or is over.
             Unavailable: the device cannot be reached, or does not take it.
         """
-        self._forget(time.time())
-        announced = self._announced.get(session)
-        if announced is None or announced.actor != actor:
-            raise UsageError("there is no such session", hint="it was not opened in time: begin again")
+        announced = self._of(session, actor)
         link = self._link_to(announced.node)
         if link is None:
             raise Unavailable("the device is offline", hint="try again when it is back")
@@ -99,6 +100,13 @@ class SessionDesk:
         finally:
             announced.paths -= 1
             announced.expires = max(announced.expires, time.time() + limits.SESSION_PATHLESS_S)
+
+    def _of(self, session: str, actor: str) -> _Announced:
+        self._forget(time.time())
+        announced = self._announced.get(session)
+        if announced is None or announced.actor != actor:
+            raise UsageError("there is no such session", hint="it was not opened in time: begin again")
+        return announced
 
     def _forget(self, now: float) -> None:
         self._announced = {

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 import trio
+import trio.testing
 
+from p2pdist.errors import Unavailable
 from p2pdist.ids import ChannelName, FleetName, InfoHash, NodeId, ProductName, TargetPath, swarm_of
 from p2pdist.node.content import Content
 from p2pdist.swarm.session import Artifact, ArtifactStatistics, Source
@@ -255,8 +258,37 @@ async def test_only_who_is_to_be_called_is_called_and_only_other_machines_are_sh
         good, bad = Endpoint(host="203.0.113.1", port=7602), Endpoint(host="127.0.0.1", port=22)
         for node, endpoint in ((MATE, bad), (POINT, good), (MATE, good)):
             frame = Call(info_hash=info_hash, node=node, endpoints=[endpoint], dials=True, attempt=1)
-            one.content.call(frame, gateway)
+            one.content.summoned.call(frame, gateway)
         assert one.swarm.calls.called == [MATE]
         for endpoint in (bad, good):
-            one.content.observe(Observe(info_hash=info_hash, observers=[endpoint], token="0" * 32), gateway)
+            one.content.summoned.observe(
+                Observe(info_hash=info_hash, observers=[endpoint], token="0" * 32), gateway
+            )
         assert one.swarm.calls.shown == [good]
+
+
+async def test_a_torrent_that_the_disk_does_not_give_back_is_waited_for_and_ends_nothing(
+    nodes: Nodes, tmp_path: Path, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    one = Fetching(nodes, tmp_path, "device")
+    place = nodes.home(tmp_path / "home", swarms=[SWARM]).torrent(one.made.info_hash)
+    place.mkdir()
+    nursery.start_soon(one.content.run)
+    one.content.want(release(one.made))
+    await trio.sleep(10)
+    assert not one.swarm.added.is_set()
+    place.rmdir()
+    await one.swarm.added.wait()
+    assert place.read_bytes() == one.made.torrent
+
+
+async def test_an_artifact_that_the_disk_does_not_let_go_is_an_error_of_ours(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    one = Fetching(nodes, tmp_path, "device")
+    home = nodes.home(tmp_path / "home", swarms=[SWARM])
+    home.artifact(one.made.info_hash).mkdir()
+    with pytest.raises(Unavailable, match="could not be deleted"):
+        await one.content.drop(one.made.info_hash, delete=True)
+    home.artifact(one.made.info_hash).rmdir()
+    await one.content.drop(one.made.info_hash, delete=True)

@@ -43,6 +43,13 @@ async def add_session(api: Api, call: Call[wire.NewSession]) -> wire.SessionInfo
     )
 
 
+async def add_use(api: Api, call: Call[wire.SessionUse]) -> wire.Done:
+    """Write down what is done in a session."""
+    record = await api.store.read(devices.require_device, api.sessions.device_of(call.path["id"], call.actor))
+    await api.note(call, "session.use", f"{record.node} {record.name}", call.body.purpose)
+    return wire.Done()
+
+
 async def relay(socket: WebSocket, stream: trio.abc.Stream) -> None:
     """Pass on what comes from either side to the other, until one of them ends."""
     async with trio.open_nursery() as nursery:

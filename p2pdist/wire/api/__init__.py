@@ -57,8 +57,10 @@ from p2pdist.wire.api.releases import (
     Published,
     ReleaseInfo,
     ReleaseList,
+    RetriedDeployment,
+    RetryDeployment,
 )
-from p2pdist.wire.api.sessions import Carrier, NewSession, SessionInfo
+from p2pdist.wire.api.sessions import Carrier, NewSession, SessionInfo, SessionUse
 from p2pdist.wire.api.views import (
     AuditInfo,
     AuditList,
@@ -119,8 +121,11 @@ __all__ = [
     "ReleaseList",
     "RemoveGroup",
     "Request",
+    "RetriedDeployment",
+    "RetryDeployment",
     "RevokeDevice",
     "SessionInfo",
+    "SessionUse",
     "Status",
     "TargetText",
     "Text",

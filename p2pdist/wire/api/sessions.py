@@ -24,6 +24,12 @@ class NewSession(Request, frozen=True, kw_only=True):
     purpose: Annotated[str, Meta(min_length=1, max_length=255)]
 
 
+class SessionUse(Request, frozen=True, kw_only=True):
+    """Something that is done in a session that stands, for the audit log: one connection of a tunnel."""
+
+    purpose: Annotated[str, Meta(min_length=1, max_length=255)]
+
+
 class Carrier(msgspec.Struct, frozen=True, kw_only=True):
     """A distribution point that passes a session on."""
 
