@@ -62,6 +62,9 @@ class Content:
         dials: Whether this node dials others for content.
         way: Returns where a source is to be dialled.
         on_change: Called when what the node takes part in has changed, so that it is announced.
+
+    Attributes:
+        summoned: Follows the neighbour above where others cannot be dialled.
     """
 
     def __init__(
