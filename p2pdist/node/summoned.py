@@ -1,4 +1,4 @@
-"""What a node does when its neighbour above has it show itself to observers and call others: decision 0070."""
+"""What a node does when its neighbour above has it show itself to observers and call others (0070)."""
 
 from __future__ import annotations
 
