@@ -217,6 +217,17 @@ def test_a_pair_is_forgotten_when_both_have_everything() -> None:
     assert gateway.meetings.statistics().pairs == 0
 
 
+def test_why_a_pair_could_not_meet_is_still_known_when_both_have_everything() -> None:
+    gateway = Gateway()
+    gateway.want()
+    gateway.wait(limits.OBSERVES_MAX * limits.OBSERVE_WAIT_S + 0.1)
+    for node in (ONE, TWO):
+        gateway.announce(node, presence(HASH, complete=True))
+    assert gateway.meetings.hopeless(HASH, ONE, TWO) == UNSEEN
+    gateway.wait(limits.MEETING_GIVEN_UP_S + 1)
+    assert gateway.meetings.statistics().pairs == 0
+
+
 def test_one_artifact_after_another_is_met_about_though_there_is_room_for_few(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
