@@ -101,6 +101,9 @@ SESSION_WINDOW_BYTES = 512 * KIB  # unread, or perhaps not arrived, in one direc
 SESSION_FRAME_BYTES_MAX = SESSION_CHUNK_BYTES + 8 * KIB  # a reset with a long reason
 SESSION_SIGNAL_BYTES_MAX = 8 * KIB  # one description of how to be reached: two dozen candidates
 SESSION_HANDSHAKE_S = 10.0  # TLS, the question and its answer; a slow 3G link needs 3
+TUNNEL_CONNECT_S = (
+    5.0  # to a port of the device itself; half of SESSION_HANDSHAKE_S, so that the refusal is heard
+)
 SESSION_FINISH_S = 5.0  # at the end, until the other side has everything
 SESSION_PING_S = 2.0  # of silence on a path before the other side is asked for a sign of life
 SESSION_SILENT_S = 5.0  # of silence until a path counts as dead: failover in seconds

@@ -125,7 +125,7 @@ def path(
 async def _look(common: Common, device: str, nat: bool, wait_s: float) -> PathAnswer:
     begun = trio.current_time()
     visitor = Visitor(common.target())
-    async with visitor.visit(device, Reachability(), "path", better_after_s=0.0) as visit:
+    async with visitor.visit(device, Reachability(), better_after_s=0.0) as visit:
         return await look(visit, opened_s=trio.current_time() - begun, nat=nat, wait_s=wait_s)
 
 

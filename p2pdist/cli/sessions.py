@@ -69,7 +69,7 @@ def ping(device: Device, /, *, count: int = 5, common: Common = DEFAULT) -> None
 async def _ping(common: Common, device: str, count: int) -> PingAnswer:
     begun = trio.current_time()
     visitor = Visitor(common.target())
-    async with visitor.visit(device, Echo(), "ping", better_after_s=0.0 if count > 1 else None) as (
+    async with visitor.visit(device, Echo(), better_after_s=0.0 if count > 1 else None) as (
         info,
         stream,
         echo,
@@ -155,16 +155,14 @@ def tunnel(
 
 async def _tunnel(common: Common, device: str, port: int, local: int) -> None:
     visitor = Visitor(common.target())
-    async with visitor.visit(device, Tunnel(port=port), f"tunnel to port {port}: check") as (info, *_):
+    async with visitor.visit(device, Tunnel(port=port)) as (info, *_):
         name = info.name  # what the device refuses is said now, not when somebody connects
 
     async def forward(tcp: trio.SocketStream) -> None:
         try:
             async with (
                 tcp,
-                visitor.visit(
-                    device, Tunnel(port=port), f"tunnel to port {port}", better_after_s=_TUNNEL_BETTER_AFTER_S
-                ) as visit,
+                visitor.visit(device, Tunnel(port=port), better_after_s=_TUNNEL_BETTER_AFTER_S) as visit,
             ):
                 await splice(tcp, visit.conversation)
         except (P2PDistError, *_GONE) as error:
@@ -211,9 +209,7 @@ def logs(
 
 async def _logs(common: Common, device: str, service: Logs) -> None:
     visitor = Visitor(common.target())
-    async with visitor.visit(
-        device, service, "logs", better_after_s=0.0 if service.follow else None
-    ) as visit:
+    async with visitor.visit(device, service, better_after_s=0.0 if service.follow else None) as visit:
         rest = b""
         async for data in visit.conversation:
             *whole, rest = (rest + bytes(data)).split(b"\n")
@@ -238,7 +234,7 @@ def diagnose(device: Device, /, *, common: Common = DEFAULT) -> None:
 
 
 async def _diagnose(common: Common, device: str) -> dict[str, Any]:
-    async with Visitor(common.target()).visit(device, Diagnosis(), "diagnosis") as (info, _, told, _):
+    async with Visitor(common.target()).visit(device, Diagnosis()) as (info, _, told, _):
         data = bytearray()
         async for part in told:
             data += part

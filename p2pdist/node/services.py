@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -23,48 +24,60 @@ _READ_BYTES = 64 * limits.KIB
 _LINES_WAITING = 1_000
 
 
-async def serve(
-    conversation: Conversation,
+Serve = Callable[[Conversation], Awaitable[None]]
+"""Serves until the service is over, or cancelled. Raises BrokenResourceError when the other side is gone."""
+
+
+@asynccontextmanager
+async def open_service(
     service: Service,
     *,
     diagnose: Callable[[], Mapping[str, Any]],
     nats: Callable[[], Awaitable[tuple[NatBehaviour, ...]]],
-) -> None:
-    """Serve until the service is over. Cancellation ends it.
+) -> AsyncIterator[Serve]:
+    """Get a service ready, before its initiator is told that it begins; the block serves it.
 
     Args:
-        conversation: With the initiator.
         service: What was asked for, and is allowed.
         diagnose: Returns what the node thinks of itself.
         nats: Returns what stands between the node and its gateways, once it is known.
 
     Raises:
         Unavailable: the port of a tunnel does not answer.
-        BrokenResourceError: the initiator, or the port, is gone.
     """
     match service:
         case Echo():
-            async for data in conversation:
-                await conversation.send_all(data)
+            yield _echo
         case Tunnel(port=port):
-            await _tunnel(conversation, port)
+            async with await _connect(port) as tcp:
+                yield partial(splice, tcp)
         case Logs(lines=lines, follow=follow):
-            await _show_logs(conversation, lines, follow=follow)
+            yield partial(_show_logs, lines=lines, follow=follow)
         case Diagnosis():
-            await conversation.send_all(msgspec.json.encode(diagnose()))
+            yield lambda conversation: conversation.send_all(msgspec.json.encode(diagnose()))
         case Reachability():
-            await _tell_network(conversation, nats)
+            yield partial(_tell_network, nats=nats)
 
 
-async def _tunnel(conversation: Conversation, port: int) -> None:
+async def _connect(port: int) -> trio.SocketStream:
     try:
-        tcp = await trio.open_tcp_stream("localhost", port)
+        with trio.fail_after(limits.TUNNEL_CONNECT_S):
+            return await trio.open_tcp_stream("localhost", port)
+    except trio.TooSlowError:
+        raise Unavailable(
+            f"port {port} of the device did not answer within {limits.TUNNEL_CONNECT_S:g} s",
+            hint="the program there may hang: look at it, or start it anew",
+        ) from None
     except OSError as error:
         raise Unavailable(
-            f"nothing answers at port {port} of the device", hint="is the program running there?"
+            f"port {port} of the device does not answer: nothing listens there on localhost",
+            hint="start the program there, or see at which address it listens",
         ) from error
-    async with tcp:
-        await splice(conversation, tcp)
+
+
+async def _echo(conversation: Conversation) -> None:
+    async for data in conversation:
+        await conversation.send_all(data)
 
 
 async def _tell_network(

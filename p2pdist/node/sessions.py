@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import trio
 
 from p2pdist import limits
-from p2pdist.core.services import Invitations, ServicePolicy
+from p2pdist.core.services import Invitations, ServicePolicy, unannounced
 from p2pdist.core.session import RANK, PathKind
 from p2pdist.errors import P2PDistError, TrustError, Unavailable
 from p2pdist.ids import NodeId
@@ -26,9 +26,10 @@ from p2pdist.net.rtc.island import Island, open_island
 from p2pdist.net.sessions import SessionStream, open_session
 from p2pdist.net.tls import TlsIdentity
 from p2pdist.node.nat import NatWatch
-from p2pdist.node.services import serve
+from p2pdist.node.services import Serve, open_service
 from p2pdist.node.vigil import Visitors
 from p2pdist.wire.messages import SessionInvite
+from p2pdist.wire.services import Service
 
 _log = get_logger()
 
@@ -162,15 +163,20 @@ class Sessions:
             stream,
             identity=replace(self._identity(), ca_pem=invite.authority),
             expect=NodeId(invite.initiator),
-            judge=lambda question: self._policy.objection(question.service),
+            prepare=lambda service: self._open(service, invite),
             on_signal=punching.take,
             stun=self._nat.servers,
-        ) as (question, conversation):
-            log.info("session.opened", service=repr(question.service))
+        ) as (serve, conversation):
+            log.info("session.opened", service=repr(invite.service))
             async with punching.beside(conversation) if self._nat.sends() else nullcontext():
-                await serve(
-                    conversation, question.service, diagnose=self._diagnose, nats=self._nat.wait_known
-                )
+                await serve(conversation)
+
+    def _open(self, service: Service, invite: SessionInvite) -> AbstractAsyncContextManager[Serve]:
+        """Begin what is asked for. Raises TrustError where it may not be, and as :func:`open_service`."""
+        objection = unannounced(service, invite) or self._policy.objection(service)
+        if objection is not None:
+            raise TrustError(objection)
+        return open_service(service, diagnose=self._diagnose, nats=self._nat.wait_known)
 
 
 def _note(visit: _Visit, attempt: Attempt, log: Logger) -> None:

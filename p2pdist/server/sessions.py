@@ -20,6 +20,7 @@ from p2pdist.ids import NodeId
 from p2pdist.net.link import Link
 from p2pdist.wire.messages import SessionInvite
 from p2pdist.wire.paths import SESSION_PATH, PathOpening
+from p2pdist.wire.services import Service
 
 ANNOUNCED_S = 120
 """How long a device expects a session that has been announced to it."""
@@ -49,9 +50,9 @@ class SessionDesk:
         self._announced: dict[str, _Announced] = {}
 
     async def announce(
-        self, node: NodeId, *, initiator: NodeId, authority: bytes, actor: str
+        self, node: NodeId, *, initiator: NodeId, authority: bytes, actor: str, service: Service
     ) -> SessionInvite:
-        """Tell *node* that *actor* will open a session.
+        """Tell *node* that *actor* will open a session, for *service* and nothing else.
 
         Raises:
             Unavailable: the device cannot be reached now, or too many sessions are open.
@@ -67,6 +68,7 @@ class SessionDesk:
             initiator=initiator,
             authority=authority,
             by=actor,
+            service=service,
             expires=int(now) + ANNOUNCED_S,
         )
         if not await self._tell(node, invite):

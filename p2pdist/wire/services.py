@@ -72,9 +72,10 @@ class Accepted(InSession, frozen=True, kw_only=True, tag="accepted"):
 
 
 class Refused(InSession, frozen=True, kw_only=True, tag="refused"):
-    """The device's first and last frame: why not."""
+    """The device's first and last frame: why not, and what to do about it."""
 
     reason: Text
+    hint: Text = ""
 
 
 class Chunk(InSession, frozen=True, kw_only=True, tag="chunk"):

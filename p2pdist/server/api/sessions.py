@@ -8,6 +8,7 @@ import trio
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from p2pdist import limits
+from p2pdist.core.services import in_words
 from p2pdist.ids import NodeId
 from p2pdist.server.api.table import Call
 from p2pdist.store import devices
@@ -28,12 +29,18 @@ async def add_session(api: Api, call: Call[wire.NewSession]) -> wire.SessionInfo
         initiator=NodeId(call.body.initiator),
         authority=call.body.authority.encode(),
         actor=call.actor,
+        service=call.body.service,
     )
     carriers = [
         await api.store.read(devices.require_device, node)
         for node in api.service.plane.reach.carriers(record.node)
     ]
-    await api.note(call, "session.announce", f"{record.node} {record.name}", call.body.purpose)
+    await api.note(
+        call,
+        "session.announce",
+        f"{record.node} {record.name}",
+        f"{in_words(call.body.service)} of {record.name}",
+    )
     return wire.SessionInfo(
         session=invite.session,
         node=record.node,
