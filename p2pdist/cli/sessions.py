@@ -16,7 +16,7 @@ from cyclopts import Parameter
 from p2pdist import limits
 from p2pdist.cli.common import DEFAULT, Common
 from p2pdist.cli.output import errors, print_facts, say, show_json
-from p2pdist.cli.visit import Visitor
+from p2pdist.cli.visit import NO_PATH, Visitor
 from p2pdist.cli.words import plain
 from p2pdist.errors import P2PDistError, Unavailable, UsageError, sole_error
 from p2pdist.net.conversations import Conversation
@@ -87,7 +87,7 @@ async def _ping(common: Common, device: str, count: int) -> PingAnswer:
                 if not await wait_come((number + 1) * _PING_BYTES):
                     raise Unavailable(f"{info.name} has ended the session")
                 took.append(round((trio.current_time() - at) * 1e3, 2))
-                paths.append(stream.path or "")
+                paths.append(stream.path or NO_PATH)
                 if common.output == "table":
                     say(f"  {number + 1}: {took[-1]:.1f} ms, {paths[-1]}")
                 if number + 1 < count:
@@ -97,7 +97,7 @@ async def _ping(common: Common, device: str, count: int) -> PingAnswer:
         return PingAnswer(
             device=info.name,
             node=info.node,
-            path=stream.path or "",
+            path=stream.path or NO_PATH,
             opened_ms=round(opened_ms, 1),
             round_trips_ms=took,
             paths=paths,

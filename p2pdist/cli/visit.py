@@ -39,6 +39,9 @@ from p2pdist.trust.keys import IdentityKey
 from p2pdist.wire import api as wire
 from p2pdist.wire.services import Service
 
+NO_PATH: Final = "none"
+"""What is shown as the path of a session that has lost all of them."""
+
 _AGAIN_FIRST_S: Final = 0.5
 _AGAIN_MAX_S: Final = 5.0
 _CONNECT_S: Final = 10.0
