@@ -17,12 +17,13 @@ from p2pdist.logs import configure_logging
 from p2pdist.node.config import AgentConfig
 from p2pdist.node.memory import use_one_arena
 from p2pdist.node.program import enrol, run_program
-from p2pdist.programs import complain, shown_default
+from p2pdist.programs import EXIT_CODES, complain, shown_default
 
 app = App(
     name="p2pdist-agent",
     version=p2pdist.__version__,
     default_parameter=Parameter(show_default=shown_default),
+    help_epilogue=EXIT_CODES,
     help=(
         "The p2pdist agent: fetches, verifies and installs what the fleet's operator deploys to this device."
         "\n\nEnrol once, then run it as a service:\n\n"

@@ -138,7 +138,11 @@ def tunnel(
 
     The device's own configuration says which ports may be reached ([sessions] tunnel_ports); its log and
     the audit log keep each use. Connect to the printed address with what you would use on the spot: ssh, a
-    browser, RDP.
+    browser, RDP. For example:
+
+        p2pdist tunnel till-7:22 --local 2222
+
+    and meanwhile, in another window: `ssh -p 2222 root@127.0.0.1`
 
     Parameters
     ----------

@@ -16,13 +16,14 @@ from p2pdist.logs import configure_logging
 from p2pdist.node.config import SeedConfig
 from p2pdist.node.memory import use_one_arena
 from p2pdist.node.program import enrol, run_program
-from p2pdist.programs import complain, shown_default
+from p2pdist.programs import EXIT_CODES, complain, shown_default
 from p2pdist.seed.seed import run_seed
 
 app = App(
     name="p2pdist-seed",
     version=p2pdist.__version__,
     default_parameter=Parameter(show_default=shown_default),
+    help_epilogue=EXIT_CODES,
     help=(
         "The p2pdist seed node: a distribution point for a group of devices, within its signed seed grant."
         "\n\nEnrol it, have a grant signed for the node id that is printed, then run it as a service:\n\n"
