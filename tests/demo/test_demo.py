@@ -37,9 +37,30 @@ def test_a_package_reaches_the_device_and_all_four_attacks_are_refused(tmp_path:
     assert len(outcome["attacks"]) == 4
     assert all(r["reason"] for r in outcome["refused"])
     (altered,) = [r["reason"] for r in outcome["refused"] if r["attack"] == "altered package"]
-    assert re.fullmatch(r"piece \d+ from site1-point does not match its signed hash", altered)
+    assert altered == "the admin server's copy is not what was signed"
+    assert re.search(r"piece \d+ from site1-point does not match its signed hash", done.stderr)
     assert list(tmp_path.iterdir()) == []
     assert processes_in(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_programs_are_told_why_it_cannot_go_on(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.deb"
+    broken.write_text("no archive")
+    done = subprocess.run(
+        command("--sites", "1", "--devices", "1", "--package", str(broken), "--json"),
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    outcome = json.loads(done.stdout)
+    assert outcome["ok"] is False
+    assert outcome["installed"] == 0
+    (problem,) = outcome["problems"]
+    assert "broken.deb" in problem
+    assert "cannot go on" in done.stderr
 
 
 @pytest.mark.slow

@@ -80,6 +80,11 @@ def test_what_is_not_as_it_must_be_is_said(pair: Pair, found: Found, objection: 
     assert outcome.ok == (objection is None)
 
 
+def test_a_path_that_comes_late_is_not_another_path() -> None:
+    assert not Outcome(CONES, replace(PUNCHED, seconds=30.0)).is_off
+    assert Outcome(CONES, RELAYED).is_off
+
+
 def test_programs_get_a_list_of_objects() -> None:
     (told,) = json.loads(as_json([Outcome(CONTENT, FETCHED)]))
     assert told.items() >= {

@@ -79,6 +79,7 @@ class Carried:
             finished=None,  # type: ignore[arg-type]
             go=lambda: None,
             deadline_s=60.0,
+            settle_s=0.0,
             counted=lambda: None,
             seconds=lambda at: at,
         )

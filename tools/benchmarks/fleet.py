@@ -29,7 +29,6 @@ PRODUCT = "package"
 GROUP = "/sites"
 ONLINE_S = 300.0
 IDLE_S = 10.0
-SETTLE_S = 75.0
 """Within a minute after an installation an agent closes connections and gives freed memory back."""
 
 
@@ -224,11 +223,12 @@ class Fleet:
     def idle(self) -> Mapping[str, float]:
         """Measure the agents for a while in which nothing happens."""
         before = {name: started.cpu_now() for name, started in self.agents.items()}
-        time.sleep(IDLE_S)
+        watched_s = min(IDLE_S, self.run.settle_s)
+        time.sleep(watched_s)
         used = [started.cpu_now() - before[name] for name, started in self.agents.items()]
         resident = [started.rss_now_mb() for started in self.agents.values()]
         return {
-            "cpu_percent_median": round(100 * statistics.median(used) / IDLE_S, 2),
+            "cpu_percent_median": round(100 * statistics.median(used) / watched_s, 2),
             "rss_mb_median": round(statistics.median(resident), 1),
             "rss_mb_max": round(max(resident), 1),
         }
@@ -273,7 +273,7 @@ def p2pdist(run: Run) -> None:
     run.notes["seconds_last_installed"] = run.seconds(max(installed.values()))
     for name, _ in run.devices():
         os.link(fleet._home(name) / "root" / "package", run.output(name))
-    time.sleep(SETTLE_S)
+    time.sleep(run.settle_s)
     run.notes["agent_idle_after"] = fleet.idle()
 
 

@@ -22,6 +22,8 @@ class Run:
     finished: FinishTimes
     go: Callable[[], None]
     deadline_s: float
+    settle_s: float
+    """How long devices rest after all was installed, before an idle one is looked at."""
     counted: Callable[[], None]
     """Says that the last device has finished: what crosses the network from now on does not count."""
     seconds: Callable[[float], float]

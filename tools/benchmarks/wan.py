@@ -44,8 +44,9 @@ def main() -> None:
         raise SystemExit("network namespaces take root: run sudo tools/bench wan")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     directory = Path(tempfile.mkdtemp(prefix="p2pdist-bench-", dir=scratch(options)))
+    result = nothing_yet(options)
     try:
-        result = measure(options, directory)
+        measure(options, directory, result)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     finally:
@@ -53,7 +54,10 @@ def main() -> None:
             say(options, f"logs and data of every program: {directory}")
         else:
             shutil.rmtree(directory, ignore_errors=True)
-    save(result, options)
+        if result["systems"]:
+            save(result, options)
+    if result["failed"]:
+        raise SystemExit(1)
 
 
 def scratch(options: argparse.Namespace) -> Path | None:
@@ -85,50 +89,75 @@ def parse() -> argparse.Namespace:
     ):
         kind = int if name in ("--sites", "--devices") else float
         parser.add_argument(name, type=kind, default=default, help=f"{text} (default {default})")
+    parser.add_argument(
+        "--settle",
+        type=float,
+        default=75.0,
+        metavar="SECONDS",
+        help="rest after the deployment, before an idle agent's memory and CPU are read (default 75)",
+    )
     parser.add_argument("--only", choices=SYSTEMS, action="append", help="run this system only (repeatable)")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     parser.add_argument("--output", type=Path, default=Path("bench-results"), help="where to save it")
     parser.add_argument("--keep", action="store_true", help="leave logs and data, and say where")
     parser.add_argument("--verbose", action="store_true", help="show what the processes write to stderr")
     options = parser.parse_args()
+    if options.settle <= 0:
+        parser.error("--settle takes more than 0 seconds")
     if not (1 <= options.sites <= 100 and 1 <= options.devices <= 200):
         parser.error("1 to 100 sites of 1 to 200 devices")
     return options
 
 
-def measure(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
-    """Run the systems, and return everything that was measured."""
+def nothing_yet(options: argparse.Namespace) -> dict[str, Any]:
+    """Return a result without a system: what is asked for, the bound and the machine."""
+    asked = ("sites", "devices", "origin_up", "site_down", "site_up", "lan", "size")
+    return {
+        "bound_seconds": bound_seconds(options.size, options.sites, rates_of(options)),
+        "parameters": {key: getattr(options, key) for key in asked},
+        "machine": {
+            "system": platform.platform(),
+            "cpus": os.cpu_count(),
+            "python": platform.python_version(),
+        },
+        "systems": {},
+        "failed": {},
+    }
+
+
+def rates_of(options: argparse.Namespace) -> Rates:
+    """Return the rates of the links that are asked for."""
+    return Rates(options.origin_up, options.site_down, options.site_up, options.lan)
+
+
+def measure(options: argparse.Namespace, directory: Path, result: dict[str, Any]) -> None:
+    """Run the systems, and note of each what was measured, or why it was not."""
     package = directory / "origin" / "package"
     package.parent.mkdir()
     data = random.Random(1).randbytes(int(options.size * MIB))
     package.write_bytes(data)
     digest = hashlib.sha256(data).hexdigest()
     del data
-    rates = Rates(options.origin_up, options.site_down, options.site_up, options.lan)
-    bound = bound_seconds(options.size, options.sites, rates)
+    bound = result["bound_seconds"]
     say(
         options,
         f"bound: {bound:.1f} s for {options.size:g} MiB to {options.sites} x {options.devices} devices",
     )
-    systems = {}
     for name in options.only or SYSTEMS:
         say(options, f"{name} ...")
-        systems[name] = measure_system(name, options, rates, directory / name, package, digest, bound)
-        for line in describe(systems[name]):
+        try:
+            system = measure_system(
+                name, options, rates_of(options), directory / name, package, digest, bound
+            )
+        except SystemExit as error:
+            if isinstance(error.code, int):  # somebody ended it
+                raise
+            result["failed"][name] = str(error)
+            say(options, f"  failed: {error}")
+            continue
+        result["systems"][name] = system
+        for line in describe(system):
             say(options, f"  {line}")
-    return {
-        "bound_seconds": bound,
-        "parameters": {
-            key: getattr(options, key)
-            for key in ("sites", "devices", "origin_up", "site_down", "site_up", "lan", "size")
-        },
-        "machine": {
-            "system": platform.platform(),
-            "cpus": os.cpu_count(),
-            "python": platform.python_version(),
-        },
-        "systems": systems,
-    }
 
 
 def measure_system(
@@ -158,6 +187,7 @@ def measure_system(
                 go=lambda: begun.append((time.monotonic(), network.wan_bytes())),
                 counted=lambda: ended.append(network.wan_bytes()),
                 seconds=lambda at: round(at - begun[0][0], 2),
+                settle_s=options.settle,
                 deadline_s=600 + 20 * options.sites * options.devices * options.size * 8 / rates.origin_up,
             )
             SYSTEMS[name](run)

@@ -37,13 +37,10 @@ _REPORTS_S = 15.0
 """How long devices' last reports on their sources may take after the installation."""
 
 
-async def demonstrate(options: Options, plan: Plan, console: Console) -> Outcome:
-    """Run the whole demonstration; what it finds wrong stands in the outcome's problems."""
+async def demonstrate(options: Options, plan: Plan, console: Console, outcome: Outcome) -> None:
+    """Run the whole demonstration; what comes of it, and what is wrong, is noted in *outcome*."""
     began = trio.current_time()
     _began.set(began)
-    outcome = Outcome(
-        network=plan.network.name, sites=options.sites, points=options.sites, devices=len(plan.devices)
-    )
 
     def say(command: str) -> None:
         console.print(f"  [dim]$ {_typed(command, plan)}[/]", highlight=False, soft_wrap=True)
@@ -79,7 +76,6 @@ async def demonstrate(options: Options, plan: Plan, console: Console) -> Outcome
         if options.keep:
             outcome.directory = str(plan.directory)
             _say_how_to_look_around(fleet, _leave(fleet), console)
-    return outcome
 
 
 async def _build(fleet: Fleet, console: Console) -> None:
@@ -223,7 +219,7 @@ def _directory(options: Options) -> Iterator[Path]:
             shutil.rmtree(path, ignore_errors=True)
 
 
-async def _until_told_to_end(options: Options, plan: Plan, console: Console) -> Outcome:
+async def _until_told_to_end(options: Options, plan: Plan, console: Console, outcome: Outcome) -> None:
     """End in order when somebody asks for it, as at a Ctrl-C."""
 
     async def end_when_asked() -> None:
@@ -233,44 +229,58 @@ async def _until_told_to_end(options: Options, plan: Plan, console: Console) -> 
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(end_when_asked)
-        outcome = await demonstrate(options, plan, console)
+        await demonstrate(options, plan, console, outcome)
         nursery.cancel_scope.cancel()
-    return outcome
 
 
-def _main() -> int:
-    options = parse_options(sys.argv[1:])
+def _run(options: Options, outcome: Outcome) -> None:
     console = Console(stderr=options.json)
     if not console.is_terminal:
         console = Console(stderr=options.json, width=_WIDTH)
     with _network(options) as network, _directory(options) as directory:
         plan = make_plan(directory, network)
-        outcome = trio.run(_until_told_to_end, options, plan, console)
-    if options.json:
-        print(outcome.encode())
-    return 0 if outcome.ok else 1
+        outcome.network, outcome.devices = network.name, len(plan.devices)
+        trio.run(_until_told_to_end, options, plan, console, outcome)
 
 
 def main() -> int:
     """Run the demonstration, and return the exit code."""
+    options = parse_options(sys.argv[1:])
+    outcome = Outcome(
+        network=options.network,
+        sites=options.sites,
+        points=options.sites,
+        devices=options.sites * options.devices,
+    )
+    code = 130
+    if not _interrupted(options, outcome):
+        code = 0 if outcome.ok else 1
+    if options.json:
+        print(outcome.encode())
+    return code
+
+
+def _interrupted(options: Options, outcome: Outcome) -> bool:
+    """Run it, note and say why it cannot go on, if it cannot; return whether somebody ended it."""
     errors = Console(stderr=True)
+    found: list[BaseException] = []
     try:
-        return _main()
-    except DemoError as error:
-        found: list[BaseException] = [error]
+        _run(options, outcome)
+    except (DemoError, KeyboardInterrupt) as error:
+        found = [error]
     except BaseExceptionGroup as group:
         ours, others = group.split((DemoError, KeyboardInterrupt))
         if others is not None or ours is None:
             raise
         found = list(_leaves(ours))
-    except KeyboardInterrupt as error:
-        found = [error]
     if any(isinstance(error, KeyboardInterrupt) for error in found):
         errors.print("\ninterrupted; everything that was started has been ended")
-        return 130
+        outcome.problems.append("interrupted")
+        return True
     for text in dict.fromkeys(str(error) for error in found):
         errors.print(f"\n[bold red]tools/demo cannot go on:[/] {text}", highlight=False, markup=True)
-    return 1
+        outcome.problems.append(text)
+    return False
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:

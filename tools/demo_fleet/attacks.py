@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import trio
@@ -15,6 +16,7 @@ from demo_fleet.network import Site
 from demo_fleet.outcome import Outcome, Refused, counted
 from demo_fleet.plan import CHANNEL, FLEET, SWARM_PORT, DemoError, Node, site_group
 from demo_fleet.stranger import Visit
+from demo_fleet.usurper import SEQUENCE as FORGED_SEQUENCE
 from demo_fleet.usurper import VERSION as FORGED_VERSION
 from demo_fleet.watch import Progress, watch
 from p2pdist.ids import ChannelName, FleetName, swarm_of
@@ -31,11 +33,19 @@ _STRANGERS_AT_ONCE = 4
 _STRANGER = Path(__file__).with_name("stranger.py")
 
 
+class _Tried(NamedTuple):
+    """An attack that is over."""
+
+    kind: str
+    """Of the refusals that it must have led to."""
+    subject: str
+    """What each device must have refused; "" where refusals of that kind have no other."""
+    problems: list[str]
+
+
 async def run_attacks(fleet: Fleet, outcome: Outcome, console: Console, *, patience_s: float) -> None:
     """Try all four, one after the other, and note who refused what, or who did not."""
-    attacks: Sequence[
-        tuple[str, str, Callable[[Fleet, Console, float], Awaitable[tuple[str, list[str]]]]]
-    ] = (
+    attacks: Sequence[tuple[str, str, Callable[[Fleet, Console, float], Awaitable[_Tried]]]] = (
         (ALTERED, "bytes of a published package are changed on disk, at a point and at the server", _alter),
         (
             WRONG_KEY,
@@ -50,9 +60,9 @@ async def run_attacks(fleet: Fleet, outcome: Outcome, console: Console, *, patie
         outcome.attacks.append(name)
         before = await _last_number(fleet)
         try:
-            kind, problems = await attack(fleet, console, patience_s)
-            outcome.problems += [f"{name}: {problem}" for problem in problems]
-            await _collect(fleet, outcome, name, kind, before, patience_s)
+            tried = await attack(fleet, console, patience_s)
+            outcome.problems += [f"{name}: {problem}" for problem in tried.problems]
+            await _collect(fleet, outcome, name, tried, before, patience_s)
         except DemoError as error:
             outcome.problems.append(f"{name}: {error}")
         count = outcome.resisted(name)
@@ -63,7 +73,7 @@ async def run_attacks(fleet: Fleet, outcome: Outcome, console: Console, *, patie
             console.print(f"  [dim]“{reason}”[/]", highlight=False, markup=True)
 
 
-async def _alter(fleet: Fleet, console: Console, patience_s: float) -> tuple[str, list[str]]:
+async def _alter(fleet: Fleet, console: Console, patience_s: float) -> _Tried:
     at_server, at_point = map(fleet.release, fleet.baits)
     problems = await _alter_at_point(fleet, at_point.target, console, patience_s)
     content = fleet.plan.server / "artifacts" / at_server.info_hash
@@ -72,7 +82,8 @@ async def _alter(fleet: Fleet, console: Console, patience_s: float) -> tuple[str
     deployment = await fleet.deploy(at_server.target)
     await _wait_refusals(fleet, "content", at_server.target, fleet.plan.devices, patience_s)
     await fleet.api.stop(deployment)
-    return "content", problems + await _not_installed(fleet, at_server.target, deployment)
+    problems += await _not_installed(fleet, at_server.target, deployment)
+    return _Tried("content", at_server.target, problems)
 
 
 async def _alter_at_point(fleet: Fleet, target: str, console: Console, patience_s: float) -> list[str]:
@@ -83,15 +94,21 @@ async def _alter_at_point(fleet: Fleet, target: str, console: Console, patience_
     _flip(content)
     console.print(f"  changed 4096 bytes of {content}", highlight=False)
     deployment = await fleet.deploy(target, site_group(point.site))
-    await _wait_refusals(fleet, "content", target, devices, patience_s)
+    missing = await _wait_refusals(fleet, "content", target, devices, patience_s)
     await fleet.api.stop(deployment)
-    problems = await _not_installed(fleet, target, deployment)
+    resisted = f"{len(devices) - len(missing)} of {counted(len(devices), 'device')}"
+    reasons = dict.fromkeys(fleet.named(each.reason) for each in await _refusals(fleet, "content", target))
+    console.print(f"  refused by {resisted} of site {point.site}", highlight=False)
+    for reason in list(reasons)[:2]:
+        console.print(f"  [dim]“{reason}”[/]", highlight=False)
+    problems = [f"{name} has not reported that it refused what {point.name} holds" for name in missing]
+    problems += await _not_installed(fleet, target, deployment)
     console.print(f"  the agents of site {point.site} shun {point.name} now, until they are started again")
     await fleet.restart(devices)
     return problems
 
 
-async def _usurp(fleet: Fleet, console: Console, patience_s: float) -> tuple[str, list[str]]:
+async def _usurp(fleet: Fleet, console: Console, patience_s: float) -> _Tried:
     before = await _last_number(fleet)
     await fleet.restart_server(usurped=True)
     console.print(
@@ -99,21 +116,26 @@ async def _usurp(fleet: Fleet, console: Console, patience_s: float) -> tuple[str
         highlight=False,
     )
     try:
+        offered = await fleet.api.get("/releases", wire.ReleaseList)
+        (forged,) = [r.target for r in offered.releases if r.version == FORGED_VERSION]
+        order = await fleet.deploy(forged)
         with trio.move_on_after(patience_s):
-            while not await _refusers(fleet, "metadata", before) >= {n.name for n in fleet.plan.devices}:
+            while not await _refusers(fleet, "metadata", "", before) >= {n.name for n in fleet.plan.devices}:
                 await trio.sleep(_POLL_S)
+        await fleet.api.stop(order)
     finally:
         await fleet.restart_server(usurped=False)
     console.print("  the real server is back", highlight=False)
     installed = [
         f"{device.name} has installed a forged release"
         for device in (await fleet.api.get("/devices", wire.DeviceList)).devices
-        if 666 in device.installed.values()
+        if FORGED_SEQUENCE in device.installed.values()
     ]
-    return "metadata", installed
+    installed += await _not_installed(fleet, forged, order)
+    return _Tried("metadata", "", installed)
 
 
-async def _age(fleet: Fleet, console: Console, patience_s: float) -> tuple[str, list[str]]:
+async def _age(fleet: Fleet, console: Console, patience_s: float) -> _Tried:
     newer, older = fleet.release(fleet.policy_new), fleet.release(fleet.policy_old)
     started = trio.current_time()
     first = await fleet.deploy(newer.target)
@@ -135,10 +157,10 @@ async def _age(fleet: Fleet, console: Console, patience_s: float) -> tuple[str, 
         if (node.root / fleet.policy_new.install_path.lstrip("/")).read_text()
         != fleet.policy_new.source.read_text()
     ]
-    return "rollback", problems + wrong
+    return _Tried("rollback", older.target, problems + wrong)
 
 
-async def _intrude(fleet: Fleet, console: Console, patience_s: float) -> tuple[str, list[str]]:
+async def _intrude(fleet: Fleet, console: Console, patience_s: float) -> _Tried:
     problems: list[str] = []
     received = 0
 
@@ -163,7 +185,7 @@ async def _intrude(fleet: Fleet, console: Console, patience_s: float) -> tuple[s
     if received:
         problems.insert(0, f"the stranger received {received} bytes")
     console.print(f"  it received {received} bytes", highlight=False)
-    return "stranger", problems
+    return _Tried("stranger", "", problems)
 
 
 async def _visit(fleet: Fleet, site: Site, targets: Mapping[str, int], patience_s: float) -> Visit:
@@ -190,35 +212,37 @@ async def _last_number(fleet: Fleet) -> int:
     return max((refusal.number for refusal in found), default=0)
 
 
-async def _refusals(fleet: Fleet, kind: str, after: int) -> list[wire.RefusalInfo]:
+async def _refusals(fleet: Fleet, kind: str, subject: str, after: int = 0) -> list[wire.RefusalInfo]:
     found = await fleet.api.get("/refusals", wire.RefusalList, after=str(after), limit="1000")
-    return [refusal for refusal in found.refusals if refusal.kind == kind]
+    return [each for each in found.refusals if each.kind == kind and subject in each.subject]
 
 
-async def _refusers(fleet: Fleet, kind: str, after: int) -> set[str]:
-    return {refusal.name for refusal in await _refusals(fleet, kind, after)}
+async def _refusers(fleet: Fleet, kind: str, subject: str, after: int = 0) -> set[str]:
+    return {refusal.name for refusal in await _refusals(fleet, kind, subject, after)}
 
 
 async def _wait_refusals(
     fleet: Fleet, kind: str, subject: str, nodes: Sequence[Node], patience_s: float
-) -> None:
-    """Wait until each of *nodes* has refused *subject*, or nobody more does."""
-    wanted = {node.name for node in nodes}
+) -> list[str]:
+    """Wait until each of *nodes* has refused *subject*, or nobody more does; return who has not."""
+    missing = {node.name for node in nodes}
     with trio.move_on_after(min(60.0, patience_s)):
-        while not wanted <= {r.name for r in await _refusals(fleet, kind, 0) if subject in r.subject}:
+        while missing := missing - await _refusers(fleet, kind, subject):
             await trio.sleep(_POLL_S)
+    return sorted(missing)
 
 
 async def _collect(
-    fleet: Fleet, outcome: Outcome, attack: str, kind: str, after: int, patience_s: float
+    fleet: Fleet, outcome: Outcome, attack: str, tried: _Tried, after: int, patience_s: float
 ) -> None:
     """Note who has refused what since number *after*; devices that did not are problems."""
     devices = {node.name for node in fleet.plan.devices}
     with trio.move_on_after(min(45.0, patience_s)):
-        while not await _refusers(fleet, kind, after) >= devices:
+        while not await _refusers(fleet, tried.kind, tried.subject, after) >= devices:
             await trio.sleep(_POLL_S)
     seen: set[str] = set()
-    for refusal in sorted(await _refusals(fleet, kind, after), key=lambda r: r.number):
+    found = await _refusals(fleet, tried.kind, tried.subject, after)
+    for refusal in sorted(found, key=lambda r: r.number):
         if refusal.name in seen:
             continue
         seen.add(refusal.name)

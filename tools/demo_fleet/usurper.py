@@ -22,15 +22,18 @@ from securesystemslib.signer import Signer
 from tuf.api.metadata import Metadata, MetaFile, Snapshot, Targets
 
 from p2pdist.config import load_config
+from p2pdist.ids import TargetPath
 from p2pdist.server import main as server
 from p2pdist.server.config import ServerConfig
 from p2pdist.server.initialise import open_online_key
+from p2pdist.server.service import Service
+from p2pdist.trust.catalog import Catalog, Release
 from p2pdist.trust.keys import Ed25519Signer
 from p2pdist.trust.online import make_snapshot, make_timestamp, meta_of
 from p2pdist.trust.publication import OnlineRepository
 from p2pdist.wire.requests import Bundle
 
-VERSION = "6.6.6"
+VERSION, SEQUENCE = "6.6.6", 666
 
 
 class Forgery(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,11 +50,10 @@ def forge(honest: Mapping[str, bytes], role: str, online: Signer, wrong: Signer)
     old_snapshot = next(d.signed for d in documents.values() if isinstance(d.signed, Snapshot))
     version = old_snapshot.meta[f"{role}.json"].version
     channel: Metadata[Targets] = documents[f"{version}.{role}.json"]
-    path, genuine = sorted(channel.signed.targets.items())[-1]
-    parts = path.split("/")
+    path, genuine = min(channel.signed.targets.items(), key=lambda item: (item[1].length, item[0]))
     forged = copy.deepcopy(genuine)
-    forged.unrecognized_fields["custom"] = {**genuine.custom, "version": VERSION, "sequence": 666}
-    channel.signed.targets["/".join([*parts[:2], VERSION, *parts[3:]])] = forged
+    forged.unrecognized_fields["custom"] = {**genuine.custom, "version": VERSION, "sequence": SEQUENCE}
+    channel.signed.targets[_forged_path(path)] = forged
     channel.signed.version = version + 1
     channel.sign(wrong)
     data = channel.to_bytes()
@@ -71,6 +73,20 @@ def forge(honest: Mapping[str, bytes], role: str, online: Signer, wrong: Signer)
         },
         versions={role: version + 1, "snapshot": snapshot_version, "timestamp": timestamp_version},
     )
+
+
+def _forged_path(path: str) -> str:
+    channel, product, _, name = path.split("/")
+    return f"{channel}/{product}/{VERSION}/{name}"
+
+
+def _with_forgery(catalog: Catalog) -> Catalog:
+    """Add the same release to what the server believes itself, so that it can be ordered."""
+    path, genuine = min(catalog.releases.items(), key=lambda item: (item[1].length, item[0]))
+    forged: Release = msgspec.structs.replace(
+        genuine, target=TargetPath(_forged_path(path)), version=VERSION, sequence=SEQUENCE
+    )
+    return msgspec.structs.replace(catalog, releases={**catalog.releases, forged.target: forged})
 
 
 def take_over(config: ServerConfig) -> None:
@@ -93,6 +109,12 @@ def take_over(config: ServerConfig) -> None:
     def say_forged(repository: OnlineRepository) -> dict[str, int]:
         return {**versions(repository), **forged(repository).versions}
 
+    take = Service._take
+
+    async def take_forged(service: Service, catalog: Catalog) -> None:
+        await take(service, _with_forgery(catalog) if catalog.releases else catalog)
+
+    Service._take = take_forged  # type: ignore[assignment,method-assign]
     OnlineRepository.export = serve_forged  # type: ignore[assignment,method-assign]
     OnlineRepository.versions = say_forged  # type: ignore[assignment,method-assign]
 

@@ -21,6 +21,9 @@ from matrix.programs import MatrixError, Programs
 ARTIFACT_BYTES = 4_000_000
 """Takes 3.2 s on the line of a place: longer than a punched connection may take to stand."""
 
+_CONTENT_PACKETS = 16
+"""Full packets from one address after which it is content that comes: a handshake has four at most."""
+
 _FIRST, _FIRST_BYTES = "first", 100_000
 _PATIENCE_S = 60.0
 _STOCKING_S = 600.0
@@ -40,7 +43,7 @@ class Shelf:
         self.pairs = {pair: f"pair-{number}" for number, pair in enumerate(pairs, 1)}
         compared = {pair.nodes[1] for pair in pairs if not self.is_by_gateway(pair)}
         self._alone = {name: f"alone-{name}" for name in sorted(compared)}
-        self._alone_s: dict[str, float | None] = {}
+        self._alone_s: dict[str, float] = {}
 
     def is_by_gateway(self, pair: Pair) -> bool:
         """Whether the holder is the wanting device's own gateway."""
@@ -79,11 +82,15 @@ class Shelf:
                 partial(_completed, self._fleet, name, product), what, patience_s=_STOCKING_S
             )
 
-    def alone_s(self, name: str) -> float | None:
-        """Measure once how long a device takes to fetch as much from the gateway, who alone has it."""
+    def alone_s(self, name: str) -> float:
+        """Measure once how long a device takes to fetch as much from the gateway, who alone has it.
+
+        Raises:
+            MatrixError: it does not come.
+        """
         if name not in self._alone_s:
-            times = _fetched(self._fleet, name, self._alone[name])
-            self._alone_s[name] = None if times is None else times[1] - times[0]
+            begun, ended = _fetched(self._fleet, name, self._alone[name])
+            self._alone_s[name] = ended - begun
         return self._alone_s[name]
 
 
@@ -91,7 +98,11 @@ def content(fleet: Fleet, shelf: Shelf, pair: Pair) -> Found:
     """Let one device fetch what the other one holds, beside the gateway.
 
     It begins when the device says that it fetches: it is about to tell its gateway, which then knows both.
-    Which path it gets is seen on the wire: from where full packets come first.
+    Which path it gets is seen on the wire: from where full packets come, more than a handshake has. That
+    pieces came from the holder must be the device's own word, too.
+
+    Raises:
+        MatrixError: it does not come, or nobody says from where.
     """
     holder, wanting = pair.nodes
     product = shelf.pairs[pair]
@@ -100,17 +111,18 @@ def content(fleet: Fleet, shelf: Shelf, pair: Pair) -> Found:
     direct = {*stand.outside, *stand.host.ipv6, *(stand.host.ipv4 if _sees(pair, stand) else ())}
     relayed = {*fleet.grounds.gateway.ipv4, *fleet.grounds.gateway.ipv6, *fleet.grounds.server.ipv4} - direct
     with _watching(fleet.programs, fleet.nodes[wanting].host, direct | relayed) as came:
-        times = _fetched(fleet, wanting, product)
-    if times is None:
-        return Found(path="none", seconds=None, alone_s=alone_s, note="it did not come")
-    begun, ended = times
+        begun, ended = _fetched(fleet, wanting, product)
     after = {address: [at - begun for at in each if at >= begun] for address, each in came.items()}
-    first = {address: seconds[0] for address, seconds in after.items() if seconds}
+    first = {
+        address: seconds[_CONTENT_PACKETS - 1]
+        for address, seconds in after.items()
+        if len(seconds) >= _CONTENT_PACKETS
+    }
     found = Found(path="relayed", seconds=None, whole_s=ended - begun, alone_s=alone_s)
     if shelf.is_by_gateway(pair) and any(fleet.logs[wanting].events("content.detour")):
         return replace(found, seconds=min(first.values(), default=None))  # inside of the link
-    if direct & first.keys():
-        path = _said(fleet, wanting, product, fleet.ids[holder])
+    path = _said(fleet, wanting, product, fleet.ids[holder])
+    if path is not None and direct & first.keys():
         return replace(found, path=path, seconds=min(first[address] for address in direct & first.keys()))
     return replace(found, seconds=min(first.values(), default=None))
 
@@ -134,18 +146,16 @@ def _watching(programs: Programs, host: Host, addresses: Collection[str]) -> Ite
             came |= json.loads(said.readline())
 
 
-def _fetched(fleet: Fleet, name: str, product: str) -> tuple[float, float] | None:
-    """Order an artifact onto a device; return when it began and when it had all, or None if not in time."""
+def _fetched(fleet: Fleet, name: str, product: str) -> tuple[float, float]:
+    """Order an artifact onto a device; return when it began and when it had all."""
     log = fleet.logs[name]
     mark = log.mark()
     fleet.deploy(product, fleet.nodes[name].group)
-    try:
-        fleet.programs.until(
-            lambda: bool(_completed(fleet, name, product, mark)), product, patience_s=_PATIENCE_S
-        )
-    except MatrixError:
-        return None
+    what = f"{product} at {name}"
+    fleet.programs.until(lambda: bool(_completed(fleet, name, product, mark)), what, patience_s=_PATIENCE_S)
     begun = [at for at, values in log.events("artifact.fetching", mark) if f"/{product}/" in values["target"]]
+    if not begun:
+        raise MatrixError(f"{name} has {product} without having said that it fetches it")
     return begun[0], _completed(fleet, name, product, mark)[0]
 
 
@@ -155,8 +165,11 @@ def _completed(fleet: Fleet, name: str, product: str, mark: int = 0) -> list[flo
     return [at for at, values in events if values["info_hash"] == fleet.info_hashes[product]]
 
 
-def _said(fleet: Fleet, name: str, product: str, source: str) -> Path:
-    """Return what the device says of its path to a source, once it has told of all that it received."""
+def _said(fleet: Fleet, name: str, product: str, source: str) -> Path | None:
+    """Return what a device says of its path to a source, once it has told of all that it received.
+
+    None if it received nothing from there.
+    """
     told: dict[str, dict[str, Any]] = {}
 
     def all_told() -> bool:
@@ -165,5 +178,6 @@ def _said(fleet: Fleet, name: str, product: str, source: str) -> Path:
         return bool(explained["held"] >= ARTIFACT_BYTES)
 
     fleet.programs.until(all_told, f"what {name} received", patience_s=_PATIENCE_S, every_s=0.5)
-    path: Path = "punched" if told.get(source, {}).get("path") == "punched" else "direct"
-    return path
+    if not told.get(source, {}).get("received"):
+        return None
+    return "punched" if told[source]["path"] == "punched" else "direct"

@@ -101,11 +101,16 @@ class Outcome:
                 return path
 
     @property
+    def is_off(self) -> bool:
+        """Whether the path is another one than the theory's."""
+        return self.reached != self.pair.expected
+
+    @property
     def objections(self) -> list[str]:
         """Say what is not as it must be; nothing if all is."""
         said = []
         pair, found = self.pair, self.found
-        if self.reached != pair.expected:
+        if self.is_off:
             why = f" ({found.note})" if found.note else ""
             said.append(f"{found.path}, expected {pair.expected}{why}")
         elif self.reached != "none":
