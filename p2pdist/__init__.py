@@ -2,7 +2,7 @@
 
 Floors, each importing only those before it:
 
-    errors, ids, limits, files    what everything shares
+    errors, ids, limits, omitted, files    what everything shares
     wire                    messages and their bytes
     trust                   signed metadata, keys, grants, certificates
     core                    decisions: scope, sources, deployments

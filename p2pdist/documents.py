@@ -6,7 +6,6 @@ brackets nested a thousand deep each end in an exception of Python's own. All of
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -94,6 +93,8 @@ def refuse_unknown_keys(
 
 def suggestion(word: str, known: Mapping[str, object], what: str) -> str:
     """Suggest the nearest of the *known* words, or list them."""
+    import difflib  # an endpoint that is told nothing wrong does without
+
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else f"the {what} are {', '.join(sorted(known))}"
 

@@ -129,8 +129,10 @@ STUN_BATCH = 32  # datagrams of one socket between two checkpoints: 2 ms at most
 STUN_RECEIVE_BYTES = 1 * MIB  # of one socket in the kernel, as far as that allows: a burst
 PROBES_MAX = 4  # gateways that a node asks about its NATs at once: nearest and farthest, both families
 PROBES_SETTLE_S = 1.0  # after a link stands: the first one is often left for a better one at once
-PROBES_EVERY_S = 30.0  # between two looks of one node, however often its link changes
-PROBES_KNOWN_S = 12.0  # that somebody waits for a look under way: 4.5 s for each of its two rounds
+PROBES_EVERY_S = 5.0  # between two looks of one node, however often its link changes
+PROBES_KNOWN_S = (
+    16.0  # that somebody waits for a look: those five, one to settle, 4.5 s for each of two rounds
+)
 PROBE_RTO_S = 0.5  # before the first repetition of a request (RFC 8489 section 6.2.1)
 PROBE_REQUESTS_MAX = 4  # sent at 0, 0.5, 1.5 and 3.5 s: at 5 % loss one in 10,000 has no answer
 PROBE_LAST_WAIT_S = 1.0  # after the last; a geostationary satellite's round trip is 0.6

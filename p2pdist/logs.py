@@ -14,21 +14,18 @@ import re
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
+from types import ModuleType
 from typing import Any, Final, cast
 
 from p2pdist import limits
 from p2pdist.errors import UsageError
+from p2pdist.omitted import omitted
 
-# structlog imports rich if it can, for coloured tracebacks that are not printed here: 4 MB of memory on
-# every endpoint. It is told that there is none, unless it has been paid for already.
-_HIDE_RICH = "rich" not in sys.modules
-if _HIDE_RICH:
-    sys.modules["rich"] = None  # type: ignore[assignment]
-try:
+# 6 MB: for coloured tracebacks, for asynchronous loggers, and for loggers that are sent to another process.
+_PICKLE = ModuleType("pickle")
+_PICKLE.PicklingError = Exception  # type: ignore[attr-defined]
+with omitted({"rich": None, "asyncio": ModuleType("asyncio"), "pickle": _PICKLE}):
     import structlog
-finally:
-    if _HIDE_RICH:
-        del sys.modules["rich"]
 
 Logger = structlog.typing.FilteringBoundLogger
 

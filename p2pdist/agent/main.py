@@ -3,44 +3,28 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import App, Parameter
-
-import p2pdist
 from p2pdist.agent.agent import run_agent
 from p2pdist.config import load_config
 from p2pdist.errors import P2PDistError
 from p2pdist.logs import configure_logging
+from p2pdist.node.commandline import NodeProgram
 from p2pdist.node.config import AgentConfig
 from p2pdist.node.memory import use_one_arena
-from p2pdist.node.program import enrol, run_program
-from p2pdist.programs import EXIT_CODES, complain, shown_default
-
-app = App(
-    name="p2pdist-agent",
-    version=p2pdist.__version__,
-    default_parameter=Parameter(show_default=shown_default),
-    help_epilogue=EXIT_CODES,
-    help=(
-        "The p2pdist agent: fetches, verifies and installs what the fleet's operator deploys to this device."
-        "\n\nEnrol once, then run it as a service:\n\n"
-        "    p2pdist-agent enrol --bundle fleet.enrolment --token-file token\n\n"
-        "    p2pdist-agent run --config /etc/p2pdist/agent.toml"
-    ),
-)
+from p2pdist.node.program import run_program
+from p2pdist.programs import complain
 
 
-app.command(enrol)
-
-
-@app.command
-def run(*, config: Annotated[Path | None, Parameter(help="The configuration file (TOML).")] = None) -> int:
+def run(*, config: Path | None = None) -> int:
     """Run the agent until it is told to stop (SIGTERM).
 
     Every key of the configuration has a default, and P2PDIST_TABLE_KEY in the environment overrides it.
+
+    Parameters
+    ----------
+    config
+        The configuration file (TOML).
     """
     try:
         settings = load_config(config, AgentConfig, os.environ)
@@ -51,6 +35,18 @@ def run(*, config: Annotated[Path | None, Parameter(help="The configuration file
     return run_program(lambda: run_agent(settings))
 
 
+PROGRAM = NodeProgram(
+    name="p2pdist-agent",
+    purpose=(
+        "The p2pdist agent: fetches, verifies and installs what the fleet's operator deploys to this device."
+        "\n\nEnrol once, then run it as a service:\n\n"
+        "    p2pdist-agent enrol --bundle fleet.enrolment --token-file token\n\n"
+        "    p2pdist-agent run --config /etc/p2pdist/agent.toml"
+    ),
+    run=run,
+)
+
+
 def main() -> None:
     """Run the program."""
-    sys.exit(app())
+    PROGRAM.main()

@@ -72,6 +72,7 @@ class Punching:
         leads: Whether this end begins the attempts.
         stun_servers: Returns whom to ask how NATs show us.
         hosts: Our own addresses to try; None for all that may be reachable.
+        passive: Returns whether this end may begin nothing, and only answers who calls it.
         delay_s: How long the leader waits before its first attempt.
         on_attempt: Called after each attempt; does not block.
     """
@@ -84,6 +85,7 @@ class Punching:
         leads: bool,
         stun_servers: Callable[[], Sequence[Endpoint]],
         hosts: Sequence[str] | None = None,
+        passive: Callable[[], bool] = lambda: False,
         delay_s: float = 0.0,
         on_attempt: Callable[[Attempt], object] = lambda attempt: None,
     ) -> None:
@@ -92,6 +94,7 @@ class Punching:
         self._leads = leads
         self._stun_servers = stun_servers
         self._hosts = hosts
+        self._passive = passive
         self._delay_s = delay_s
         self._on_attempt = on_attempt
         self._outbox, self._to_send = trio.open_memory_channel[PunchSignal](limits.PUNCH_SIGNALS_MAX)
@@ -189,6 +192,7 @@ class Punching:
                 controlling=self._leads,
                 stun_servers=[endpoint.address for endpoint in self.servers],
                 hosts=self._hosts,
+                passive=self._passive(),
             )
         except P2PDistError as error:
             report = error.report if isinstance(error, PunchFailed) else PunchReport(failure=str(error))

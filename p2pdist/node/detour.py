@@ -15,6 +15,7 @@ from typing import Protocol
 import trio
 
 from p2pdist import limits
+from p2pdist.core.listening import listening_hosts
 from p2pdist.core.upstream import Upstream
 from p2pdist.errors import P2PDistError
 from p2pdist.logs import get_logger
@@ -149,4 +150,5 @@ def swarm_streams(host: str, port: Callable[[], int]) -> StreamHandler:
 
 def own_host(host: str) -> str:
     """Return the address at which this machine reaches what listens on *host*."""
-    return _WILDCARDS.get(host, host)
+    first = listening_hosts(host)[0]
+    return _WILDCARDS.get(first, first)

@@ -1,9 +1,8 @@
 """Keep a node small and quick: give memory back that a burst of work has left behind.
 
 glibc's allocator gives each thread an arena of its own and keeps what is freed at its end. On an
-endpoint that fetches and installs now and then, that is a dozen megabytes for nothing: measured after
-one installation, 93 MB resident without and 79 MB with what is done here. Elsewhere than on glibc
-nothing happens.
+endpoint that fetches and installs now and then, that is a dozen megabytes for nothing. Elsewhere than on
+glibc nothing happens.
 
 Python looks for unused cycles among everything that there is, and stops the process meanwhile: for a gateway
 with thousands of links that is seconds, just when many devices come. So there, what has lived for some
@@ -33,16 +32,25 @@ def use_one_arena() -> None:
 
 
 async def keep_small() -> None:
-    """Give unused memory back to the system every minute, and keep collections short, until cancelled."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    """Give unused memory back to the system, and keep collections short, until cancelled.
+
+    A small process gives back what malloc has left every five seconds, a large one every minute.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda pad: 0)
     cycles = Cycles()
     while True:
         for _ in range(round(_EVERY_S / _LEFT_OUT_S)):
             await trio.sleep(_LEFT_OUT_S)
             cycles.leave_out()
+            if not _is_large():
+                trim(0)  # microseconds where there is nothing, and a few milliseconds after a burst
         cycles.collect()
-        if trim is not None:
-            await trio.to_thread.run_sync(trim, 0)
+        await trio.to_thread.run_sync(trim, 0)
+
+
+def _is_large() -> bool:
+    """Whether there is so much that looking at all of it would stop the process for long."""
+    return sys.getallocatedblocks() > limits.COLLECTED_BLOCKS_MAX
 
 
 class Cycles:
@@ -53,7 +61,7 @@ class Cycles:
 
     def leave_out(self) -> None:
         """In a large process, leave what there is now out of collections from now on."""
-        if sys.getallocatedblocks() > limits.COLLECTED_BLOCKS_MAX:
+        if _is_large():
             gc.freeze()
 
     def collect(self) -> None:

@@ -26,7 +26,7 @@ class NatWatch:
         sends: Whether this node may send anybody a datagram unasked; a point that is dialled may not.
 
     Attributes:
-        servers: Whom the node can ask how NATs show it; the nearest gateway first.
+        servers: Whom the node, and who visits it, can ask how NATs show them; the nearest gateway first.
         behaviours: What was found out last.
     """
 
@@ -46,17 +46,23 @@ class NatWatch:
     def told(self, servers: StunServers) -> None:
         """The neighbour above says whom can be asked: on each new link, and when it changes."""
         if not self.sends():
-            self.servers = self.behaviours = ()
-            return
-        if self._moved or self.servers != tuple(servers.endpoints):
+            self.behaviours = ()
+        elif self._moved or self.servers != tuple(servers.endpoints):
             self._asked.set()
+            self._known = trio.Event()
         self.servers, self._moved = tuple(servers.endpoints), False
 
     async def wait_known(self) -> tuple[NatBehaviour, ...]:
-        """Return what was found out, once a look that is under way is over; wait for a while at most."""
+        """Return what was found out, once a look that is due or under way is over; nothing if it takes long.
+
+        Who sends nobody anything finds out nothing, and says so at once.
+        """
+        if not self.sends():
+            return ()
         with trio.move_on_after(limits.PROBES_KNOWN_S):
             await self._known.wait()
-        return self.behaviours
+            return self.behaviours
+        return ()
 
     async def run(self) -> None:
         """Look whenever there is reason to, until cancelled."""
@@ -64,10 +70,9 @@ class NatWatch:
             await self._asked.wait()
             await trio.sleep(limits.PROBES_SETTLE_S)
             self._asked = trio.Event()
-            if self._known.is_set():
-                self._known = trio.Event()
-            self.behaviours = tuple(await _look(self.servers))
-            self._known.set()
+            self.behaviours = tuple(await _look(self.servers)) if self.sends() else ()
+            if not self._asked.is_set():  # else it has moved meanwhile
+                self._known.set()
             for behaviour in self.behaviours:
                 _log.info("nat.seen", gateway=str(behaviour.gateway), nat=behaviour.describe())
             await trio.sleep(limits.PROBES_EVERY_S)

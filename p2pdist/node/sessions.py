@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -157,6 +157,7 @@ class Sessions:
             leads=False,
             stun_servers=lambda: self._nat.servers,
             hosts=self._nat.hosts,
+            passive=lambda: not self._nat.sends(),
             on_attempt=lambda attempt: _note(visit, attempt, log),
         )
         async with answer(
@@ -168,7 +169,7 @@ class Sessions:
             stun=self._nat.servers,
         ) as (serve, conversation):
             log.info("session.opened", service=repr(invite.service))
-            async with punching.beside(conversation) if self._nat.sends() else nullcontext():
+            async with punching.beside(conversation):
                 await serve(conversation)
 
     def _open(self, service: Service, invite: SessionInvite) -> AbstractAsyncContextManager[Serve]:

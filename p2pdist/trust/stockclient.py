@@ -7,9 +7,10 @@ its default fetcher, would be 3 MB of an endpoint's memory for nothing. This is 
 
 from __future__ import annotations
 
-import sys
 from types import ModuleType
 from typing import Final
+
+from p2pdist.omitted import omitted
 
 _FETCHER: Final = "tuf.ngclient.urllib3_fetcher"
 
@@ -19,16 +20,10 @@ class _NoFetcher:
         raise TypeError("give the client a fetcher: the default one is left out")
 
 
-_hide = _FETCHER not in sys.modules
-if _hide:
-    _stub = ModuleType(_FETCHER)
-    _stub.Urllib3Fetcher = _NoFetcher  # type: ignore[attr-defined]  # stands in for the module's only name
-    sys.modules[_FETCHER] = _stub
-try:
+_stand_in = ModuleType(_FETCHER)
+_stand_in.Urllib3Fetcher = _NoFetcher  # type: ignore[attr-defined]  # the module's only name
+with omitted({_FETCHER: _stand_in}):
     from tuf.ngclient import Updater, UpdaterConfig
     from tuf.ngclient.fetcher import FetcherInterface
-finally:
-    if _hide:
-        del sys.modules[_FETCHER]
 
 __all__ = ["FetcherInterface", "Updater", "UpdaterConfig"]

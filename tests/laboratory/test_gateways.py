@@ -15,6 +15,9 @@ from laboratory.network import Host, Laboratory
 pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(400)]
 
 CONTENT = b"content " * 250_000
+DIRECT_S = 2.0
+CONSENTED_S = 8
+"""Long enough for both sides of a path to ask whether the other still wants it (RFC 7675: every 4 to 6 s)."""
 
 
 @pytest.fixture
@@ -106,6 +109,13 @@ def test_a_gateway_in_a_dmz_that_dials_nothing_carries_and_serves_those_inside(
         install(fleet, "1", "device")
         until_it_came_through_the_point(fleet, "1", "device")
         assert "relayed" in fleet.operate("p2pdist", "ping", "device", "--count", "1")
+
+        reached = fleet.ask("p2pdist", "path", "gateway")
+        assert (reached["path"], reached["seconds"] < DIRECT_S) == ("direct", True), reached
+        assert reached["here"], "the operator's machine has asked"
+        assert not reached["there"], "the gateway asks nobody"
+        assert "direct" in fleet.operate("p2pdist", "ping", "gateway", "--count", str(CONSENTED_S))
+        assert dials(gateway) == 0
 
         for restarted in (program, fleet.programs["server"]):
             links = fleet.attached(node)

@@ -21,6 +21,7 @@ PAIRS = [
     ("symmetric", "symmetric"),
     ("open", "udp-blocked"),
     ("ipv6-firewall", "ipv6-firewall"),
+    ("symmetric", "dmz"),
 ]
 
 

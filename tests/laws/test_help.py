@@ -31,11 +31,14 @@ MODULES: dict[str, Any] = {
     "p2pdist-server": p2pdist.server.main,
     "p2pdist-sign": p2pdist.sign.main,
 }
-APPS: dict[str, App] = {program: module.app for program, module in MODULES.items()}
+APPS: dict[str, App] = {
+    program: module.PROGRAM.command_line() if hasattr(module, "PROGRAM") else module.app
+    for program, module in MODULES.items()
+}
 SHORTEST = {
     "p2pdist": ["status"],
-    "p2pdist-agent": ["run"],
-    "p2pdist-seed": ["run"],
+    "p2pdist-agent": ["enrol", "--bundle", "fleet.enrolment"],
+    "p2pdist-seed": ["enrol", "--bundle", "fleet.enrolment"],
     "p2pdist-server": ["run", "--config", "server.toml"],
     "p2pdist-sign": ["status"],
 }

@@ -16,7 +16,7 @@ from p2pdist.core.upstream import Upstream
 from p2pdist.ids import NodeId
 from p2pdist.net.link import Link
 from p2pdist.net.memory import open_memory_links
-from p2pdist.node.detour import Detour, swarm_streams
+from p2pdist.node.detour import Detour, own_host, swarm_streams
 from p2pdist.trust.certificates import parse_certificate
 from p2pdist.trust.keys import IdentityKey
 from p2pdist.wire.detours import SWARM_PATH
@@ -116,6 +116,20 @@ async def test_one_that_does_not_is_reached_through_the_link(nodes: Nodes, close
             await stream.send_all(b"the swarm's bytes")
             await stream.send_eof()
             assert b"".join([part async for part in stream]) == b"the swarm's bytes"
+
+
+@pytest.mark.parametrize(
+    ("listening", "reached"),
+    [
+        ("*", HERE),
+        ("0.0.0.0", HERE),
+        ("::", "::1"),
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8::7", "2001:db8::7"),
+    ],
+)
+def test_the_swarm_is_given_an_address_whatever_it_listens_on(listening: str, reached: str) -> None:
+    assert own_host(listening) == reached
 
 
 @pytest.mark.slow

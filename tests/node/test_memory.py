@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
+from pathlib import Path
 
 import pytest
 import trio
@@ -30,6 +32,11 @@ class Process:
         return done
 
 
+def resident_bytes() -> int:
+    """What this process has resident now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 @pytest.fixture
 def process(monkeypatch: pytest.MonkeyPatch) -> Process:
     return Process(monkeypatch)
@@ -41,6 +48,33 @@ async def test_a_small_process_looks_at_everything_every_minute(
     with trio.move_on_after(70):
         await keep_small()
     assert process.what_is_done() == ["unfreeze", "collect"]
+
+
+async def test_a_small_process_gives_freed_memory_back_within_seconds(
+    process: Process, autojump_clock: trio.testing.MockClock
+) -> None:
+    burst = [b"x" * 20_000 for _ in range(2_000)]
+    kept = burst[::10]  # so that what is free lies between what is not
+    held = resident_bytes()
+    del burst
+    with trio.move_on_after(6):
+        await keep_small()
+    assert resident_bytes() < held - 20_000_000
+    assert len(kept) == 200
+
+
+async def test_a_large_process_is_not_stopped_to_give_memory_back(
+    process: Process, autojump_clock: trio.testing.MockClock
+) -> None:
+    process.blocks = LARGE
+    burst = [b"x" * 20_000 for _ in range(2_000)]
+    kept = burst[::10]
+    held = resident_bytes()
+    del burst
+    with trio.move_on_after(6):
+        await keep_small()
+    assert resident_bytes() > held - 20_000_000
+    assert len(kept) == 200
 
 
 def test_in_a_large_process_what_there_is_is_left_out(process: Process) -> None:

@@ -48,10 +48,27 @@ async def test_a_node_looks_at_its_nats_as_soon_as_it_is_told_whom_to_ask() -> N
     assert watch.servers == (endpoint,)
 
 
-async def test_a_node_that_dials_nobody_sends_nothing_to_find_out() -> None:
+async def test_a_node_that_dials_nobody_knows_whom_those_can_ask_who_visit_it() -> None:
     watch = NatWatch(sends=lambda: False)
     watch.told(StunServers(endpoints=[Endpoint("127.0.0.1", 9)]))
-    assert (watch.servers, watch.behaviours) == ((), ())
+    assert watch.servers == (Endpoint("127.0.0.1", 9),)
+
+
+async def test_a_node_that_learns_meanwhile_that_it_dials_nobody_does_not_look() -> None:
+    sends = True
+    watch = NatWatch(sends=lambda: sends)
+    async with responder() as endpoint, running(watch):
+        watch.told(StunServers(endpoints=[endpoint]))
+        sends = False
+        with trio.fail_after(10):
+            await watch._known.wait()
+        assert watch.behaviours == ()
+
+
+async def test_a_node_that_dials_nobody_does_not_keep_those_waiting_who_ask(autojump_clock: Any) -> None:
+    began = trio.current_time()
+    assert await NatWatch(sends=lambda: False).wait_known() == ()
+    assert trio.current_time() == began
 
 
 async def test_it_looks_anew_on_another_link_and_keeps_the_last_answer_meanwhile(
@@ -67,6 +84,19 @@ async def test_it_looks_anew_on_another_link_and_keeps_the_last_answer_meanwhile
         with trio.fail_after(10):
             while [seen.gateway for seen in watch.behaviours] != [other]:
                 await trio.sleep(0.01)
+
+
+async def test_in_another_network_nobody_is_told_of_the_nats_of_the_one_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "PROBES_EVERY_S", 0.01)
+    watch = NatWatch()
+    async with responder() as one, responder("127.77.4.2") as other, running(watch):
+        watch.told(StunServers(endpoints=[one]))
+        await watch.wait_known()
+        watch.told(StunServers(endpoints=[other]))
+        with trio.fail_after(10):
+            assert [seen.gateway for seen in await watch.wait_known()] == [other]
 
 
 async def test_the_same_servers_are_asked_again_on_a_new_link_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +121,7 @@ async def test_a_node_that_may_dial_nobody_asks_nobody() -> None:
         watch.linked()
         watch.told(StunServers(endpoints=[endpoint]))
         await trio.sleep(0.2)
-        assert watch.behaviours == watch.servers == ()
+        assert watch.behaviours == ()
 
 
 async def test_who_asks_while_nothing_is_known_waits_for_a_while_only(autojump_clock: Any) -> None:

@@ -21,6 +21,8 @@ from p2pdist.ids import FleetName, GroupPath
 from p2pdist.logs import configure_logging, get_logger
 from p2pdist.net.conversations import Conversation, initiate
 from p2pdist.net.framing import FrameSplitter
+from p2pdist.net.punching import Punching
+from p2pdist.net.rtc.island import open_island
 from p2pdist.net.sessions import SessionStream, open_session
 from p2pdist.net.tls import TlsIdentity
 from p2pdist.node.nat import NatWatch
@@ -38,13 +40,13 @@ from p2pdist.wire.stun import Endpoint
 class Device:
     """A device with its sessions, and an operator who has been announced to it."""
 
-    def __init__(self, **policy: Any) -> None:
+    def __init__(self, *, sends: bool = True, **policy: Any) -> None:
         fleet = FleetAuthority.create(FleetName("acme"), datetime.now(UTC))
         self.key, self.operator = IdentityKey.generate(), IdentityKey.generate()
         self.identity = certified(self.key, fleet, trusts=fleet)
         self.own = FleetAuthority.create(FleetName("session"), datetime.now(UTC))
         self.operator_identity = certified(self.operator, self.own, trusts=fleet)
-        self.nat = NatWatch("127.0.0.1")
+        self.nat = NatWatch("127.0.0.1", sends=lambda: sends)
         self.sessions = Sessions(
             identity=lambda: self.identity,
             policy=ServicePolicy(**policy),
@@ -210,6 +212,29 @@ async def test_a_session_goes_on_over_a_second_path_when_the_first_is_lost() -> 
             await echo.send_all(b"two")
             with trio.fail_after(5):
                 assert await echo.receive_some() == b"two"
+
+
+@pytest.mark.parametrize("sends", [True, False])
+async def test_a_session_gets_a_direct_path_also_with_a_device_that_may_begin_nothing(sends: bool) -> None:
+    device = Device(sends=sends)
+    async with running(device) as nursery, open_island() as island, open_session() as stream:
+        join(device, nursery, stream, device.invite())
+        punching = Punching(stream, island, leads=True, stun_servers=lambda: (), hosts=["127.0.0.1"])
+        async with (
+            initiate(
+                stream,
+                Echo(),
+                identity=device.operator_identity,
+                expect=device.key.node,
+                on_signal=punching.take,
+            ) as echo,
+            punching.beside(echo),
+            trio.open_nursery() as hearing,
+        ):
+            hearing.start_soon(everything, echo)  # and the signals in between
+            with trio.fail_after(10):
+                await stream.wait_path("direct")
+            hearing.cancel_scope.cancel()
 
 
 async def test_the_logs_of_a_device_are_shown_and_followed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,8 @@
 What differs from :class:`aioice.Connection`:
 
 * its own addresses are given, not guessed;
+* a *passive* side checks only the addresses from which a check of the other side came (RFC 8445,
+  section 7.3.1.4), so that it begins nothing, and a stateful firewall before it lets through what it sends;
 * a check of the other side makes ours go out again at once, so that a side that starts some
   milliseconds early does not lose half a second;
 * the STUN request is padded: our responder never answers with more bytes than it got, so that it
@@ -40,12 +42,20 @@ class IceConnection(aioice.Connection):
         controlling: Whether this side nominates.
         hosts: Our addresses.
         stun_servers: Whom to ask how the NAT shows us; IP addresses.
+        passive: Whether this side calls nobody who has not called it. Then :meth:`connect` does not fail: how
+            long to wait to be called is up to the caller.
     """
 
     def __init__(
-        self, *, controlling: bool, hosts: Sequence[str], stun_servers: Sequence[SocketAddress]
+        self,
+        *,
+        controlling: bool,
+        hosts: Sequence[str],
+        stun_servers: Sequence[SocketAddress],
+        passive: bool = False,
     ) -> None:
         super().__init__(ice_controlling=controlling)
+        self._passive = passive
         self._hosts = hosts
         self._stun_servers = stun_servers
         self._known: set[SocketAddress] = set()
@@ -74,6 +84,18 @@ class IceConnection(aioice.Connection):
         """The other side, or a STUN server, says at which address it sees one of our sockets."""
         if self.knows(by):
             self._seen[protocol.id, by] = seen
+
+    async def expect(self, candidates: Sequence[Candidate]) -> None:
+        """Take in all the candidates of the other side."""
+        for candidate in candidates:
+            await self.add_remote_candidate(candidate)
+        if not self._passive:  # for which every pair is still to come, with a check
+            await self.add_remote_candidate(None)
+
+    def _pair_remote_candidate(self, remote_candidate: Candidate) -> None:
+        """Have a candidate checked, which a passive side only does when a check comes from there."""
+        if not self._passive:
+            super()._pair_remote_candidate(remote_candidate)
 
     def sort_check_list(self) -> None:
         """Keep the pairs in mind: aioice drops those that it needs no more."""

@@ -53,6 +53,7 @@ class Path:
         controlling: Whether this side nominates the pair.
         hosts: Our addresses.
         stun_servers: Whom to ask how the NAT shows us.
+        passive: Whether this side calls nobody who has not called it.
     """
 
     def __init__(
@@ -62,12 +63,15 @@ class Path:
         controlling: bool,
         hosts: Sequence[str],
         stun_servers: Sequence[SocketAddress],
+        passive: bool = False,
     ) -> None:
         self._tell = tell
         self._loop = asyncio.get_running_loop()
         self._controlling = controlling
         self._certificate = RTCCertificate.generateCertificate()
-        self._ice = IceConnection(controlling=controlling, hosts=hosts, stun_servers=stun_servers)
+        self._ice = IceConnection(
+            controlling=controlling, hosts=hosts, stun_servers=stun_servers, passive=passive
+        )
         self._dtls = RTCDtlsTransport(cast(RTCIceTransport, _Datagrams(self._ice)), [self._certificate])
         self._sctp = Association(self._dtls, self._break)
         self._channel = self._sctp.open_channel()
@@ -139,11 +143,7 @@ class Path:
     async def _call(self, remote: Description) -> None:
         """Find a pair of addresses that works."""
         self._ice.remote_username, self._ice.remote_password = remote.username, remote.password
-        for candidate in remote.candidates:
-            await self._ice.add_remote_candidate(
-                make_candidate(candidate.kind, candidate.host, candidate.port)
-            )
-        await self._ice.add_remote_candidate(None)
+        await self._ice.expect([make_candidate(c.kind, c.host, c.port) for c in remote.candidates])
         try:
             await self._ice.connect()
         except ConnectionError as error:

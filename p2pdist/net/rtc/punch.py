@@ -39,6 +39,7 @@ async def open_punched(
     controlling: bool,
     stun_servers: Sequence[tuple[str, int]] = (),
     hosts: Sequence[str] | None = None,
+    passive: bool = False,
     limit_s: float = limits.PUNCH_S,
 ) -> PunchedStream:
     """Connect to another node directly, through the NATs between.
@@ -52,6 +53,8 @@ async def open_punched(
             is survived only if the side that is open to everybody controls.
         stun_servers: Whom to ask how the NAT shows us: IP addresses and ports of gateways.
         hosts: Our own addresses to try; by default those of :func:`~.addresses.host_addresses`.
+        passive: Whether this side may begin nothing: it asks no STUN server, and calls only the addresses
+            from which the other side has called it. The other side must not be passive, too.
         limit_s: When to give up.
 
     Returns:
@@ -68,7 +71,7 @@ async def open_punched(
     """
     for host in (*(host for host, _ in stun_servers), *(hosts or ())):
         _check_address(host)
-    attempt = _Attempt(island, _maker(controlling, hosts, stun_servers))
+    attempt = _Attempt(island, _maker(controlling, hosts, () if passive else stun_servers, passive))
     try:
         with trio.move_on_after(limit_s):
             ours = await attempt.gathered()
@@ -196,7 +199,7 @@ class _Attempt:
 
 
 def _maker(
-    controlling: bool, hosts: Sequence[str] | None, stun_servers: Sequence[tuple[str, int]]
+    controlling: bool, hosts: Sequence[str] | None, stun_servers: Sequence[tuple[str, int]], passive: bool
 ) -> Callable[[Callable[[Event, int], bool]], Resident[Order]]:
     """Return what makes the path on the island. Only there, and only then, aiortc is imported."""
 
@@ -205,7 +208,7 @@ def _maker(
         from p2pdist.net.rtc.path import Path
 
         own = host_addresses() if hosts is None else hosts
-        return Path(tell, controlling=controlling, hosts=own, stun_servers=stun_servers)
+        return Path(tell, controlling=controlling, hosts=own, stun_servers=stun_servers, passive=passive)
 
     return make
 

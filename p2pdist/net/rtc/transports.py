@@ -7,21 +7,17 @@ annotation, is a stand-in. Both are gone again afterwards: ``import aiortc`` els
 
 from __future__ import annotations
 
-import sys
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, module_from_spec
 from types import ModuleType
 from typing import cast
 
-_STAND_INS: dict[str, ModuleType] = {}
+from p2pdist.omitted import omitted
 
-if "aiortc" not in sys.modules:
-    _STAND_INS["aiortc"] = module_from_spec(cast(ModuleSpec, find_spec("aiortc")))
-    if "av" not in sys.modules:
-        _STAND_INS["av"] = ModuleType("av")
-        _STAND_INS["av"].AudioFrame = object  # type: ignore[attr-defined]
-sys.modules.update(_STAND_INS)
-try:
+_AIORTC = module_from_spec(cast(ModuleSpec, find_spec("aiortc")))
+_AV = ModuleType("av")
+_AV.AudioFrame = object  # type: ignore[attr-defined]
+with omitted({"aiortc": _AIORTC, "av": _AV}):
     from aiortc.rtcdatachannel import RTCDataChannel, RTCDataChannelParameters
     from aiortc.rtcdtlstransport import (
         RTCCertificate,
@@ -39,9 +35,6 @@ try:
         RTCSctpTransport,
         SackChunk,
     )
-finally:
-    for _name in _STAND_INS:
-        del sys.modules[_name]
 
 __all__ = [
     "WEBRTC_BINARY",
