@@ -101,14 +101,14 @@ SESSION_WINDOW_BYTES = 512 * KIB  # unread, or perhaps not arrived, in one direc
 SESSION_FRAME_BYTES_MAX = SESSION_CHUNK_BYTES + 8 * KIB  # a reset with a long reason
 SESSION_SIGNAL_BYTES_MAX = 8 * KIB  # one description of how to be reached: two dozen candidates
 SESSION_HANDSHAKE_S = 10.0  # TLS, the question and its answer; a slow 3G link needs 3
-TUNNEL_CONNECT_S = (
-    5.0  # to a port of the device itself; half of SESSION_HANDSHAKE_S, so that the refusal is heard
-)
 SESSION_FINISH_S = 5.0  # at the end, until the other side has everything
 SESSION_PING_S = 2.0  # of silence on a path before the other side is asked for a sign of life
 SESSION_SILENT_S = 5.0  # of silence until a path counts as dead: failover in seconds
 SESSION_GAPS_MAX = 8  # pieces that came before those in front of them: one for each change of path
 SESSION_PATHS_MAX = 8  # open at once: relayed, punched, direct, and successors of each
+TUNNEL_CONNECTIONS_MAX = 32  # through one tunnel at once: five browser windows with six each
+TUNNEL_CONNECT_S = 5.0  # to a port of the device itself; far below REQUEST_TIMEOUT_S: a refusal is heard
+TUNNEL_WINDOW_BYTES = 256 * KIB  # unread of one of them: 50 Mbit/s at 40 ms; of all 8 MiB
 LOG_TAIL_LINES = 1_000  # of a node's own log, in memory for operators: 200 KB as a rule
 LOG_TAIL_LINE_CHARS = 2_000  # of each; a traceback's beginning
 SESSIONS_MAX = 32  # open at once on one device: operators, each with some tunnels
@@ -219,7 +219,8 @@ CALL_ANSWER_S = 4.0  # for a call: uTP repeats its first packet for 3.5 s
 CALL_AGAIN_S = 5.0  # before the next one: what libtorrent tries over TCP when uTP fails has ended
 CALL_RENEWED_S = 60.0  # after the last call: a pair that is apart again begins anew
 MEETING_GIVEN_UP_S = 600.0  # until a pair that could not meet is tried again: networks change
-MEETINGS_MAX = 4_096  # pairs that one gateway has under way or remembers, some 300 bytes each
+MEETINGS_MAX = 4_096  # pairs that one node has under way or remembers, some 300 bytes each
+PLACES_DISTRICT_MAX = 32  # places among which one chooses whom it meets: a decision costs their square
 PLACES_MET_MAX = 6  # other places whose fetcher a place's fetcher exchanges content with
 OBSERVED_FRESH_S = 1.0  # an outside endpoint is asked for again after: some mappings live for 4 s only
 OBSERVE_WAIT_S = 1.0  # for the datagrams; four lost ones in a row are rarer than a blocked UDP

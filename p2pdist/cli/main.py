@@ -35,7 +35,8 @@ COMMANDS = {
     "rollout": ("deploy", "deployment", "explain"),
     "fleet": ("revoke", "device", "group", "point", "token", "api_token"),
     "enrolment": ("enrolment",),
-    "sessions": ("ping", "tunnel", "logs", "diagnose"),
+    "sessions": ("ping", "logs", "diagnose"),
+    "tunnel": ("tunnel",),
     "path": ("path",),
 }
 """The commands of each module in this package. A module is imported when one of its commands is given, so

@@ -109,9 +109,15 @@ class Meetings:
     def handle_wanted(self, info_hash: InfoHash, one: NodeId, other: NodeId, now: float) -> None:
         """Two nodes may exchange an artifact's content. Nothing happens where that is known."""
         pair = _pair(info_hash, one, other)
-        if pair not in self._meetings and len(self._meetings) < limits.MEETINGS_MAX:
-            self._meetings[pair] = _Meeting(state="showing", since=now, due=now)
-            self.handle_tick(now)
+        if pair in self._meetings:
+            return
+        if len(self._meetings) >= limits.MEETINGS_MAX:  # the oldest that came together gives way
+            old = next((pair for pair, each in self._meetings.items() if each.due is None), None)
+            if old is None:
+                return
+            del self._meetings[old]
+        self._meetings[pair] = _Meeting(state="showing", since=now, due=now)
+        self.handle_tick(now)
 
     def handle_unreached(
         self, info_hash: InfoHash, node: NodeId, others: frozenset[NodeId], now: float
@@ -136,7 +142,8 @@ class Meetings:
 
     def handle_gone(self, node: NodeId, info_hash: InfoHash | None = None) -> None:
         """A node has left an artifact's swarm, or all of them with its link."""
-        for pair in [p for p in self._meetings if node in p[1:] and info_hash in (None, p[0])]:
+        met = self._meetings if node in self._sights else ()  # most meet nobody, and many go at once
+        for pair in [p for p in met if node in p[1:] and info_hash in (None, p[0])]:
             del self._meetings[pair]
         for key in [k for k in self._unreached if k[1] == node and info_hash in (None, k[0])]:
             del self._unreached[key]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import trio
@@ -158,8 +158,8 @@ async def initiate(
             case Accepted(stun=stun):
                 conversation.stun = stun
                 return conversation
-            case Refused(reason=reason, hint=hint):
-                raise Unavailable(f"{expect} refuses: {reason}", hint=hint)
+            case Refused(reason=reason):
+                raise Unavailable(f"{expect} refuses: {reason}")
             case other:
                 raise PeerError(f"{expect} answers with {type(other).__name__}")
 
@@ -173,41 +173,37 @@ async def answer(
     *,
     identity: TlsIdentity,
     expect: NodeId,
-    prepare: Callable[[Service], AbstractAsyncContextManager[T]],
+    judge: Callable[[Ask], str | None],
     on_signal: Callable[[bytes], object],
     stun: Sequence[Endpoint] = (),
-) -> AsyncIterator[tuple[T, Conversation]]:
-    """Answer an initiator; the block has what was prepared for it. Otherwise as :func:`initiate`.
+) -> AsyncIterator[tuple[Ask, Conversation]]:
+    """Answer an initiator; the block has what it asked for. Otherwise as :func:`initiate`.
 
     Args:
-        prepare: Gets ready what the initiator asks for, before it is accepted; left with the block. Its
-            TrustError or Unavailable is the refusal.
+        judge: Returns why a question is refused, or None.
         stun: Whom this device asks how NATs show it.
 
     Raises:
-        TrustError, Unavailable: what was asked for is refused; the initiator has been told why.
+        TrustError: the question was refused; the initiator has been told why.
     """
-    prepared = AsyncExitStack()
 
-    async def hear() -> tuple[T, Conversation]:
+    async def hear() -> tuple[Ask, Conversation]:
         context = answering_context(identity)
         conversation = await _shake_hands(session, context, expect, on_signal, server_side=True)
         question = await conversation._next()
         if not isinstance(question, Ask):
             raise PeerError(f"{expect} begins with {type(question).__name__}")
-        try:
-            ready = await prepared.enter_async_context(prepare(question.service))
-        except (TrustError, Unavailable) as error:
-            await conversation._send(Refused(reason=error.what, hint=error.hint))
+        reason = judge(question)
+        if reason is not None:
+            await conversation._send(Refused(reason=reason))
             await conversation.aclose()
-            raise
+            raise TrustError(f"refused: {reason}")
         await conversation._send(Accepted(stun=tuple(stun)))
-        return ready, conversation
+        return question, conversation
 
-    async with prepared:
-        ready, conversation = await _in_time(hear, str(expect))
-        async with _closing(conversation):
-            yield ready, conversation
+    question, conversation = await _in_time(hear, str(expect))
+    async with _closing(conversation):
+        yield question, conversation
 
 
 @asynccontextmanager

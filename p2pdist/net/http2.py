@@ -9,8 +9,8 @@ side go into :meth:`Session.receive`, which returns what happened; bytes for the
 Invariants:
 
 - What is received and not yet :meth:`consumed <Session.consumed>` is at most
-  :data:`~p2pdist.limits.LINK_WINDOW_BYTES` for each stream. Space on the whole connection is given
-  back on receipt, so that one slow stream never holds up another.
+  :data:`~p2pdist.limits.LINK_WINDOW_BYTES` for each stream, unless another window is asked for. Space on
+  the whole connection is given back on receipt, so that one slow stream never holds up another.
 - Control traffic (resets, pings, settings, headers, empty data) fills a bucket of
   :data:`~p2pdist.limits.LINK_OVERHEAD_BYTES`, which content in either direction and time
   (:meth:`Session.forgive`) empty again. When it overflows, the other side is flooding us.
@@ -95,6 +95,7 @@ class Session:
 
     Args:
         dialler: Whether this side opened the connection.
+        window_bytes: What may be received on one stream and not yet be consumed.
 
     Attributes:
         urgent: The stream whose bytes are sent before those of the others, which take turns.
@@ -116,11 +117,11 @@ class Session:
         "urgent",
     )
 
-    def __init__(self, *, dialler: bool) -> None:
+    def __init__(self, *, dialler: bool, window_bytes: int = limits.LINK_WINDOW_BYTES) -> None:
         self.urgent = 0
         self._dialler = dialler
         self._h2 = _Connection(h2.config.H2Configuration(client_side=dialler, header_encoding=None))
-        self._h2.local_settings = own_settings(dialler=dialler)
+        self._h2.local_settings = own_settings(dialler=dialler, window_bytes=window_bytes)
         self._h2.remote_settings = PeerSettings(dialler=not dialler)
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(limits.LINK_TRANSIT_BYTES - _WINDOW_INITIAL)

@@ -350,7 +350,8 @@ class Content:
                 for c, way in zip(taken, map(self._way_to, taken), strict=True)
                 if c.node in wanted.dialled or c.role != "device" or c.path == "punched"
             ],
-            watched=any(candidate.path != "direct" for candidate in wanted.candidates),
+            watched=any(candidate.path != "direct" for candidate in wanted.candidates)
+            or all(candidate.role == "device" for candidate in taken),
         )
 
     def _way_to(self, source: Candidate) -> tuple[str, int]:

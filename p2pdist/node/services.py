@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
-from functools import partial
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -12,51 +11,74 @@ import trio
 
 from p2pdist import limits
 from p2pdist.errors import Unavailable
-from p2pdist.logs import TAIL
+from p2pdist.logs import TAIL, Logger
 from p2pdist.net.conversations import Conversation
 from p2pdist.net.framing import PREFIX_BYTES
+from p2pdist.net.multiplex import open_multiplex
 from p2pdist.net.splicing import splice
+from p2pdist.net.streaming import OfferedStream, Served
 from p2pdist.wire import codec
 from p2pdist.wire.nat import NatBehaviour
-from p2pdist.wire.services import Diagnosis, Echo, Logs, NetworkFacts, Reachability, Service, Tunnel
+from p2pdist.wire.services import (
+    TUNNEL_PATH,
+    Diagnosis,
+    Echo,
+    Logs,
+    NetworkFacts,
+    Reachability,
+    Service,
+    Tunnel,
+    TunnelOpening,
+)
 
 _READ_BYTES = 64 * limits.KIB
 _LINES_WAITING = 1_000
 
 
-Serve = Callable[[Conversation], Awaitable[None]]
-"""Serves until the service is over, or cancelled. Raises BrokenResourceError when the other side is gone."""
-
-
-@asynccontextmanager
-async def open_service(
+async def serve(
+    conversation: Conversation,
     service: Service,
     *,
     diagnose: Callable[[], Mapping[str, Any]],
     nats: Callable[[], Awaitable[tuple[NatBehaviour, ...]]],
-) -> AsyncIterator[Serve]:
-    """Get a service ready, before its initiator is told that it begins; the block serves it.
+    log: Logger,
+) -> None:
+    """Serve until the service is over. Cancellation ends it.
 
     Args:
+        conversation: With the initiator.
         service: What was asked for, and is allowed.
         diagnose: Returns what the node thinks of itself.
         nats: Returns what stands between the node and its gateways, once it is known.
+        log: The session's; each connection through a tunnel is named in it.
 
     Raises:
-        Unavailable: the port of a tunnel does not answer.
+        BrokenResourceError: the initiator is gone.
     """
     match service:
         case Echo():
-            yield _echo
+            async for data in conversation:
+                await conversation.send_all(data)
         case Tunnel(port=port):
-            async with await _connect(port) as tcp:
-                yield partial(splice, tcp)
+            await _tunnel(conversation, port, log)
         case Logs(lines=lines, follow=follow):
-            yield partial(_show_logs, lines=lines, follow=follow)
+            await _show_logs(conversation, lines, follow=follow)
         case Diagnosis():
-            yield lambda conversation: conversation.send_all(msgspec.json.encode(diagnose()))
+            await conversation.send_all(msgspec.json.encode(diagnose()))
         case Reachability():
-            yield partial(_tell_network, nats=nats)
+            await _tell_network(conversation, nats)
+
+
+async def _tunnel(conversation: Conversation, port: int, log: Logger) -> None:
+    async def connect(opening: TunnelOpening, offered: OfferedStream) -> None:
+        tcp = await _connect(port)
+        log.info("tunnel.connected", port=port)
+        async with tcp:
+            await splice(offered.accept(), tcp)
+
+    served = {TUNNEL_PATH: Served(TunnelOpening, connect)}
+    async with open_multiplex(conversation, dialler=False, peer=conversation.peer, served=served) as many:
+        await many.wait_ended()
 
 
 async def _connect(port: int) -> trio.SocketStream:
@@ -73,11 +95,6 @@ async def _connect(port: int) -> trio.SocketStream:
             f"port {port} of the device does not answer: nothing listens there on localhost",
             hint="start the program there, or see at which address it listens",
         ) from error
-
-
-async def _echo(conversation: Conversation) -> None:
-    async for data in conversation:
-        await conversation.send_all(data)
 
 
 async def _tell_network(

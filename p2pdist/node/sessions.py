@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -26,10 +25,9 @@ from p2pdist.net.rtc.island import Island, open_island
 from p2pdist.net.sessions import SessionStream, open_session
 from p2pdist.net.tls import TlsIdentity
 from p2pdist.node.nat import NatWatch
-from p2pdist.node.services import Serve, open_service
+from p2pdist.node.services import serve
 from p2pdist.node.vigil import Visitors
 from p2pdist.wire.messages import SessionInvite
-from p2pdist.wire.services import Service
 
 _log = get_logger()
 
@@ -164,20 +162,21 @@ class Sessions:
             stream,
             identity=replace(self._identity(), ca_pem=invite.authority),
             expect=NodeId(invite.initiator),
-            prepare=lambda service: self._open(service, invite),
+            judge=lambda question: (
+                unannounced(question.service, invite) or self._policy.objection(question.service)
+            ),
             on_signal=punching.take,
             stun=self._nat.servers,
-        ) as (serve, conversation):
-            log.info("session.opened", service=repr(invite.service))
+        ) as (question, conversation):
+            log.info("session.opened", service=repr(question.service))
             async with punching.beside(conversation):
-                await serve(conversation)
-
-    def _open(self, service: Service, invite: SessionInvite) -> AbstractAsyncContextManager[Serve]:
-        """Begin what is asked for. Raises TrustError where it may not be, and as :func:`open_service`."""
-        objection = unannounced(service, invite) or self._policy.objection(service)
-        if objection is not None:
-            raise TrustError(objection)
-        return open_service(service, diagnose=self._diagnose, nats=self._nat.wait_known)
+                await serve(
+                    conversation,
+                    question.service,
+                    diagnose=self._diagnose,
+                    nats=self._nat.wait_known,
+                    log=log,
+                )
 
 
 def _note(visit: _Visit, attempt: Attempt, log: Logger) -> None:

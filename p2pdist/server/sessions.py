@@ -32,6 +32,7 @@ LinkTo = Callable[[NodeId], Link | None]
 class _Announced(msgspec.Struct, kw_only=True):
     node: NodeId
     actor: str
+    service: Service
     expires: float
     paths: int = 0
 
@@ -75,8 +76,19 @@ class SessionDesk:
             raise Unavailable(
                 "the device is offline", hint="p2pdist device show DEVICE tells when it was last seen"
             )
-        self._announced[invite.session] = _Announced(node=node, actor=actor, expires=invite.expires)
+        self._announced[invite.session] = _Announced(
+            node=node, actor=actor, service=service, expires=invite.expires
+        )
         return invite
+
+    def find(self, session: str, actor: str) -> tuple[NodeId, Service]:
+        """Return whom a session is with, and what it is for.
+
+        Raises:
+            UsageError: it is not *actor*'s session, or is over.
+        """
+        announced = self._of(session, actor)
+        return announced.node, announced.service
 
     @asynccontextmanager
     async def path(self, session: str, actor: str) -> AsyncIterator[trio.abc.Stream]:
@@ -86,10 +98,7 @@ class SessionDesk:
             UsageError: it is not *actor*'s session, or is over.
             Unavailable: the device cannot be reached, or does not take it.
         """
-        self._forget(time.time())
-        announced = self._announced.get(session)
-        if announced is None or announced.actor != actor:
-            raise UsageError("there is no such session", hint="it was not opened in time: begin again")
+        announced = self._of(session, actor)
         link = self._link_to(announced.node)
         if link is None:
             raise Unavailable("the device is offline", hint="try again when it is back")
@@ -101,6 +110,13 @@ class SessionDesk:
         finally:
             announced.paths -= 1
             announced.expires = max(announced.expires, time.time() + limits.SESSION_PATHLESS_S)
+
+    def _of(self, session: str, actor: str) -> _Announced:
+        self._forget(time.time())
+        announced = self._announced.get(session)
+        if announced is None or announced.actor != actor:
+            raise UsageError("there is no such session", hint="it was not opened in time: begin again")
+        return announced
 
     def _forget(self, now: float) -> None:
         self._announced = {

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,9 +59,9 @@ class Console:
         return printed
 
     @asynccontextmanager
-    async def running(self, *arguments: str) -> AsyncIterator[trio.abc.ReceiveStream]:
+    async def running(self, *arguments: str, **options: Any) -> AsyncIterator[trio.abc.ReceiveStream]:
         """Run a command beside the block, which has its output, and end it with the block."""
-        async with running(*self._call(arguments), env=self.environ) as process:
+        async with running(*self._call(arguments), env=self.environ, **options) as process:
             assert process.stdout is not None
             yield process.stdout
 
@@ -183,9 +183,13 @@ async def test_ssh_through_a_tunnel_runs_a_command_on_the_device(tmp_path: Path,
         async with console.tunnel(f"device0:{ssh.port}") as port:
             assert await ssh.run(port, "cat", data) == data
             assert (await ssh.run(port, 'echo "$SSH_CONNECTION"')).split()[-1] == b"%d" % ssh.port
-        announced = [entry for entry in await console.audit() if entry["action"] == "session.announce"]
-    assert {entry["detail"] for entry in announced} == {f"tunnel to port {ssh.port} of device0"}
-    assert {entry["subject"] for entry in announced} == {f"{fleet.devices[0].node} device0"}
+        noted = [entry for entry in await console.audit() if entry["action"].startswith("session.")]
+    assert [(entry["action"], entry["detail"]) for entry in reversed(noted)] == [
+        ("session.announce", f"tunnel to port {ssh.port} of device0"),
+        ("session.connect", f"connection to port {ssh.port} of device0"),
+        ("session.connect", f"connection to port {ssh.port} of device0"),
+    ]
+    assert {entry["subject"] for entry in noted} == {f"{fleet.devices[0].node} device0"}
     assert log_book.find("session.opened", who="device0", service=f"Tunnel(port={ssh.port})")
 
 
@@ -218,16 +222,18 @@ async def test_a_browser_fetches_through_a_tunnel_with_several_connections_at_on
     assert got == 3 * [(pages / "page").read_bytes()]
 
 
-async def test_a_tunnel_that_cannot_be_says_at_once_why_and_what_to_do(
-    tmp_path: Path, log_book: LogBook
-) -> None:
+async def test_a_tunnel_that_cannot_be_says_why_and_what_to_do(tmp_path: Path, log_book: LogBook) -> None:
     silent, forbidden = free_port("127.0.0.1"), 22
     async with operated(tmp_path, log_book, ports=[silent]) as (_, console):
-        said = await console.run("tunnel", f"device0:{silent}", code=5)
-        assert f"port {silent} of the device does not answer: nothing listens there" in said
-        assert "next: start the program there" in said
         said = await console.run("tunnel", f"device0:{forbidden}", code=5)
         assert f"port {forbidden} is not allowed; allowed here: {silent}" in said
+        async with console.running("tunnel", f"device0:{silent}", stderr=subprocess.STDOUT) as printed:
+            here = (await until_printed(printed, "leads to port")).partition(" leads")[0].rpartition(":")[2]
+            async with await trio.open_tcp_stream("127.0.0.1", int(here)) as connection:
+                said = await until_printed(printed, "at which address it listens")
+                assert f"port {silent} of the device does not answer: nothing listens there" in said
+                with suppress(trio.BrokenResourceError):
+                    assert await connection.receive_some() == b"", "the connection is closed, too"
 
 
 async def test_the_log_of_a_device_is_followed_while_it_goes_on(tmp_path: Path, log_book: LogBook) -> None:

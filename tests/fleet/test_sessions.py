@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from fleet_logs import LogBook
 from fleet_processes import Processes, ServerProcess
 from harness import Fleet, open_fleet
 
+from p2pdist.cli.client import Client
 from p2pdist.cli.path import look
+from p2pdist.cli.tunnel import forward
 from p2pdist.cli.visit import Visitor, open_path
 from p2pdist.errors import Unavailable, UsageError
 from p2pdist.wire.services import Diagnosis, Echo, Reachability, Tunnel
@@ -47,25 +50,95 @@ async def shouting_server() -> AsyncIterator[int]:
         nursery.cancel_scope.cancel()
 
 
+async def shouted(port: int, text: bytes) -> bytes:
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        await stream.send_all(text)
+        await stream.send_eof()
+        return b"".join([bytes(data) async for data in stream])
+
+
+@asynccontextmanager
+async def tunnel_open(fleet: Fleet, port: int) -> AsyncIterator[int]:
+    """Run what `p2pdist tunnel` does; give the port here."""
+    server = fleet.server
+    assert isinstance(server, ServerProcess)
+    told, listening = trio.open_memory_channel[int](1)
+    await visitor(fleet)
+    target = server.target("operator")
+    operator = Visitor(target, hosts=["127.0.0.1"])
+    with Client(target) as client:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                partial(
+                    forward,
+                    operator,
+                    client,
+                    "device0",
+                    port,
+                    local=0,
+                    listening=lambda name, bound: told.send_nowait(bound),
+                )
+            )
+            yield await listening.receive()
+            nursery.cancel_scope.cancel()
+
+
+async def uses(fleet: Fleet) -> list[str]:
+    """Return what the audit log says of sessions, the oldest first."""
+    server = fleet.server
+    assert isinstance(server, ServerProcess)
+    log = await server._ask("GET", "/audit?limit=100")
+    entries = [each for each in reversed(log["entries"]) if each["action"].startswith("session.")]
+    return [f"{each['action']}: {each['detail']}" for each in entries]
+
+
 @pytest.mark.parametrize("points", [0, 1], ids=["attached to the server", "behind a point"])
-async def test_an_operator_reaches_a_port_of_a_device(tmp_path: Path, log_book: LogBook, points: int) -> None:
+async def test_many_connections_to_a_port_of_a_device_are_one_session_and_all_in_the_audit_log(
+    tmp_path: Path, log_book: LogBook, points: int
+) -> None:
     async with (
         shouting_server() as port,
         open_fleet(
             tmp_path, log_book, points=points, devices=1, form=Processes(log_book), tunnel_ports=[port]
         ) as fleet,
     ):
-        async with (await visitor(fleet)).visit("device0", Tunnel(port=port)) as (
-            info,
-            stream,
-            tunnel,
-            _,
+        async with (
+            tunnel_open(fleet, port) as here,
+            await trio.open_tcp_stream("127.0.0.1", here) as first,
         ):
-            await tunnel.send_all(b"hello")
-            await tunnel.send_eof()
-            assert b"".join([bytes(data) async for data in tunnel]) == b"HELLO"
-            assert (info.node, stream.path) == (fleet.devices[0].node, "relayed")
+            await first.send_all(b"first")
+            assert await first.receive_some() == b"FIRST"
+            assert await shouted(here, b"second") == b"SECOND"
+            await first.send_all(b"third")
+            assert await first.receive_some() == b"THIRD"
+        assert await uses(fleet) == [
+            f"session.announce: tunnel to port {port} of device0",
+            f"session.connect: connection to port {port} of device0",
+            f"session.connect: connection to port {port} of device0",
+        ]
         await fleet.until_logged("session.ended", who=fleet.devices[0])
+
+
+async def test_a_tunnel_outlives_a_restart_of_the_device_and_of_the_admin_server(
+    tmp_path: Path, log_book: LogBook
+) -> None:
+    async with (
+        shouting_server() as port,
+        open_fleet(tmp_path, log_book, devices=1, form=Processes(log_book), tunnel_ports=[port]) as fleet,
+        tunnel_open(fleet, port) as here,
+    ):
+
+        async def reaches() -> bool:
+            try:
+                return await shouted(here, b"hello") == b"HELLO"
+            except trio.BrokenResourceError:
+                return False
+
+        for program in (fleet.devices[0].program, fleet.server):
+            assert await reaches()
+            await program.stop()
+            await program.start()
+            await fleet.until(reaches, "the tunnel leads to the device again")
 
 
 async def test_a_port_that_the_device_does_not_allow_is_refused(tmp_path: Path, log_book: LogBook) -> None:

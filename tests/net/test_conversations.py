@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,20 +19,15 @@ from p2pdist.net.conversations import Conversation, answer, initiate
 from p2pdist.net.sessions import SessionStream, open_session
 from p2pdist.net.tls import TlsIdentity
 from p2pdist.trust.certificates import FleetAuthority
-from p2pdist.wire.services import Accepted, Service, Tunnel
-
-Prepare = Callable[[Service], AbstractAsyncContextManager[Service]]
+from p2pdist.wire.services import Accepted, Ask, Tunnel
 
 
-@asynccontextmanager
-async def refuse(service: Service) -> AsyncIterator[Service]:
-    raise TrustError("port 22 is not among the allowed ports", hint="ask for another")
-    yield service
+def refuse(question: Ask) -> str:
+    return "port 22 is not among the allowed ports"
 
 
-@asynccontextmanager
-async def accept(service: Service) -> AsyncIterator[Service]:
-    yield service
+def accept(question: Ask) -> None:
+    return None
 
 
 @dataclass
@@ -41,7 +36,7 @@ class Scene:
 
     fleet: Any
     signals: list[bytes] = field(default_factory=list)
-    asked: list[Service] = field(default_factory=list)
+    asked: list[Ask] = field(default_factory=list)
     failures: list[BaseException] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -69,7 +64,7 @@ class Scene:
         self,
         stream: SessionStream,
         *,
-        prepare: Prepare = accept,
+        judge: Callable[[Ask], str | None] = accept,
         expect: NodeId | None = None,
     ) -> None:
         """Echo what comes."""
@@ -78,10 +73,10 @@ class Scene:
                 stream,
                 identity=self.device,
                 expect=expect or self.node(self.operator),
-                prepare=prepare,
+                judge=judge,
                 on_signal=self.signals.append,
-            ) as (service, conversation):
-                self.asked.append(service)
+            ) as (question, conversation):
+                self.asked.append(question)
                 await conversation.signal(b"reach me so")
                 async for data in conversation:
                     await conversation.send_all(data)
@@ -118,7 +113,7 @@ async def test_a_service_carries_bytes_both_ways_and_signals_beside_them(
             await conversation.send_eof()
             assert await conversation.receive_some() == b""
     assert came == data
-    assert scene.asked == [Tunnel(port=22)]
+    assert scene.asked == [Ask(service=Tunnel(port=22))]
     assert scene.signals == [b"reach me so"]
 
 
@@ -133,7 +128,7 @@ async def test_the_last_bytes_arrive_when_the_sender_leaves_at_once(
                 right,
                 identity=scene.device,
                 expect=scene.node(scene.operator),
-                prepare=accept,
+                judge=accept,
                 on_signal=scene.signals.append,
             ) as (_, conversation):
                 async for data in conversation:
@@ -147,8 +142,8 @@ async def test_the_last_bytes_arrive_when_the_sender_leaves_at_once(
 
 async def test_what_the_device_refuses_is_told_with_its_reason(autojump_clock: object, scene: Scene) -> None:
     async with joined() as (left, right), trio.open_nursery() as nursery:
-        nursery.start_soon(lambda: scene.serve(right, prepare=refuse))
-        with pytest.raises(Unavailable, match="not among the allowed ports; ask for another"):
+        nursery.start_soon(lambda: scene.serve(right, judge=refuse))
+        with pytest.raises(Unavailable, match="not among the allowed ports"):
             async with scene.initiated(left):
                 pass
     assert [type(error) for error in scene.failures] == [TrustError]
@@ -244,7 +239,7 @@ async def test_frames_out_of_place_end_the_conversation(autojump_clock: object, 
                 right,
                 identity=scene.device,
                 expect=scene.node(scene.operator),
-                prepare=accept,
+                judge=accept,
                 on_signal=scene.signals.append,
             ) as (_, conversation):
                 await conversation._send(Accepted())

@@ -18,9 +18,10 @@ from p2pdist import limits
 from p2pdist.core.services import ServicePolicy
 from p2pdist.errors import TrustError, Unavailable
 from p2pdist.ids import FleetName, GroupPath
-from p2pdist.logs import configure_logging, get_logger
+from p2pdist.logs import TAIL, configure_logging, get_logger
 from p2pdist.net.conversations import Conversation, initiate
 from p2pdist.net.framing import FrameSplitter
+from p2pdist.net.multiplex import Multiplex, open_multiplex
 from p2pdist.net.punching import Punching
 from p2pdist.net.rtc.island import open_island
 from p2pdist.net.sessions import SessionStream, open_session
@@ -33,7 +34,17 @@ from p2pdist.trust.keys import IdentityKey
 from p2pdist.wire import codec
 from p2pdist.wire.messages import SessionInvite
 from p2pdist.wire.nat import NatBehaviour
-from p2pdist.wire.services import Diagnosis, Echo, Logs, NetworkFacts, Reachability, Service, Tunnel
+from p2pdist.wire.services import (
+    TUNNEL_PATH,
+    Diagnosis,
+    Echo,
+    Logs,
+    NetworkFacts,
+    Reachability,
+    Service,
+    Tunnel,
+    TunnelOpening,
+)
 from p2pdist.wire.stun import Endpoint
 
 
@@ -131,13 +142,45 @@ async def echo_server() -> AsyncIterator[int]:
         nursery.cancel_scope.cancel()
 
 
+@asynccontextmanager
+async def tunnelling(device: Device, nursery: trio.Nursery, port: int) -> AsyncIterator[Multiplex]:
+    async with (
+        visiting(device, nursery, Tunnel(port=port)) as (_, conversation),
+        open_multiplex(conversation, dialler=True, peer="the device") as many,
+    ):
+        yield many
+
+
+async def shouted(many: Multiplex, text: bytes) -> bytes:
+    """Say something to the device's port through a connection of its own; return what comes back."""
+    async with many.open_stream(TUNNEL_PATH, TunnelOpening()) as connection:
+        await connection.send_all(text)
+        await connection.send_eof()
+        return b"".join([bytes(data) async for data in connection])
+
+
 async def test_a_tunnel_reaches_an_allowed_port_of_the_device() -> None:
     async with echo_server() as port:
         device = Device(tunnel_ports=(port,))
-        async with running(device) as nursery, visiting(device, nursery, Tunnel(port=port)) as (_, tunnel):
-            await tunnel.send_all(b"hello")
-            await tunnel.send_eof()
-            assert await everything(tunnel) == b"HELLO"
+        async with running(device) as nursery, tunnelling(device, nursery, port) as many:
+            assert await shouted(many, b"hello") == b"HELLO"
+
+
+async def test_the_connections_of_a_tunnel_share_one_session_and_each_is_in_the_devices_log() -> None:
+    configure_logging("p2pdist-agent", "info")
+    async with echo_server() as port:
+        device = Device(tunnel_ports=(port,))
+        async with running(device) as nursery, tunnelling(device, nursery, port) as many:
+            async with (
+                many.open_stream(TUNNEL_PATH, TunnelOpening()) as one,
+                many.open_stream(TUNNEL_PATH, TunnelOpening()) as other,
+            ):
+                for connection in (other, one):
+                    await connection.send_all(b"x")
+                    assert await connection.receive_some() == b"X"
+            assert device.sessions.count == 1
+    lines = [line for line in TAIL.last(20) if "tunnel.connected" in line and str(port) in line]
+    assert len(lines) == 2 and all("alice" in line for line in lines)
 
 
 async def test_a_tunnel_to_a_port_that_is_not_allowed_is_refused() -> None:
@@ -148,32 +191,31 @@ async def test_a_tunnel_to_a_port_that_is_not_allowed_is_refused() -> None:
                 pass
 
 
-async def test_a_tunnel_to_a_port_at_which_nothing_listens_is_refused_with_the_port_and_what_to_do() -> None:
+async def test_a_connection_to_a_port_at_which_nothing_listens_is_refused_and_others_go_on() -> None:
     async with echo_server() as port:
         pass
     device = Device(tunnel_ports=(port,))
-    async with running(device) as nursery:
-        with pytest.raises(Unavailable) as refused, trio.fail_after(5):
-            async with visiting(device, nursery, Tunnel(port=port)):
-                pass
-    assert f"port {port} of the device does not answer: nothing listens there" in refused.value.what
-    assert "start the program there" in refused.value.hint
+    async with running(device) as nursery, tunnelling(device, nursery, port) as many:
+        for _ in range(2):
+            with pytest.raises(Unavailable) as refused, trio.fail_after(5):
+                await shouted(many, b"hello")
+            assert f"port {port} of the device does not answer: nothing listens there" in str(refused.value)
+            assert "start the program there" in str(refused.value)
 
 
-async def test_a_tunnel_to_a_port_that_hangs_is_refused_in_time_for_the_operator_to_hear_it(
+async def test_a_connection_to_a_port_that_hangs_is_refused_in_time_for_the_operator_to_hear_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def hang(host: str, port: int) -> None:
         await trio.sleep_forever()
 
-    assert limits.TUNNEL_CONNECT_S < limits.SESSION_HANDSHAKE_S
+    assert limits.TUNNEL_CONNECT_S < limits.REQUEST_TIMEOUT_S
     monkeypatch.setattr(limits, "TUNNEL_CONNECT_S", 0.1)
     monkeypatch.setattr(trio, "open_tcp_stream", hang)
     device = Device(tunnel_ports=(22,))
-    async with running(device) as nursery:
+    async with running(device) as nursery, tunnelling(device, nursery, 22) as many:
         with pytest.raises(Unavailable, match=r"port 22 of the device did not answer within 0\.1 s; .*hang"):
-            async with visiting(device, nursery, Tunnel(port=22)):
-                pass
+            await shouted(many, b"hello")
 
 
 @pytest.mark.parametrize(

@@ -70,3 +70,26 @@ async def test_a_session_for_no_known_service_is_refused_and_not_announced(
         log = await fleet.operator.ask("GET", "/audit", wire.AuditList, limit=10)
     assert problem.status == 400 and "NewSession" in problem.detail
     assert not [entry for entry in log.entries if entry.action.startswith("session.")]
+
+
+async def test_each_connection_through_a_tunnel_is_written_down_and_of_no_tunnel_is_refused(
+    tmp_path: Path,
+) -> None:
+    async with open_fleet(tmp_path) as fleet:
+        device = await enrolled_device(fleet)
+        async with device.attached() as link:
+            await next_frame(link.frames(), MetadataVersions)
+            sessions = f"/devices/{device.node}/sessions"
+            ping = await fleet.operator.ask("POST", sessions, wire.SessionInfo, new_session(Echo()))
+            info = await fleet.operator.ask("POST", sessions, wire.SessionInfo, new_session(Tunnel(port=22)))
+            for _ in range(2):
+                await fleet.operator.ask("POST", f"/sessions/{info.session}/connections", wire.Done)
+            for session, reason in ((ping.session, "no tunnel"), ("0" * 32, "no such session")):
+                problem = await fleet.operator.problem("POST", f"/sessions/{session}/connections")
+                assert reason in problem.detail
+        log = await fleet.operator.ask("GET", "/audit", wire.AuditList, limit=3)
+        assert [(each.action, each.detail) for each in log.entries] == [
+            ("session.connect", "connection to port 22 of laptop"),
+            ("session.connect", "connection to port 22 of laptop"),
+            ("session.announce", "tunnel to port 22 of laptop"),
+        ]

@@ -55,6 +55,8 @@ ROUTES: tuple[Route, ...] = (
           handler=fleet.revoke_device, answer=wire.DeviceInfo, body=wire.RevokeDevice, role="admin"),
     Route(method="POST", path="/devices/{id}/sessions", summary="Announce a session to a device",
           handler=sessions.add_session, answer=wire.SessionInfo, body=wire.NewSession, role="operator"),
+    Route(method="POST", path="/sessions/{id}/connections", summary="Write a tunnel's connection down",
+          handler=sessions.add_connection, answer=wire.Done, role="operator"),
     Route(method="GET", path="/points", summary="Every distribution point with a grant",
           handler=fleet.list_points, answer=wire.PointList),
     Route(method="GET", path="/channels", summary="Every channel", handler=content.list_channels,

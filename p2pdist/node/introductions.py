@@ -1,4 +1,4 @@
-"""How a gateway brings devices behind different NATs together.
+"""How a node that carries devices brings those behind different NATs together: a point, the admin server.
 
 The decisions are made in :mod:`p2pdist.core.places` and :mod:`p2pdist.core.meetings`.
 """
@@ -6,7 +6,7 @@ The decisions are made in :mod:`p2pdist.core.places` and :mod:`p2pdist.core.meet
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
 import trio
@@ -20,7 +20,6 @@ from p2pdist.logs import get_logger
 from p2pdist.net.link import Link
 from p2pdist.net.observer import OBSERVERS, Observers
 from p2pdist.node.reports import Bell
-from p2pdist.swarm.session import Swarm
 from p2pdist.wire.frames import Announce, Call, Endpoint, Observe, Sources
 
 _log = get_logger()
@@ -29,25 +28,29 @@ _LINK_OTHER_SIDE = {4: "0.0.0.0", 6: "::"}
 
 
 class Introductions:
-    """The meetings of the devices that one distribution point carries.
+    """The meetings of the devices that one node carries.
 
     Args:
-        node: The point.
-        swarm: Its swarm.
+        node: The node that carries them.
         links: The links of the devices; kept by the caller.
-        again: Decides once more on the sources of a device.
+        endpoints: Returns where the node's own swarm listens.
+        far: Takes the outside addresses of all devices that are not in the node's own site.
+        again: Decides once more on the sources of devices.
     """
 
     def __init__(
         self,
         node: NodeId,
-        swarm: Swarm,
         links: Mapping[NodeId, Link],
+        *,
+        endpoints: Callable[[], Sequence[Endpoint]],
+        far: Callable[[Sequence[str]], None],
         again: Callable[[InfoHash, tuple[NodeId, ...]], None],
     ) -> None:
         self._node = node
-        self._swarm = swarm
         self._links = links
+        self._endpoints = endpoints
+        self._tell_far = far
         self._again = again
         self._meetings = Meetings(observers=OBSERVERS, new_token=lambda: secrets.token_hex(16))
         self._observers: Observers | None = None
@@ -65,14 +68,14 @@ class Introductions:
             node: The device.
             link: Its link.
             announce: What it says.
-            spread: Whether this point is a gateway for others than its own site.
+            spread: Whether this node carries others than its own site.
         """
         where = whereabouts(self._node, link.remote_host, announce.port, announce.endpoints, spread=spread)
         if where.gateway is not None:
             self._far[node] = where.host
         else:
             self._far.pop(node, None)
-        self._swarm.set_far(list(set(self._far.values()))[: limits.FAR_HOSTS_MAX])
+        self._tell_far(list(set(self._far.values()))[: limits.FAR_HOSTS_MAX])
         now = trio.current_time()
         for presence in announce.artifacts:
             unreached = frozenset(NodeId(other) for other in presence.unreached)
@@ -149,7 +152,7 @@ class Introductions:
             Endpoint(host=_LINK_OTHER_SIDE[version], port=observer.port)
             for observer in self._observers.at(link.local_host)
         ]
-        for own in self._swarm.endpoints:
+        for own in self._endpoints():
             if is_outside(own.host) and (":" in own.host) != (version == 6):
                 found += self._observers.at(own.host)
         return found[: limits.ENDPOINTS_MAX]
