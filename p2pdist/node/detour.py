@@ -15,7 +15,7 @@ from typing import Protocol
 import trio
 
 from p2pdist import limits
-from p2pdist.core.listening import EVERYWHERE, listening_hosts
+from p2pdist.core.listening import listening_hosts
 from p2pdist.core.upstream import Upstream
 from p2pdist.errors import P2PDistError
 from p2pdist.logs import get_logger
@@ -27,7 +27,7 @@ from p2pdist.wire.frames import Candidate
 _log = get_logger()
 
 _GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
-_WILDCARDS = {EVERYWHERE: "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 
 Way = tuple[str, int]
 
