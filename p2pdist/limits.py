@@ -15,6 +15,8 @@ NAME_CHARS_MAX = 64  # a product, a group's own name: fits a table column
 GROUP_PATH_CHARS_MAX = 512  # sixteen levels of long names
 TARGET_PATH_CHARS_MAX = 400  # below the 255 bytes per part and 4,096 per path of common file systems
 TEXT_CHARS_MAX = 4_000  # one reason, one detail: a screenful
+RETRIES_MAX = 1_000_000  # asked of one device for one deployment; a device may name any number
+RETRY_DEVICES_MAX = 1_000  # named in one request; without names it is all that failed
 OUTPUT_BYTES_MAX = 64 * KIB  # the tail of an installer's output that travels in a report
 KEY_FILE_BYTES_MAX = 16 * KIB  # one private key, sealed or not, or one certificate
 
@@ -74,6 +76,8 @@ LINK_HANDSHAKE_S = 10.0  # TLS and the HTTP/2 preface; a slow 3G link needs 3
 DIAL_STAGGER_S = 0.25  # before a neighbour's next address is dialled, too (RFC 8305, section 5)
 LINK_KEEPALIVE_S = 20.0  # below the 30 s at which careless NATs forget a TCP connection
 LINK_DEAD_AFTER_S = 45.0  # two keepalives and their answers lost
+LINK_PACES_S = (3.0, 6.0, 12.0)  # of keepalives where few neighbours ask: with 3 a hung one costs below 10 s
+LINK_PACE_ASKED_PER_S = 300  # ... so many in a second at most: 3 % of a core for 900 neighbours, each 3 s
 LINK_PROBE_AFTER_S = (
     3  # of silence before a dialler's kernel asks the other one: 35 bytes a second, no program
 )
@@ -84,7 +88,7 @@ FRAMES_PER_S = 100  # of one device that are handled in the long run: ten times 
 FRAMES_BURST_S = 6  # so many seconds' worth at once: a whole window of envelopes after an outage
 FRAMES_GATEWAY_FACTOR = 100  # a gateway speaks for so many at a time: 10,000 frames a second fill a core
 FRAMES_PAUSE_S = 0.05  # until the next five: fewer wake-ups than frames
-LINK_AWAITED_S = 2.0  # of silence before a neighbour that somebody waits for is asked for a sign of life
+LINK_AWAITED_S = 1.0  # of silence before a neighbour that somebody waits for is asked for a sign of life
 LINK_ANSWER_S = 2.5  # for that sign, twice; a full queue at a slow line's end holds a second or two
 REQUEST_TIMEOUT_S = 30.0  # one request without an answer
 LINK_PATIENCE_S = 1.0  # a handshake that waits longer for the other side loses its place to others
@@ -113,6 +117,9 @@ LOG_TAIL_LINES = 1_000  # of a node's own log, in memory for operators: 200 KB a
 LOG_TAIL_LINE_CHARS = 2_000  # of each; a traceback's beginning
 SESSIONS_MAX = 32  # open at once on one device: operators, each with some tunnels
 SESSIONS_RELAYED_MAX = 1_000  # known to one admin server: what a large help desk has open
+SESSION_INVITE_S = (
+    3.0  # that a path waits for its invitation, which comes through mailboxes: it may be overtaken
+)
 SESSION_INVITES_MAX = 64  # that have not begun; the oldest give way
 SESSION_PATHLESS_S = 60.0  # without any path until a session is given up: a router that restarts costs 15 s
 

@@ -66,6 +66,10 @@ class Invitations:
     def __init__(self) -> None:
         self._expected: dict[str, SessionInvite] = {}
 
+    def __contains__(self, session: str) -> bool:
+        """Whether somebody is expected for a session."""
+        return session in self._expected
+
     def add(self, invite: SessionInvite, now: int) -> None:
         """Expect somebody. Of too many, those that came first are forgotten; *now* is in Unix seconds."""
         self._expected = {key: each for key, each in self._expected.items() if each.expires > now}

@@ -14,6 +14,9 @@ from h2.settings import ChangedSetting, SettingCodes, Settings
 
 from p2pdist import limits
 
+PACE: Final = 0xDD
+"""A setting of our own: after how many seconds of silence whoever sets it may be asked for a sign of life.
+Others ignore it (RFC 9113, 6.5.2). Not above 255: hyperframe writes one byte of the number."""
 _KNOWN: Final = frozenset(SettingCodes)
 
 

@@ -28,7 +28,7 @@ import h2.connection
 import h2.errors
 import h2.events
 import h2.exceptions
-from hyperframe.frame import GoAwayFrame
+from hyperframe.frame import GoAwayFrame, SettingsFrame
 
 from p2pdist import limits
 from p2pdist.errors import PeerError, Unavailable
@@ -37,6 +37,7 @@ from p2pdist.net.events import (
     AnswerStarted,
     BodyEnded,
     BodyReceived,
+    PaceSet,
     PingAnswered,
     RequestStarted,
     SessionEnded,
@@ -45,7 +46,7 @@ from p2pdist.net.events import (
     StreamBroken,
     StreamReset,
 )
-from p2pdist.net.h2settings import PeerSettings, own_settings
+from p2pdist.net.h2settings import PACE, PeerSettings, own_settings
 
 CHUNK_BYTES: Final = 16 * limits.KIB - 9
 """Body bytes in one DATA frame, so that the frame with its header fills one TLS record."""
@@ -216,6 +217,12 @@ class Session:
         except h2.exceptions.H2Error:
             return
 
+    def set_pace(self, seconds: int) -> None:
+        """Say after how many seconds of silence this side may be asked for a sign of life."""
+        if not self._closed:
+            self._outbox += self._h2.data_to_send()
+            self._outbox += SettingsFrame(settings={PACE: seconds}).serialize()
+
     def forgive(self) -> None:
         """Some seconds have passed: forget some of the other side's control traffic."""
         self._overhead = max(0, self._overhead - limits.LINK_OVERHEAD_FORGIVEN_BYTES)
@@ -310,9 +317,12 @@ class Session:
                 self._resets += 1
                 self._forget(event.stream_id)
                 events.append(StreamReset(stream=event.stream_id, code=int(event.error_code or 0)))
-            case h2.events.RemoteSettingsChanged() if not self._ready:
-                self._ready = True
-                events.append(SessionReady())
+            case h2.events.RemoteSettingsChanged():
+                if not self._ready:
+                    self._ready = True
+                    events.append(SessionReady())
+                if PACE in event.changed_settings:
+                    events.append(PaceSet(seconds=event.changed_settings[PACE].new_value))
             case h2.events.ConnectionTerminated():
                 reason = (event.additional_data or b"")[:_REASON_BYTES_MAX].decode(errors="replace")
                 events.append(SessionEnded(code=int(event.error_code or 0), reason=reason))

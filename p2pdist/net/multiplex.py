@@ -17,7 +17,14 @@ from p2pdist.errors import P2PDistError
 from p2pdist.net.asking import problem_of
 from p2pdist.net.bytestream import ByteStream, closing
 from p2pdist.net.carrier import Carrier
-from p2pdist.net.events import PingAnswered, RequestStarted, SessionEnded, SessionEvent, SessionReady
+from p2pdist.net.events import (
+    PaceSet,
+    PingAnswered,
+    RequestStarted,
+    SessionEnded,
+    SessionEvent,
+    SessionReady,
+)
 from p2pdist.net.http2 import Session
 from p2pdist.net.streaming import ByteStreams, Served
 from p2pdist.wire import codec
@@ -72,7 +79,7 @@ class Multiplex:
     def happened(self, event: SessionEvent, nursery: trio.Nursery) -> None:
         """See :class:`~p2pdist.net.carrier.Owner`."""
         match event:
-            case SessionReady() | PingAnswered() | SessionEnded():
+            case SessionReady() | PaceSet() | PingAnswered() | SessionEnded():
                 pass
             case RequestStarted() if event.opening and event.path in self._served:
                 self._streams.offered(event, nursery)

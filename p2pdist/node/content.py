@@ -9,6 +9,7 @@ are on the disk, and libtorrent verifies what is there.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 
 import msgspec
 import trio
@@ -16,7 +17,7 @@ import trio
 from p2pdist import limits
 from p2pdist.core.sources import crosses_wan
 from p2pdist.errors import P2PDistError, Unavailable
-from p2pdist.files import write_atomic
+from p2pdist.files import storage_error, write_atomic
 from p2pdist.ids import InfoHash, NodeId, swarm_of
 from p2pdist.logs import get_logger
 from p2pdist.node.home import Home
@@ -98,23 +99,35 @@ class Content:
         self.retry()
 
     async def drop(self, info_hash: InfoHash, *, delete: bool) -> None:
-        """Leave an artifact's swarm; with *delete*, free its disk space too."""
+        """Leave an artifact's swarm; with *delete*, free its disk space too.
+
+        Raises:
+            Unavailable: the disk does not let it go. The swarm is left, and it may be dropped again.
+        """
         wanted = self._wanted.pop(info_hash, None)
         if wanted is not None and wanted.joined:
             await self._swarm.remove(info_hash, delete=delete)
-        if delete:
-            await trio.to_thread.run_sync(self._delete, info_hash)
-        if wanted is not None:
-            self._on_change()
+        try:
+            if delete:
+                await trio.to_thread.run_sync(self._delete, info_hash)
+        finally:
+            if wanted is not None:
+                self._on_change()
 
     async def restart(self, info_hash: InfoHash) -> None:
-        """Fetch an artifact from nothing: what is on the disk turned out to be bad."""
+        """Fetch an artifact from nothing: what is on the disk turned out to be bad.
+
+        Raises:
+            Unavailable: the disk does not let it go. It is wanted again, and what is there is checked.
+        """
         wanted = self._wanted.get(info_hash)
         if wanted is None:
             return
         release = wanted.release
-        await self.drop(info_hash, delete=True)
-        self.want(release)
+        try:
+            await self.drop(info_hash, delete=True)
+        finally:
+            self.want(release)
 
     def retry(self) -> None:
         """Look again at what is wanted and not joined: a link is up, or the disk has space."""
@@ -299,8 +312,8 @@ class Content:
         path = self._home.torrent(release.info_hash)
         swarm = swarm_of(release.channel, self._home.fleet)
         if path.exists():
-            torrent = await trio.to_thread.run_sync(path.read_bytes)
             try:
+                torrent = await trio.to_thread.run_sync(_read_torrent, path)
                 check_torrent(torrent, info_hash=release.info_hash, swarm=swarm, length=release.length)
             except P2PDistError as error:
                 _log.warning("content.torrent_damaged", target=release.target, reason=str(error))
@@ -360,8 +373,18 @@ class Content:
         return self._way(source) if dialled else (source.host, source.port)
 
     def _delete(self, info_hash: InfoHash) -> None:
-        self._home.artifact(info_hash).unlink(missing_ok=True)
-        self._home.torrent(info_hash).unlink(missing_ok=True)
+        for path in (self._home.artifact(info_hash), self._home.torrent(info_hash)):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise storage_error(f"{path} could not be deleted", error) from error
+
+
+def _read_torrent(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise storage_error(f"{path} could not be read", error) from error
 
 
 def _with_path(candidate: Candidate, statistics: ArtifactStatistics) -> Candidate:

@@ -89,6 +89,10 @@ class Sessions:
             if visit.stream is not None
         ]
 
+    def knows(self, session: str) -> bool:
+        """Whether a session is under way or expected."""
+        return session in self._visits or session in self._invitations
+
     def expect(self, invite: SessionInvite) -> None:
         """Take in who will come."""
         self._invitations.add(invite, int(time.time()))

@@ -40,9 +40,8 @@ class Site:
         (self.device,) = fleet.devices
 
     def carrier(self) -> Node | None:
-        """The point that carries the device, as the device's log has it."""
-        lines = self.fleet.log.find("link.up", who=self.device.name, kind="point")
-        return next((p for p in self.fleet.points if lines and p.node == lines[-1]["upstream"]), None)
+        """The point that carries the device."""
+        return self.fleet.carrier(self.device)
 
     async def visitor(self) -> VisitorThere:
         """An operator, once the server can reach the device."""

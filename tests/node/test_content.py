@@ -7,8 +7,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
+import trio.testing
 
+from p2pdist.errors import Unavailable
 from p2pdist.ids import ChannelName, FleetName, InfoHash, NodeId, ProductName, TargetPath, swarm_of
 from p2pdist.node.content import Content
 from p2pdist.swarm.session import Artifact, ArtifactStatistics, Source
@@ -227,3 +230,30 @@ async def test_who_is_below_and_dials_nobody_is_dialled_beside_the_sources_above
         assert dialling(one) == {POINT: (True, False)}
         one.tell(candidate(SPARE, "point"))
         assert set(dialling(one)) == {POINT, SPARE}
+
+
+async def test_a_torrent_that_the_disk_does_not_give_back_is_waited_for_and_ends_nothing(
+    nodes: Nodes, tmp_path: Path, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    one = Fetching(nodes, tmp_path, "device")
+    place = nodes.home(tmp_path / "home", swarms=[SWARM]).torrent(one.made.info_hash)
+    place.mkdir()
+    nursery.start_soon(one.content.run)
+    one.content.want(release(one.made))
+    await trio.sleep(10)
+    assert not one.swarm.added.is_set()
+    place.rmdir()
+    await one.swarm.added.wait()
+    assert place.read_bytes() == one.made.torrent
+
+
+async def test_an_artifact_that_the_disk_does_not_let_go_is_an_error_of_ours(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    one = Fetching(nodes, tmp_path, "device")
+    home = nodes.home(tmp_path / "home", swarms=[SWARM])
+    home.artifact(one.made.info_hash).mkdir()
+    with pytest.raises(Unavailable, match="could not be deleted"):
+        await one.content.drop(one.made.info_hash, delete=True)
+    home.artifact(one.made.info_hash).rmdir()
+    await one.content.drop(one.made.info_hash, delete=True)
