@@ -111,6 +111,7 @@ SESSION_SILENT_S = 5.0  # of silence until a path counts as dead: failover in se
 SESSION_GAPS_MAX = 8  # pieces that came before those in front of them: one for each change of path
 SESSION_PATHS_MAX = 8  # open at once: relayed, punched, direct, and successors of each
 TUNNEL_CONNECTIONS_MAX = 32  # through one tunnel at once: five browser windows with six each
+TUNNEL_CONNECT_S = 5.0  # to a port of the device itself; far below REQUEST_TIMEOUT_S: a refusal is heard
 TUNNEL_WINDOW_BYTES = 256 * KIB  # unread of one of them: 50 Mbit/s at 40 ms; of all 8 MiB
 LOG_TAIL_LINES = 1_000  # of a node's own log, in memory for operators: 200 KB as a rule
 LOG_TAIL_LINE_CHARS = 2_000  # of each; a traceback's beginning

@@ -27,6 +27,7 @@ app = App(
     help_epilogue=EPILOGUE,
     version=p2pdist.__version__,
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
 )
 COMMANDS = {
     "overview": ("login", "status", "refusals", "audit"),

@@ -16,7 +16,7 @@ from cyclopts import Parameter
 from p2pdist import limits
 from p2pdist.cli.common import DEFAULT, Common
 from p2pdist.cli.output import print_facts, say, show_json
-from p2pdist.cli.visit import Visitor
+from p2pdist.cli.visit import NO_PATH, Visitor
 from p2pdist.cli.words import plain
 from p2pdist.errors import Unavailable, UsageError, sole_error
 from p2pdist.net.conversations import Conversation
@@ -66,7 +66,7 @@ def ping(device: Device, /, *, count: int = 5, common: Common = DEFAULT) -> None
 async def _ping(common: Common, device: str, count: int) -> PingAnswer:
     begun = trio.current_time()
     visitor = Visitor(common.target())
-    async with visitor.visit(device, Echo(), "ping", better_after_s=0.0 if count > 1 else None) as (
+    async with visitor.visit(device, Echo(), better_after_s=0.0 if count > 1 else None) as (
         info,
         stream,
         echo,
@@ -84,7 +84,7 @@ async def _ping(common: Common, device: str, count: int) -> PingAnswer:
                 if not await wait_come((number + 1) * _PING_BYTES):
                     raise Unavailable(f"{info.name} has ended the session")
                 took.append(round((trio.current_time() - at) * 1e3, 2))
-                paths.append(stream.path or "")
+                paths.append(stream.path or NO_PATH)
                 if common.output == "table":
                     say(f"  {number + 1}: {took[-1]:.1f} ms, {paths[-1]}")
                 if number + 1 < count:
@@ -94,7 +94,7 @@ async def _ping(common: Common, device: str, count: int) -> PingAnswer:
         return PingAnswer(
             device=info.name,
             node=info.node,
-            path=stream.path or "",
+            path=stream.path or NO_PATH,
             opened_ms=round(opened_ms, 1),
             round_trips_ms=took,
             paths=paths,
@@ -154,9 +154,7 @@ def logs(
 
 async def _logs(common: Common, device: str, service: Logs) -> None:
     visitor = Visitor(common.target())
-    async with visitor.visit(
-        device, service, "logs", better_after_s=0.0 if service.follow else None
-    ) as visit:
+    async with visitor.visit(device, service, better_after_s=0.0 if service.follow else None) as visit:
         rest = b""
         async for data in visit.conversation:
             *whole, rest = (rest + bytes(data)).split(b"\n")
@@ -181,7 +179,7 @@ def diagnose(device: Device, /, *, common: Common = DEFAULT) -> None:
 
 
 async def _diagnose(common: Common, device: str) -> dict[str, Any]:
-    async with Visitor(common.target()).visit(device, Diagnosis(), "diagnosis") as (info, _, told, _):
+    async with Visitor(common.target()).visit(device, Diagnosis()) as (info, _, told, _):
         data = bytearray()
         async for part in told:
             data += part

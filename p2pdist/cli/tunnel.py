@@ -35,7 +35,11 @@ def tunnel(
 
     The device's own configuration says which ports may be reached ([sessions] tunnel_ports); its log and
     the audit log keep each use. Connect to the printed address with what you would use on the spot: ssh, a
-    browser, RDP.
+    browser, RDP. For example:
+
+        p2pdist tunnel till-7:22 --local 2222
+
+    and meanwhile, in another window: `ssh -p 2222 root@127.0.0.1`
 
     Parameters
     ----------
@@ -91,9 +95,7 @@ async def forward(
         held: _Held | None = None
         try:
             async with (
-                visitor.visit(
-                    device, Tunnel(port=port), f"tunnel to port {port}", better_after_s=0.0
-                ) as visit,
+                visitor.visit(device, Tunnel(port=port), better_after_s=0.0) as visit,
                 open_multiplex(visit.conversation, dialler=True, peer=visit.info.name) as many,
             ):
                 held = _Held(visit.info, many)
@@ -167,9 +169,8 @@ class _Forwarding:
         return held
 
     async def _note(self, held: _Held) -> None:
-        use = wire.SessionUse(purpose=f"connection to port {self._port}")
-        path = f"/sessions/{segment(held.info.session)}/uses"
-        await trio.to_thread.run_sync(self._client.post, path, wire.Done, use)
+        path = f"/sessions/{segment(held.info.session)}/connections"
+        await trio.to_thread.run_sync(self._client.post, path, wire.Done)
 
 
 async def _listen(local: int) -> list[trio.SocketListener]:

@@ -39,6 +39,9 @@ from p2pdist.trust.keys import IdentityKey
 from p2pdist.wire import api as wire
 from p2pdist.wire.services import Service
 
+NO_PATH: Final = "none"
+"""What is shown as the path of a session that has lost all of them."""
+
 _AGAIN_FIRST_S: Final = 0.5
 _AGAIN_MAX_S: Final = 5.0
 _CONNECT_S: Final = 10.0
@@ -105,14 +108,13 @@ class Visitor:
 
     @asynccontextmanager
     async def visit(
-        self, device: str, service: Service, purpose: str, *, better_after_s: float | None = None
+        self, device: str, service: Service, *, better_after_s: float | None = None
     ) -> AsyncIterator[Visit]:
         """Ask a device for a service; the block has it, and the session ends with the block.
 
         Args:
             device: Its name, its id, or the beginning of its id.
-            service: What is asked for.
-            purpose: For the audit log.
+            service: What is asked for, and written into the audit log.
             better_after_s: When to look for a better path than the relayed one; None for never, as for a
                 short answer. From then on somebody has to receive all the time, or the device is not heard.
 
@@ -134,7 +136,7 @@ class Visitor:
             key_pem=key.private_pem(),
             ca_pem=self._target.ca_pem.encode(),
         )
-        asked = wire.NewSession(authority=own.certificate_pem.decode(), initiator=key.node, purpose=purpose)
+        asked = wire.NewSession(authority=own.certificate_pem.decode(), initiator=key.node, service=service)
         info, dialled = await self._announce(device, asked)
         stream: SessionStream | None = None
         relaying = trio.CancelScope()

@@ -71,12 +71,7 @@ async def serve(
 
 async def _tunnel(conversation: Conversation, port: int, log: Logger) -> None:
     async def connect(opening: TunnelOpening, offered: OfferedStream) -> None:
-        try:
-            tcp = await trio.open_tcp_stream("localhost", port)
-        except OSError as error:
-            raise Unavailable(
-                f"nothing answers at port {port} of the device", hint="is the program running there?"
-            ) from error
+        tcp = await _connect(port)
         log.info("tunnel.connected", port=port)
         async with tcp:
             await splice(offered.accept(), tcp)
@@ -84,6 +79,22 @@ async def _tunnel(conversation: Conversation, port: int, log: Logger) -> None:
     served = {TUNNEL_PATH: Served(TunnelOpening, connect)}
     async with open_multiplex(conversation, dialler=False, peer=conversation.peer, served=served) as many:
         await many.wait_ended()
+
+
+async def _connect(port: int) -> trio.SocketStream:
+    try:
+        with trio.fail_after(limits.TUNNEL_CONNECT_S):
+            return await trio.open_tcp_stream("localhost", port)
+    except trio.TooSlowError:
+        raise Unavailable(
+            f"port {port} of the device did not answer within {limits.TUNNEL_CONNECT_S:g} s",
+            hint="the program there may hang: look at it, or start it anew",
+        ) from None
+    except OSError as error:
+        raise Unavailable(
+            f"port {port} of the device does not answer: nothing listens there on localhost",
+            hint="start the program there, or see at which address it listens",
+        ) from error
 
 
 async def _tell_network(

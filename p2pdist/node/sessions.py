@@ -14,7 +14,7 @@ from typing import Any
 import trio
 
 from p2pdist import limits
-from p2pdist.core.services import Invitations, ServicePolicy
+from p2pdist.core.services import Invitations, ServicePolicy, unannounced
 from p2pdist.core.session import RANK, PathKind
 from p2pdist.errors import P2PDistError, TrustError, Unavailable
 from p2pdist.ids import NodeId
@@ -166,7 +166,9 @@ class Sessions:
             stream,
             identity=replace(self._identity(), ca_pem=invite.authority),
             expect=NodeId(invite.initiator),
-            judge=lambda question: self._policy.objection(question.service),
+            judge=lambda question: (
+                unannounced(question.service, invite) or self._policy.objection(question.service)
+            ),
             on_signal=punching.take,
             stun=self._nat.servers,
         ) as (question, conversation):

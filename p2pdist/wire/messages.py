@@ -15,6 +15,7 @@ from msgspec import Meta
 from p2pdist import limits
 from p2pdist.wire.envelope import Opened
 from p2pdist.wire.frames import Candidate, Count, InfoHashText, NodeIdText, RoleName, SessionIdText, Text
+from p2pdist.wire.services import Service
 
 Group = Annotated[str, Meta(pattern=r"^/", max_length=limits.GROUP_PATH_CHARS_MAX)]
 Target = Annotated[str, Meta(min_length=1, max_length=limits.TARGET_PATH_CHARS_MAX)]
@@ -220,6 +221,8 @@ class SessionInvite(Message, frozen=True, kw_only=True, tag="session-invite"):
     authority: Annotated[bytes, Meta(max_length=limits.ENROL_BYTES_MAX)]
     by: Annotated[str, Meta(min_length=1, max_length=255)]
     """Who asked the admin server for it."""
+    service: Service
+    """What for, as the audit log has it; nothing else may be asked for in the session."""
     expires: UnixSeconds
     """Until when it may begin."""
 

@@ -77,7 +77,7 @@ async def test_with_every_twentieth_packet_lost_a_deployment_and_a_session_come_
         release = await site.fleet.release(size=2_000_000)
         came = bytearray()
         async with (
-            (await site.visitor()).visit("device0", Echo(), "a test") as (_, _, echo, _),
+            (await site.visitor()).visit("device0", Echo()) as (_, _, echo, _),
             trio.open_nursery() as nursery,
         ):
             nursery.start_soon(echo.send_all, data)

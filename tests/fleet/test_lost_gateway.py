@@ -18,13 +18,13 @@ from harness import Fleet, Node, open_fleet
 
 from p2pdist.cli.visit import Visitor
 from p2pdist.errors import P2PDistError
-from p2pdist.net.conversations import Conversation
+from p2pdist.net.multiplex import open_multiplex
 from p2pdist.node.home import Home
 from p2pdist.node.mail import Mail
 from p2pdist.node.post import OwnPost
 from p2pdist.wire.frames import Taken
 from p2pdist.wire.messages import Refusal
-from p2pdist.wire.services import Tunnel
+from p2pdist.wire.services import TUNNEL_PATH, Tunnel, TunnelOpening
 
 pytestmark = pytest.mark.slow  # whole fleets as processes
 
@@ -40,7 +40,7 @@ PAUSE_S = 0.02
 class Talk:
     """A session in which this side says one block after the other, and hears each again."""
 
-    def __init__(self, tunnel: Conversation) -> None:
+    def __init__(self, tunnel: trio.abc.HalfCloseableStream) -> None:
         self._tunnel = tunnel
         self.said = self.heard = 0
 
@@ -157,7 +157,9 @@ async def test_a_gateway_lost_in_the_middle_of_everything_costs_ten_seconds_and_
 
         release = await fleet.release(size=SIZE)
         async with (
-            operator.visit(visited.name, Tunnel(port=port), "a test") as (_, _, tunnel, _),
+            operator.visit(visited.name, Tunnel(port=port)) as visit,
+            open_multiplex(visit.conversation, dialler=True, peer=visited.name) as many,
+            many.open_stream(TUNNEL_PATH, TunnelOpening()) as tunnel,
             trio.open_nursery() as nursery,
         ):
             talk = Talk(tunnel)

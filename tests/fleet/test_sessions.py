@@ -112,9 +112,9 @@ async def test_many_connections_to_a_port_of_a_device_are_one_session_and_all_in
             await first.send_all(b"third")
             assert await first.receive_some() == b"THIRD"
         assert await uses(fleet) == [
-            f"session.announce: tunnel to port {port}",
-            f"session.use: connection to port {port}",
-            f"session.use: connection to port {port}",
+            f"session.announce: tunnel to port {port} of device0",
+            f"session.connect: connection to port {port} of device0",
+            f"session.connect: connection to port {port} of device0",
         ]
         await fleet.until_logged("session.ended", who=fleet.devices[0])
 
@@ -144,7 +144,7 @@ async def test_a_tunnel_outlives_a_restart_of_the_device_and_of_the_admin_server
 async def test_a_port_that_the_device_does_not_allow_is_refused(tmp_path: Path, log_book: LogBook) -> None:
     async with open_fleet(tmp_path, log_book, devices=1, form=Processes(log_book)) as fleet:
         with pytest.raises(Unavailable, match="port 22 is not allowed"):
-            async with (await visitor(fleet)).visit("device0", Tunnel(port=22), "a test"):
+            async with (await visitor(fleet)).visit("device0", Tunnel(port=22)):
                 pass
 
 
@@ -161,7 +161,7 @@ async def test_a_session_outlives_the_death_of_the_point_that_carries_it(
             if log_book.find("member.attached", who=point.name, node=device.node)
         )
         async with (
-            (await visitor(fleet)).visit("device0", Echo(), "a test") as (_, _, echo, _),
+            (await visitor(fleet)).visit("device0", Echo()) as (_, _, echo, _),
             trio.open_nursery() as all,
         ):
             all.start_soon(echo.send_all, data)
@@ -180,7 +180,7 @@ async def test_a_device_that_is_offline_is_told_so_at_once(tmp_path: Path, log_b
 
         async def refused() -> bool:
             try:
-                async with operator.visit("device0", Echo(), "a test"):
+                async with operator.visit("device0", Echo()):
                     return False
             except Unavailable as error:
                 return "offline" in str(error)
@@ -193,7 +193,7 @@ async def test_nobody_but_who_announced_a_session_gets_a_path_to_it(
 ) -> None:
     async with open_fleet(tmp_path, log_book, devices=1, form=Processes(log_book)) as fleet:
         assert isinstance(fleet.server, ServerProcess)
-        async with (await visitor(fleet)).visit("device0", Echo(), "a test") as (info, *_):
+        async with (await visitor(fleet)).visit("device0", Echo()) as (info, *_):
             for role, reason in (("operator", "there is no such session"), ("reader", "this needs operator")):
                 with pytest.raises(UsageError, match=reason):
                     async with open_path(fleet.server.target(role), info.session):
@@ -205,11 +205,11 @@ async def test_a_device_diagnoses_itself_and_a_reader_may_not_ask_for_it(
 ) -> None:
     async with open_fleet(tmp_path, log_book, devices=1, form=Processes(log_book)) as fleet:
         assert isinstance(fleet.server, ServerProcess)
-        async with (await visitor(fleet)).visit("device0", Diagnosis(), "a test") as (_, _, told, _):
+        async with (await visitor(fleet)).visit("device0", Diagnosis()) as (_, _, told, _):
             said = b"".join([bytes(data) async for data in told])
         assert fleet.devices[0].node.encode() in said
         with pytest.raises(UsageError, match="this needs operator"):
-            async with Visitor(fleet.server.target("reader")).visit("device0", Diagnosis(), "a test"):
+            async with Visitor(fleet.server.target("reader")).visit("device0", Diagnosis()):
                 pass
 
 
@@ -221,7 +221,7 @@ async def test_a_session_moves_to_a_direct_path_without_losing_a_byte(
     async with open_fleet(tmp_path, log_book, points=1, devices=1, form=Processes(log_book)) as fleet:
         operator = await visitor(fleet)
         async with (
-            operator.visit("device0", Echo(), "a test", better_after_s=0.0) as (_, stream, echo, _),
+            operator.visit("device0", Echo(), better_after_s=0.0) as (_, stream, echo, _),
             trio.open_nursery() as all,
         ):
 
@@ -249,9 +249,9 @@ async def test_an_operator_sees_the_path_and_the_nats_on_both_sides(
         await fleet.until_logged("stun.serving", who=gateway)
         await fleet.until_linked(device, "point")
         operator = await visitor(fleet)
-        async with operator.visit("device0", Reachability(), "path", better_after_s=0.0) as visit:
+        async with operator.visit("device0", Reachability(), better_after_s=0.0) as visit:
             answer = await look(visit, opened_s=0.1, nat=True, wait_s=12)
-        async with operator.visit("device0", Diagnosis(), "a test") as (_, _, told, _):
+        async with operator.visit("device0", Diagnosis()) as (_, _, told, _):
             said = b"".join([bytes(data) async for data in told])
     assert (answer.path, [carrier.name for carrier in answer.relayed_through]) == ("direct", [gateway.name])
     assert answer.reason.startswith("no NAT between 127.")

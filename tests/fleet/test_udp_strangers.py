@@ -274,7 +274,7 @@ async def test_a_stranger_at_the_port_of_a_session_neither_harms_it_nor_gets_an_
         stranger = Stranger(fleet.next_host(), (here, device.host), forging=forging)
         async with (
             trio.open_nursery() as nursery,
-            operator.visit(device.name, Echo(), "a test", better_after_s=0.0) as (_, stream, echo, punching),
+            operator.visit(device.name, Echo(), better_after_s=0.0) as (_, stream, echo, punching),
         ):
             if not forging:
                 nursery.start_soon(stranger.run)

@@ -15,6 +15,7 @@ from p2pdist.node.nat import NatWatch
 from p2pdist.node.reception import Reception
 from p2pdist.trust.keys import IdentityKey
 from p2pdist.wire.messages import SessionInvite
+from p2pdist.wire.services import Echo
 
 SESSION, OTHER = f"{1:032x}", f"{2:032x}"
 
@@ -32,6 +33,7 @@ def invite(session: str) -> SessionInvite:
         authority=b"x",
         by="alice",
         expires=int(time.time()) + 60,
+        service=Echo(),
     )
 
 

@@ -67,7 +67,7 @@ class Device:
         )
         self.failures: list[Exception] = []
 
-    def invite(self, number: int = 1, *, life_s: int = 60) -> str:
+    def invite(self, number: int = 1, *, life_s: int = 60, service: Service | None = None) -> str:
         session = f"{number:032x}"
         self.sessions.expect(
             SessionInvite(
@@ -75,6 +75,7 @@ class Device:
                 initiator=self.operator.node,
                 authority=self.own.certificate_pem,
                 by="alice",
+                service=service or Echo(),
                 expires=int(time.time()) + life_s,
             )
         )
@@ -106,7 +107,7 @@ async def visiting(
     device: Device, nursery: trio.Nursery, service: Service, session: str | None = None
 ) -> AsyncIterator[tuple[SessionStream, Conversation]]:
     async with open_session() as stream:
-        join(device, nursery, stream, session or device.invite())
+        join(device, nursery, stream, session or device.invite(service=service))
         async with initiate(
             stream,
             service,
@@ -196,8 +197,39 @@ async def test_a_connection_to_a_port_at_which_nothing_listens_is_refused_and_ot
     device = Device(tunnel_ports=(port,))
     async with running(device) as nursery, tunnelling(device, nursery, port) as many:
         for _ in range(2):
-            with pytest.raises(Unavailable, match=f"nothing answers at port {port}"), trio.fail_after(5):
+            with pytest.raises(Unavailable) as refused, trio.fail_after(5):
                 await shouted(many, b"hello")
+            assert f"port {port} of the device does not answer: nothing listens there" in str(refused.value)
+            assert "start the program there" in str(refused.value)
+
+
+async def test_a_connection_to_a_port_that_hangs_is_refused_in_time_for_the_operator_to_hear_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def hang(host: str, port: int) -> None:
+        await trio.sleep_forever()
+
+    assert limits.TUNNEL_CONNECT_S < limits.REQUEST_TIMEOUT_S
+    monkeypatch.setattr(limits, "TUNNEL_CONNECT_S", 0.1)
+    monkeypatch.setattr(trio, "open_tcp_stream", hang)
+    device = Device(tunnel_ports=(22,))
+    async with running(device) as nursery, tunnelling(device, nursery, 22) as many:
+        with pytest.raises(Unavailable, match=r"port 22 of the device did not answer within 0\.1 s; .*hang"):
+            await shouted(many, b"hello")
+
+
+@pytest.mark.parametrize(
+    ("announced", "asked"),
+    [(Echo(), Tunnel(port=22)), (Tunnel(port=80), Tunnel(port=22)), (Diagnosis(), Logs())],
+)
+async def test_another_service_than_the_one_that_was_announced_is_refused(
+    announced: Service, asked: Service
+) -> None:
+    device = Device(tunnel_ports=(22, 80))
+    async with running(device) as nursery:
+        with pytest.raises(Unavailable, match="this session was announced for another use"):
+            async with visiting(device, nursery, asked, device.invite(service=announced)):
+                pass
 
 
 async def test_a_session_goes_on_over_a_second_path_when_the_first_is_lost() -> None:
@@ -356,7 +388,7 @@ async def test_a_session_whose_paths_all_break_at_once_ends_itself_and_nothing_e
     device = Device()
     async with running(device) as nursery:
         async with open_session() as stream:
-            session = device.invite()
+            session = device.invite(service=Reachability())
             ours, theirs = memory_stream_pair()
             stream.attach(ours, "relayed")
             nursery.start_soon(device.carry, session, theirs)

@@ -60,7 +60,7 @@ from p2pdist.wire.api.releases import (
     RetriedDeployment,
     RetryDeployment,
 )
-from p2pdist.wire.api.sessions import Carrier, NewSession, SessionInfo, SessionUse
+from p2pdist.wire.api.sessions import Carrier, NewSession, SessionInfo
 from p2pdist.wire.api.views import (
     AuditInfo,
     AuditList,
@@ -125,7 +125,6 @@ __all__ = [
     "RetryDeployment",
     "RevokeDevice",
     "SessionInfo",
-    "SessionUse",
     "Status",
     "TargetText",
     "Text",
