@@ -8,8 +8,8 @@ told to open their NAT for the other, and one of them dials: the one that cannot
 turns. A pair that stays apart is called again a few times and then left to the gateway.
 
 A pair is remembered until one of the two does not list the artifact any more, both have all of it, or a link
-ends; why one was given up is remembered for some minutes also when both have all of it. Where there is no room
-for another, the one that came together first is forgotten: it needs nothing.
+ends; why one was given up is remembered for some minutes also when both have all of it. Where there is no
+room for another, the one that came together first is forgotten: it needs nothing.
 
 Shape: carry out what :meth:`Meetings.poll_command` gives until it gives None, after every event and when
 :meth:`Meetings.next_deadline` has passed (:meth:`Meetings.handle_tick`). Times are monotonic seconds.
