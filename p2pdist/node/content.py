@@ -227,10 +227,16 @@ class Content:
             if wanted.joined:
                 self._connect(info_hash, wanted)
 
-    def introduced_anew(self) -> None:
-        """The next decision comes from another tracker: dial everybody in it."""
+    def introduced_anew(self, *, after_silence: bool = False) -> None:
+        """The next decision comes from another tracker: dial everybody in it.
+
+        After silence the swarm's connections are likely to be as dead as the link was, and TCP would try for
+        about as long again as the silence lasted: they are opened anew at once.
+        """
         for wanted in self._wanted.values():
             wanted.dialled = None
+        if after_silence:
+            self._swarm.reconnect()
 
     def report(self, info_hash: InfoHash) -> ContentReport | None:
         """Return where an artifact's bytes came from, and every source that was considered."""

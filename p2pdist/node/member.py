@@ -242,7 +242,7 @@ class Member:
         self._post.linked(upstream.node, link)
         self.nat.linked()
         self.metadata.offer({})
-        self.content.introduced_anew()
+        self.content.introduced_anew(after_silence=self.uplink.fell_silent)
         self.content.retry()
         self._reporter.repeat()
         self.announce_soon()

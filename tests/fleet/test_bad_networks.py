@@ -27,7 +27,7 @@ from p2pdist.wire.services import Echo
 pytestmark = needs_laboratory
 
 LOST_PERCENT = 5
-PARTITION_S = 70.0  # longer than any silence that a link bears
+PARTITION_S = 62.0  # longer than any silence that a link bears
 MOVED_WITHIN_S = 10.0
 
 

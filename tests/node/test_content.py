@@ -48,6 +48,10 @@ class Swarm:
         self.calls = SwarmCalls()
         self.added = trio.Event()
         self.sources: Sequence[Source] = ()
+        self.reconnected = 0
+
+    def reconnect(self) -> None:
+        self.reconnected += 1
 
     async def add(self, artifact: Artifact) -> None:
         self.added.set()
@@ -174,6 +178,15 @@ async def test_a_tracker_that_knows_nobody_yet_takes_no_source_away(nodes: Nodes
         one.content.introduced_anew()
         one.tell()
         assert set(one.sources) == {POINT}
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_connections_are_opened_anew_when_the_link_before_fell_silent(
+    nodes: Nodes, tmp_path: Path, silent: bool
+) -> None:
+    async with fetching(nodes, tmp_path) as one:
+        one.content.introduced_anew(after_silence=silent)
+        assert one.swarm.reconnected == silent
 
 
 async def test_a_point_of_the_same_scope_is_in_the_site_and_others_are_across_the_wan(
