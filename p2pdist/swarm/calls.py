@@ -127,8 +127,15 @@ class Calls:
         self._held_back |= bool(self._calls)
         return bool(self._calls)
 
-    def look_soon(self) -> None:
-        """Sources have changed."""
+    def sources_changed(self, carried: Carried) -> None:
+        """An artifact has other sources: who could not be reached for another one is not waited for here."""
+        now = trio.current_time()
+        others = [other.reach for other in self._carried.values() if other is not carried]
+        for reach in others:
+            missed = reach.missed_since(now)
+            there = {n: at for n, at in missed.items() if not any(other.is_linked(n) for other in others)}
+            carried.reach.handle_missed_elsewhere(there)
+        self._tell_reach(carried)
         self._due.set()
 
     async def run(self) -> None:
@@ -163,10 +170,13 @@ class Calls:
         carried.reach.handle_linked(paths_of(peers, self._book), now)
         for endpoint in () if self.holds_back() else carried.reach.next_endpoints(now):
             carried.handle.connect_peer((endpoint.host, endpoint.port))
+        self._tell_reach(carried)
+        return peers
+
+    def _tell_reach(self, carried: Carried) -> None:
         if carried.reach.unreached != carried.unreached:
             carried.unreached = carried.reach.unreached
             self._emit(ReachChanged(info_hash=carried.artifact.info_hash))
-        return peers
 
     # Calls -----------------------------------------------------------------------------------------
 
