@@ -15,6 +15,8 @@ NAME_CHARS_MAX = 64  # a product, a group's own name: fits a table column
 GROUP_PATH_CHARS_MAX = 512  # sixteen levels of long names
 TARGET_PATH_CHARS_MAX = 400  # below the 255 bytes per part and 4,096 per path of common file systems
 TEXT_CHARS_MAX = 4_000  # one reason, one detail: a screenful
+RETRIES_MAX = 1_000_000  # asked of one device for one deployment; a device may name any number
+RETRY_DEVICES_MAX = 1_000  # named in one request; without names it is all that failed
 OUTPUT_BYTES_MAX = 64 * KIB  # the tail of an installer's output that travels in a report
 KEY_FILE_BYTES_MAX = 16 * KIB  # one private key, sealed or not, or one certificate
 
@@ -74,6 +76,8 @@ LINK_HANDSHAKE_S = 10.0  # TLS and the HTTP/2 preface; a slow 3G link needs 3
 DIAL_STAGGER_S = 0.25  # before a neighbour's next address is dialled, too (RFC 8305, section 5)
 LINK_KEEPALIVE_S = 20.0  # below the 30 s at which careless NATs forget a TCP connection
 LINK_DEAD_AFTER_S = 45.0  # two keepalives and their answers lost
+LINK_PACES_S = (3.0, 6.0, 12.0)  # of keepalives where few neighbours ask: with 3 a hung one costs below 10 s
+LINK_PACE_ASKED_PER_S = 300  # ... so many in a second at most: 3 % of a core for 900 neighbours, each 3 s
 LINK_PROBE_AFTER_S = (
     3  # of silence before a dialler's kernel asks the other one: 35 bytes a second, no program
 )
@@ -84,7 +88,7 @@ FRAMES_PER_S = 100  # of one device that are handled in the long run: ten times 
 FRAMES_BURST_S = 6  # so many seconds' worth at once: a whole window of envelopes after an outage
 FRAMES_GATEWAY_FACTOR = 100  # a gateway speaks for so many at a time: 10,000 frames a second fill a core
 FRAMES_PAUSE_S = 0.05  # until the next five: fewer wake-ups than frames
-LINK_AWAITED_S = 2.0  # of silence before a neighbour that somebody waits for is asked for a sign of life
+LINK_AWAITED_S = 1.0  # of silence before a neighbour that somebody waits for is asked for a sign of life
 LINK_ANSWER_S = 2.5  # for that sign, twice; a full queue at a slow line's end holds a second or two
 REQUEST_TIMEOUT_S = 30.0  # one request without an answer
 LINK_PATIENCE_S = 1.0  # a handshake that waits longer for the other side loses its place to others
@@ -110,10 +114,16 @@ SESSION_PING_S = 2.0  # of silence on a path before the other side is asked for 
 SESSION_SILENT_S = 5.0  # of silence until a path counts as dead: failover in seconds
 SESSION_GAPS_MAX = 8  # pieces that came before those in front of them: one for each change of path
 SESSION_PATHS_MAX = 8  # open at once: relayed, punched, direct, and successors of each
+TUNNEL_CONNECTIONS_MAX = 32  # through one tunnel at once: five browser windows with six each
+TUNNEL_CONNECT_S = 5.0  # to a port of the device itself; far below REQUEST_TIMEOUT_S: a refusal is heard
+TUNNEL_WINDOW_BYTES = 256 * KIB  # unread of one of them: 50 Mbit/s at 40 ms; of all 8 MiB
 LOG_TAIL_LINES = 1_000  # of a node's own log, in memory for operators: 200 KB as a rule
 LOG_TAIL_LINE_CHARS = 2_000  # of each; a traceback's beginning
 SESSIONS_MAX = 32  # open at once on one device: operators, each with some tunnels
 SESSIONS_RELAYED_MAX = 1_000  # known to one admin server: what a large help desk has open
+SESSION_INVITE_S = (
+    3.0  # that a path waits for its invitation, which comes through mailboxes: it may be overtaken
+)
 SESSION_INVITES_MAX = 64  # that have not begun; the oldest give way
 SESSION_PATHLESS_S = 60.0  # without any path until a session is given up: a router that restarts costs 15 s
 
@@ -130,8 +140,10 @@ STUN_BATCH = 32  # datagrams of one socket between two checkpoints: 2 ms at most
 STUN_RECEIVE_BYTES = 1 * MIB  # of one socket in the kernel, as far as that allows: a burst
 PROBES_MAX = 4  # gateways that a node asks about its NATs at once: nearest and farthest, both families
 PROBES_SETTLE_S = 1.0  # after a link stands: the first one is often left for a better one at once
-PROBES_EVERY_S = 30.0  # between two looks of one node, however often its link changes
-PROBES_KNOWN_S = 12.0  # that somebody waits for a look under way: 4.5 s for each of its two rounds
+PROBES_EVERY_S = 5.0  # between two looks of one node, however often its link changes
+PROBES_KNOWN_S = (
+    16.0  # that somebody waits for a look: those five, one to settle, 4.5 s for each of two rounds
+)
 PROBE_RTO_S = 0.5  # before the first repetition of a request (RFC 8489 section 6.2.1)
 PROBE_REQUESTS_MAX = 4  # sent at 0, 0.5, 1.5 and 3.5 s: at 5 % loss one in 10,000 has no answer
 PROBE_LAST_WAIT_S = 1.0  # after the last; a geostationary satellite's round trip is 0.6
@@ -217,8 +229,14 @@ CALLS_MAX = 3  # of one pair for one artifact, until content stays with the gate
 CALL_ANSWER_S = 4.0  # for a call: uTP repeats its first packet for 3.5 s
 CALL_AGAIN_S = 5.0  # before the next one: what libtorrent tries over TCP when uTP fails has ended
 CALL_RENEWED_S = 60.0  # after the last call: a pair that is apart again begins anew
+CALL_ENDPOINTS_MAX = 2  # of one node that is called: one of each family
+CALLED_BURST = 64  # calls that a node makes at once because it is told to: ten artifacts, six places each
+CALLED_PER_S = 4.0  # ... and in the long run
+SHOWN_BURST = 16  # times that a node shows itself to observers at once because it is told to
+SHOWN_PER_S = 2.5  # ... and in the long run: a gateway asks twice a second at most
 MEETING_GIVEN_UP_S = 600.0  # until a pair that could not meet is tried again: networks change
-MEETINGS_MAX = 4_096  # pairs that one gateway has under way or remembers, some 300 bytes each
+MEETINGS_MAX = 4_096  # pairs that one node has under way or remembers: 1,600 bytes each, with their nodes
+PLACES_DISTRICT_MAX = 32  # places among which one chooses whom it meets: a decision costs their square
 PLACES_MET_MAX = 6  # other places whose fetcher a place's fetcher exchanges content with
 OBSERVED_FRESH_S = 1.0  # an outside endpoint is asked for again after: some mappings live for 4 s only
 OBSERVE_WAIT_S = 1.0  # for the datagrams; four lost ones in a row are rarer than a blocked UDP
@@ -229,6 +247,7 @@ OBSERVER_ID_S = 120.0  # that the number lasts which an observer gives out (BEP 
 OBSERVER_SOURCE_BURST = 400  # answers to one address at once: 50 devices behind one NAT, 8 each
 OBSERVER_SOURCE_PER_S = 40  # ... and in the long run
 OBSERVER_ADDRESSES_MAX = 8  # of a gateway at which it observes
+OBSERVER_LOOK_S = 2.0  # how often it looks which of them it has: a node is asked three times, a second apart
 
 # Artifacts ---------------------------------------------------------------------------------------
 ARTIFACT_BYTES_MAX = 1024 * GIB

@@ -11,6 +11,12 @@ from typing import Any
 from p2pdist.errors import P2PDistError
 from p2pdist.files import DiskFull
 
+EXIT_CODES = """\
+Exit codes: 0 done, or told to stop · 1 a defect · 2 a mistake in the call or in a file · 3 malformed input,
+or the other side broke the protocol · 4 something is not trusted · 5 unavailable now, try again ·
+130 interrupted"""
+"""Of every program that has no others; for the end of its help."""
+
 _HOUSE = Path(__file__).parent
 _TRACEBACK_VARIABLE = "P2PDIST_TRACEBACK"
 

@@ -173,11 +173,6 @@ class Deployer:
         self._machine.handle_refused(kind, subject, reason, self._now())
         self._wake.set()
 
-    def retry(self, deployment: str) -> None:
-        """Try a failed deployment again. Raises UsageError if it has not failed."""
-        self._machine.handle_retry(deployment, self._now())
-        self._wake.set()
-
     # The driver --------------------------------------------------------------------------------------
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -230,7 +225,7 @@ class Deployer:
                 await self._fetch(release)
             case StopFetching(info_hash=info_hash) | ForgetArtifact(info_hash=info_hash):
                 self._fetching.discard(info_hash)
-                await self._content.unwant(info_hash, delete=isinstance(command, ForgetArtifact))
+                await self._unwant(info_hash, delete=isinstance(command, ForgetArtifact))
             case VerifyArtifact(attempt=attempt, release=release):
                 nursery.start_soon(self._verify, attempt, release)
             case Install(attempt=attempt, release=release):
@@ -256,6 +251,12 @@ class Deployer:
         else:
             self._fetching.add(release.info_hash)
             self._fetches_changed.set()
+
+    async def _unwant(self, info_hash: InfoHash, *, delete: bool) -> None:
+        try:
+            await self._content.unwant(info_hash, delete=delete)
+        except Unavailable as error:  # it costs space, and nothing else: an artifact is checked before use
+            _log.warning("artifact.not_deleted", info_hash=info_hash, reason=str(error))
 
     async def _follow_content(self) -> None:
         """Ask how far everything is, for as long as anything is being fetched."""

@@ -38,6 +38,9 @@ class ContentSource(Protocol):
         Another part of the node may need the same artifact (a distribution point serves its scope);
         whoever implements this knows, and keeps it then. With *delete* because of bad bytes, what is on
         the disk must not be taken for complete again without being fetched or checked.
+
+        Raises:
+            Unavailable: the disk does not let it go.
         """
 
     def status(self, info_hash: InfoHash) -> ContentStatus | None:

@@ -69,9 +69,10 @@ class Client:
         """Ask for something."""
         return self._decoded(self._send("GET", path, query=query), answer)
 
-    def post(self, path: str, answer: type[T], body: msgspec.Struct) -> T:
+    def post(self, path: str, answer: type[T], body: msgspec.Struct | None = None) -> T:
         """Do something."""
-        return self._decoded(self._send("POST", path, content=msgspec.json.encode(body)), answer)
+        content = msgspec.json.encode(body) if body is not None else None
+        return self._decoded(self._send("POST", path, content=content), answer)
 
     def delete(self, path: str, answer: type[T]) -> T:
         """Remove something."""

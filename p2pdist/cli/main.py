@@ -27,6 +27,7 @@ app = App(
     help_epilogue=EPILOGUE,
     version=p2pdist.__version__,
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
 )
 COMMANDS = {
     "overview": ("login", "status", "refusals", "audit"),
@@ -34,7 +35,8 @@ COMMANDS = {
     "rollout": ("deploy", "deployment", "explain"),
     "fleet": ("revoke", "device", "group", "point", "token", "api_token"),
     "enrolment": ("enrolment",),
-    "sessions": ("ping", "tunnel", "logs", "diagnose"),
+    "sessions": ("ping", "logs", "diagnose"),
+    "tunnel": ("tunnel",),
     "path": ("path",),
 }
 """The commands of each module in this package. A module is imported when one of its commands is given, so

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated
 
 import msgspec
@@ -12,8 +12,9 @@ from cyclopts import Parameter
 from p2pdist import limits
 from p2pdist.cli.common import DEFAULT, Common
 from p2pdist.cli.output import console, print_facts, say, show_json, table
-from p2pdist.cli.visit import Visit, Visitor
+from p2pdist.cli.visit import NO_PATH, Visit, Visitor
 from p2pdist.core.paths import obstacle
+from p2pdist.core.session import PathKind
 from p2pdist.errors import UsageError
 from p2pdist.net.framing import FrameSplitter
 from p2pdist.net.natprobe import probe_nats
@@ -61,10 +62,11 @@ class NatSeen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PathAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """How a device is reached. ``path`` is direct, punched or relayed, and ``reason`` says why.
+    """How a device is reached. ``path`` is direct, punched, relayed or, when all are lost, none; ``reason``
+    says why it is that one.
 
     ``opened_ms`` is the time until the relayed session stood, ``seconds`` from then until it had moved to
-    the better path; None if it did not. ``here`` are the NATs before this machine, ``there`` those before the
+    a better path; None if it did not. ``here`` are the NATs before this machine, ``there`` those before the
     device.
     """
 
@@ -125,7 +127,7 @@ def path(
 async def _look(common: Common, device: str, nat: bool, wait_s: float) -> PathAnswer:
     begun = trio.current_time()
     visitor = Visitor(common.target())
-    async with visitor.visit(device, Reachability(), "path", better_after_s=0.0) as visit:
+    async with visitor.visit(device, Reachability(), better_after_s=0.0) as visit:
         return await look(visit, opened_s=trio.current_time() - begun, nat=nat, wait_s=wait_s)
 
 
@@ -171,8 +173,14 @@ async def look(visit: Visit, *, opened_s: float, nat: bool, wait_s: float) -> Pa
     return PathAnswer(
         device=visit.info.name,
         node=visit.info.node,
-        path=visit.stream.path or "",
-        reason=_reason(attempts[-1], here, facts.nats) if attempts else f"nothing better in {wait_s:g} s",
+        path=visit.stream.path or NO_PATH,
+        reason=reason_for(
+            visit.stream.path,
+            attempts,
+            opened={each.kind for each in visit.stream.statistics()},
+            obstacle=obstacle(here, facts.nats),
+            wait_s=wait_s,
+        ),
         opened_ms=round(opened_s * 1e3, 1),
         seconds=round(seconds, 3) if seconds is not None else None,
         relayed_through=list(visit.info.carriers),
@@ -182,9 +190,39 @@ async def look(visit: Visit, *, opened_s: float, nat: bool, wait_s: float) -> Pa
     )
 
 
-def _reason(attempt: Attempt, here: Sequence[NatBehaviour], there: Sequence[NatBehaviour]) -> str:
-    if attempt.path is None:
-        return obstacle(here, there) or attempt.report.failure
+def reason_for(
+    path: PathKind | None,
+    attempts: Sequence[Attempt],
+    *,
+    opened: Collection[PathKind],
+    obstacle: str | None,
+    wait_s: float,
+) -> str:
+    """Say why a session uses the path that it uses now.
+
+    Args:
+        path: That path; None when all are lost.
+        attempts: What was tried, the newest last. The path may have come of an older one.
+        opened: The kinds of all paths that are open, in use or not.
+        obstacle: What the NATs say about why none can be better, if they say it.
+        wait_s: For how long it was waited.
+    """
+    if path is None:
+        return f"every path is lost; without one the session ends after {limits.SESSION_PATHLESS_S:g} s"
+    if path != "relayed":
+        made = [attempt for attempt in attempts if attempt.path == path]
+        return _way(made[-1]) if made else "it is the best that is open"
+    if not attempts:
+        return f"nothing better in {wait_s:g} s"
+    last = attempts[-1]
+    if last.path is None:
+        return obstacle or last.report.failure
+    fate = "has not taken over yet" if last.path in opened else "was lost, and is looked for again"
+    return f"the {last.path} path {fate} ({_way(last)})"
+
+
+def _way(attempt: Attempt) -> str:
+    """Say by which way the path of an attempt goes."""
     pair = attempt.report.pair
     assert pair is not None
     if attempt.path == "direct":
@@ -224,12 +262,13 @@ def _seen(behaviour: NatBehaviour) -> NatSeen:
 
 def _show(answer: PathAnswer) -> None:
     through = [*(carrier.name for carrier in reversed(answer.relayed_through)), answer.device]
-    moved = f", {answer.seconds:.2f} s after it stood" if answer.seconds is not None else ""
+    better = next((attempt.path for attempt in answer.attempts if attempt.path), "")
+    moved = f", {better} {answer.seconds:.2f} s after it stood" if answer.seconds is not None else ""
     facts = [
         ("device", f"{answer.device} ({answer.node})"),
         ("path", answer.path),
         ("reason", answer.reason),
-        ("session", f"relayed after {answer.opened_ms:.0f} ms{moved and f', {answer.path}'}{moved}"),
+        ("session", f"relayed after {answer.opened_ms:.0f} ms{moved}"),
         ("relayed", " → ".join(["this machine", "admin server", *through])),
     ]
     facts += [("NAT here", each.description) for each in answer.here]

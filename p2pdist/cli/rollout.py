@@ -107,6 +107,45 @@ def deployment_stop(
         say(f"{answer.id} is stopped; {_state(answer)}")
 
 
+@deployment.command(name="retry")
+def deployment_retry(
+    deployment_id: Annotated[str, Parameter(name="ID")],
+    /,
+    *devices: Annotated[str, Parameter(name="DEVICE")],
+    wait: bool = False,
+    timeout: str = "1h",
+    common: Common = DEFAULT,
+) -> None:
+    """Try again on devices on which a deployment failed or was refused; without names on all of them.
+
+    Parameters
+    ----------
+    devices
+        Names, ids, or beginnings of ids. Devices that are off try again when they are back.
+    wait
+        Watch until every device has installed it, failed, or refused it. Exit code 6 if not all have it.
+    timeout
+        How long to watch: 90s, 30m, 12h.
+    """
+    patience = _patience(timeout)
+    with common.client() as client:
+        answer = client.post(
+            f"/deployments/{segment(deployment_id)}/retry",
+            wire.RetriedDeployment,
+            wire.RetryDeployment(devices=list(devices)),
+        )
+        if wait:
+            _watch(client, answer.deployment.id, patience, common)
+        elif common.output == "json":
+            show_json(answer)
+        elif answer.devices:
+            count = len(answer.devices)
+            say(f"{answer.deployment.target} is tried again on {count} device{'s' if count > 1 else ''}")
+            say(f"watch it with: p2pdist deployment show {answer.deployment.id}")
+        else:
+            say(f"{answer.deployment.id} has failed on no device that it reaches")
+
+
 def explain(
     device: str, name: Annotated[str, Parameter(name="RELEASE")], /, *, common: Common = DEFAULT
 ) -> None:
@@ -154,6 +193,13 @@ def explain(
         console().print(table(columns, rows, right=("received", "sent")))
     for note in answer.notes:
         say(f"- {note}")
+
+
+def _patience(timeout: str) -> float:
+    try:
+        return life(timeout)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def _watch(client: Client, deployment_id: str, patience_s: float, common: Common) -> None:
@@ -213,7 +259,7 @@ def _devices(detail: wire.DeploymentDetail) -> Table:
             rate(d.rate_bytes_per_s),
             str(d.sources) if d.sources else "",
             ", ".join(f"{source_word(role)} {size(n)}" for role, n in sorted(d.received.items()) if n),
-            d.reason,
+            f"to be tried again; before: {d.reason}" if d.retry_pending else d.reason,
         )
         for d in detail.devices
     ]

@@ -15,22 +15,19 @@ from cyclopts import Parameter
 
 from p2pdist import limits
 from p2pdist.cli.common import DEFAULT, Common
-from p2pdist.cli.output import errors, print_facts, say, show_json
-from p2pdist.cli.visit import Visitor
+from p2pdist.cli.output import print_facts, say, show_json
+from p2pdist.cli.visit import NO_PATH, Visitor
 from p2pdist.cli.words import plain
-from p2pdist.errors import P2PDistError, Unavailable, UsageError, sole_error
+from p2pdist.errors import Unavailable, UsageError, sole_error
 from p2pdist.net.conversations import Conversation
 from p2pdist.net.pulse import Pulse
-from p2pdist.net.splicing import splice
-from p2pdist.wire.services import Diagnosis, Echo, Logs, Tunnel
+from p2pdist.wire.services import Diagnosis, Echo, Logs
 
 Device = Annotated[str, Parameter(name="DEVICE")]
 
 _PING_BYTES = 56
 _READ_BYTES = 64 * limits.KIB
-_TUNNEL_BETTER_AFTER_S = 1.0  # most connections of a browser are over by then
 _DIAGNOSIS_BYTES_MAX = 1 << 20
-_GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 class PingAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +66,7 @@ def ping(device: Device, /, *, count: int = 5, common: Common = DEFAULT) -> None
 async def _ping(common: Common, device: str, count: int) -> PingAnswer:
     begun = trio.current_time()
     visitor = Visitor(common.target())
-    async with visitor.visit(device, Echo(), "ping", better_after_s=0.0 if count > 1 else None) as (
+    async with visitor.visit(device, Echo(), better_after_s=0.0 if count > 1 else None) as (
         info,
         stream,
         echo,
@@ -87,7 +84,7 @@ async def _ping(common: Common, device: str, count: int) -> PingAnswer:
                 if not await wait_come((number + 1) * _PING_BYTES):
                     raise Unavailable(f"{info.name} has ended the session")
                 took.append(round((trio.current_time() - at) * 1e3, 2))
-                paths.append(stream.path or "")
+                paths.append(stream.path or NO_PATH)
                 if common.output == "table":
                     say(f"  {number + 1}: {took[-1]:.1f} ms, {paths[-1]}")
                 if number + 1 < count:
@@ -97,7 +94,7 @@ async def _ping(common: Common, device: str, count: int) -> PingAnswer:
         return PingAnswer(
             device=info.name,
             node=info.node,
-            path=stream.path or "",
+            path=stream.path or NO_PATH,
             opened_ms=round(opened_ms, 1),
             round_trips_ms=took,
             paths=paths,
@@ -131,60 +128,6 @@ async def _echoes(echo: Conversation) -> AsyncIterator[Callable[[int], Awaitable
         raise sole_error(group) from None
 
 
-def tunnel(
-    to: Annotated[str, Parameter(name="DEVICE:PORT")], /, *, local: int = 0, common: Common = DEFAULT
-) -> None:
-    """Forward a port of this machine to a port of a device, until interrupted.
-
-    The device's own configuration says which ports may be reached ([sessions] tunnel_ports); its log and
-    the audit log keep each use. Connect to the printed address with what you would use on the spot: ssh, a
-    browser, RDP.
-
-    Parameters
-    ----------
-    to
-        The device (its name, its id, or the beginning of its id), a colon, and the port.
-    local
-        The port here, on the loopback interface; any free one by default.
-    """
-    device, colon, text = to.rpartition(":")
-    if not colon or not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65535:
-        raise UsageError(f"{to!r} is not DEVICE:PORT", hint="for example: p2pdist tunnel till-7:22")
-    trio.run(_tunnel, common, device, int(text), local)
-
-
-async def _tunnel(common: Common, device: str, port: int, local: int) -> None:
-    visitor = Visitor(common.target())
-    async with visitor.visit(device, Tunnel(port=port), f"tunnel to port {port}: check") as (info, *_):
-        name = info.name  # what the device refuses is said now, not when somebody connects
-
-    async def forward(tcp: trio.SocketStream) -> None:
-        try:
-            async with (
-                tcp,
-                visitor.visit(
-                    device, Tunnel(port=port), f"tunnel to port {port}", better_after_s=_TUNNEL_BETTER_AFTER_S
-                ) as visit,
-            ):
-                await splice(tcp, visit.conversation)
-        except (P2PDistError, *_GONE) as error:
-            errors().print(f"p2pdist: a connection has ended: {plain(str(error))}", markup=False)
-
-    try:
-        listeners = await trio.open_tcp_listeners(local, host="127.0.0.1")
-    except OSError as error:
-        raise UsageError(
-            f"port {local} is in use here ({error.strerror})", hint="choose another --local"
-        ) from None
-    bound = listeners[0].socket.getsockname()[1]
-    if common.output == "json":
-        sys.stdout.write(json.dumps({"host": "127.0.0.1", "port": bound, "device": name}) + "\n")
-        sys.stdout.flush()
-    else:
-        say(f"127.0.0.1:{bound} leads to port {port} of {name} until you press Ctrl-C")
-    await trio.serve_listeners(forward, listeners)
-
-
 def logs(
     device: Device,
     /,
@@ -211,9 +154,7 @@ def logs(
 
 async def _logs(common: Common, device: str, service: Logs) -> None:
     visitor = Visitor(common.target())
-    async with visitor.visit(
-        device, service, "logs", better_after_s=0.0 if service.follow else None
-    ) as visit:
+    async with visitor.visit(device, service, better_after_s=0.0 if service.follow else None) as visit:
         rest = b""
         async for data in visit.conversation:
             *whole, rest = (rest + bytes(data)).split(b"\n")
@@ -238,7 +179,7 @@ def diagnose(device: Device, /, *, common: Common = DEFAULT) -> None:
 
 
 async def _diagnose(common: Common, device: str) -> dict[str, Any]:
-    async with Visitor(common.target()).visit(device, Diagnosis(), "diagnosis") as (info, _, told, _):
+    async with Visitor(common.target()).visit(device, Diagnosis()) as (info, _, told, _):
         data = bytearray()
         async for part in told:
             data += part

@@ -39,6 +39,9 @@ from p2pdist.trust.keys import IdentityKey
 from p2pdist.wire import api as wire
 from p2pdist.wire.services import Service
 
+NO_PATH: Final = "none"
+"""What is shown as the path of a session that has lost all of them."""
+
 _AGAIN_FIRST_S: Final = 0.5
 _AGAIN_MAX_S: Final = 5.0
 _CONNECT_S: Final = 10.0
@@ -105,14 +108,13 @@ class Visitor:
 
     @asynccontextmanager
     async def visit(
-        self, device: str, service: Service, purpose: str, *, better_after_s: float | None = None
+        self, device: str, service: Service, *, better_after_s: float | None = None
     ) -> AsyncIterator[Visit]:
         """Ask a device for a service; the block has it, and the session ends with the block.
 
         Args:
             device: Its name, its id, or the beginning of its id.
-            service: What is asked for.
-            purpose: For the audit log.
+            service: What is asked for, and written into the audit log.
             better_after_s: When to look for a better path than the relayed one; None for never, as for a
                 short answer. From then on somebody has to receive all the time, or the device is not heard.
 
@@ -134,34 +136,37 @@ class Visitor:
             key_pem=key.private_pem(),
             ca_pem=self._target.ca_pem.encode(),
         )
-        asked = wire.NewSession(authority=own.certificate_pem.decode(), initiator=key.node, purpose=purpose)
+        asked = wire.NewSession(authority=own.certificate_pem.decode(), initiator=key.node, service=service)
         info, dialled = await self._announce(device, asked)
         stream: SessionStream | None = None
+        relaying = trio.CancelScope()
         try:
             # both outlive the session, which has last words
             async with open_island() as island, trio.open_nursery() as nursery:
-                async with open_session() as stream:
-                    await nursery.start(self._keep_relayed, stream, info.session, dialled)
-                    punching = Punching(
-                        stream,
-                        island,
-                        leads=True,
-                        stun_servers=lambda: conversation.stun,
-                        hosts=self._own_hosts(),
-                        delay_s=better_after_s or 0.0,
-                    )
-                    async with (
-                        initiate(
+                try:
+                    async with open_session() as stream:
+                        await nursery.start(self._keep_relayed, stream, info.session, dialled, relaying)
+                        punching = Punching(
                             stream,
-                            service,
-                            identity=identity,
-                            expect=NodeId(info.node),
-                            on_signal=punching.take,
-                        ) as conversation,
-                        punching.beside(conversation) if better_after_s is not None else nullcontext(),
-                    ):
-                        yield Visit(info, stream, conversation, punching)
-                nursery.cancel_scope.cancel()
+                            island,
+                            leads=True,
+                            stun_servers=lambda: conversation.stun,
+                            hosts=self._own_hosts(),
+                            delay_s=better_after_s or 0.0,
+                        )
+                        async with (
+                            initiate(
+                                stream,
+                                service,
+                                identity=identity,
+                                expect=NodeId(info.node),
+                                on_signal=punching.take,
+                            ) as conversation,
+                            punching.beside(conversation) if better_after_s is not None else nullcontext(),
+                        ):
+                            yield Visit(info, stream, conversation, punching)
+                finally:
+                    relaying.cancel()
         except BaseExceptionGroup as group:
             ended, other = group.split(trio.BrokenResourceError)
             if other is None and stream is not None and stream.failure is not None:
@@ -206,10 +211,26 @@ class Visitor:
         stream: SessionStream,
         session: str,
         dialled: Connection | None,
+        scope: trio.CancelScope,
         *,
         task_status: trio.TaskStatus[None],
     ) -> None:
-        """Keep a relayed path open, until cancelled; the first has to work at once, over *dialled*."""
+        """Keep a relayed path open until *scope* is cancelled; the first has to work at once, over *dialled*.
+
+        Once it stands it is kept while the session's owner is being cancelled: the last words go over it. A
+        device that has started anew knows nothing of the session, and says so: then it is over.
+        """
+        with scope:
+            await self._relay(stream, session, dialled, scope, task_status)
+
+    async def _relay(
+        self,
+        stream: SessionStream,
+        session: str,
+        dialled: Connection | None,
+        scope: trio.CancelScope,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
         begun, pause = False, _AGAIN_FIRST_S
         while True:
             try:
@@ -218,10 +239,11 @@ class Visitor:
                     over = stream.attach(path, "relayed")
                     if not begun:
                         task_status.started()
+                        scope.shield = True
                     begun, pause = True, _AGAIN_FIRST_S
                     await over.wait()
-            except P2PDistError:
-                if not begun:
+            except P2PDistError as error:
+                if not begun or (isinstance(error, TrustError) and stream.path is None):
                     raise
             await trio.sleep(pause)
             pause = min(2 * pause, _AGAIN_MAX_S)

@@ -203,26 +203,6 @@ class Deployments:
         self._ledger.refuse(kind, subject, reason, now)
         self._plan.advance(now)
 
-    def handle_retry(self, deployment: str, now: Moment) -> None:
-        """Somebody asks explicitly for another try of a deployment that failed or was refused.
-
-        Raises:
-            UsageError: there is no such deployment, or it has not failed.
-        """
-        task = self._ledger.get(deployment)
-        if task is None or task.stage not in ("failed", "refused"):
-            raise UsageError(f"deployment {deployment} has not failed here")
-        self._ledger.keep(
-            task.deployment,
-            stage="waiting",
-            reason="",
-            attempt=task.attempt + 1,
-            bad_artifacts=0,
-            starved=False,
-            release=None,
-        )
-        self._plan.advance(now)
-
     def handle_tick(self, now: Moment) -> None:
         """Time has passed."""
         self._plan.advance(now)
@@ -248,6 +228,8 @@ class Deployments:
         if task is not None and task.target == deployment.target:
             if (task.order, task.listed) != (deployment.order, True):
                 self._ledger.keep(task.deployment, order=deployment.order, listed=True)
+            if deployment.retry > task.retry:
+                self._retry(task, deployment.retry)
             return
         if task is not None:
             return  # its other target is in hand; this one is taken up by the next desired state
@@ -256,8 +238,23 @@ class Deployments:
             target=TargetPath(deployment.target),
             order=deployment.order,
             learned=now.unix_s,
+            retry=deployment.retry,
         )
         self._ledger.add(msgspec.structs.replace(fresh, release=self._judge.release(fresh)))
+
+    def _retry(self, task: Task, retry: int) -> None:
+        """Somebody asks for another try. What has not failed goes on, and that is the try."""
+        self._ledger.keep(task.deployment, retry=retry)
+        if task.stage in ("failed", "refused"):
+            self._ledger.keep(
+                task.deployment,
+                stage="waiting",
+                reason="",
+                attempt=task.attempt + 1,
+                bad_artifacts=0,
+                starved=False,
+                release=None,
+            )
 
     def _unlist(self, task: Task) -> None:
         if self._plan.may_go(self._ledger.keep(task.deployment, listed=False)):

@@ -109,12 +109,12 @@ Command: TypeAlias = (
 class Task(msgspec.Struct, frozen=True, kw_only=True):
     """One deployment on this device, as the journal keeps it.
 
-    ``learned`` is Unix seconds. ``release`` is what the catalog last said of the target. ``begun`` is
-    true from the moment before an installer may have changed the machine until it has ended.
-    ``starved`` marks a failure that good content can still turn around; ``superseded`` that it waited for
-    a newer release of its product. ``serves`` is true for what was
-    fetched and installed: others can have it from here. ``listed`` says that the admin server still
-    wants it.
+    ``learned`` is Unix seconds. ``retry`` is the newest try that an operator asked for, while ``attempt``
+    counts those that the device makes of itself, too. ``release`` is what the catalog last said of the
+    target. ``begun`` is true from the moment before an installer may have changed the machine until it has
+    ended. ``starved`` marks a failure that good content can still turn around; ``superseded`` that it
+    waited for a newer release of its product. ``serves`` is true for what was fetched and installed: others
+    can have it from here. ``listed`` says that the admin server still wants it.
     """
 
     deployment: str
@@ -125,6 +125,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     release: Release | None = None
     attempt: int = 1
+    retry: int = 0
     begun: bool = False
     bad_artifacts: int = 0
     starved: bool = False

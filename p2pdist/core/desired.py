@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Mapping
 import msgspec
 
 from p2pdist.core.scope import covers, is_nearest
-from p2pdist.ids import ChannelName, FleetName, GroupPath, SwarmName, TargetPath, swarm_of
+from p2pdist.ids import ChannelName, FleetName, GroupPath, NodeId, SwarmName, TargetPath, swarm_of
 from p2pdist.trust.catalog import Release, SeedGrant
 from p2pdist.wire.messages import Deployment
 
@@ -23,12 +23,16 @@ _KEEP_MAX = 1_000  # what a desired state carries
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """A deployment as the operator ordered it. ``number`` grows with each; a later one is newer."""
+    """A deployment as the operator ordered it. ``number`` grows with each; a later one is newer.
+
+    ``retries`` says of devices on which it failed how often another try was asked for.
+    """
 
     id: str
     target: TargetPath
     group: GroupPath
     number: int
+    retries: Mapping[NodeId, int] = msgspec.field(default_factory=dict)
 
 
 class Wishes(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +47,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
 def wishes_for(
     *,
     fleet: FleetName,
+    node: NodeId,
     group: GroupPath,
     platform: str,
     grant: SeedGrant | None,
@@ -54,7 +59,8 @@ def wishes_for(
 
     Args:
         fleet: The fleet's name, for the swarms' names.
-        group: Where the device stands.
+        node: The device.
+        group: Where it stands.
         platform: What it runs, such as ``linux-x86_64``.
         grant: Its valid seed grant, if it is a distribution point.
         orders: Every deployment that has not been stopped.
@@ -62,7 +68,7 @@ def wishes_for(
         scopes: The scopes of all distribution points with a valid seed grant.
     """
     orders = sorted(orders, key=lambda order: order.number)
-    own = _newest([o for o in orders if covers(o.group, group)], platform, releases)
+    own = orders_for(group=group, platform=platform, orders=orders, releases=releases)
     needed: list[TargetPath] = []
     keep: list[TargetPath] = []
     if grant is not None:
@@ -78,11 +84,27 @@ def wishes_for(
         keep = [o.target for o, _ in served] + _ways_back(needed, releases)
     channels = dict.fromkeys(_channel(target) for target in [*(o.target for o in own), *needed])
     return Wishes(
-        deployments=tuple(Deployment(id=o.id, target=o.target, order=o.number) for o in own),
+        deployments=tuple(
+            Deployment(id=o.id, target=o.target, order=o.number, retry=o.retries.get(node, 0)) for o in own
+        ),
         swarms=tuple(sorted(swarm_of(channel, fleet) for channel in channels)),
         prefetch=tuple(needed),
         keep=tuple(target for target in dict.fromkeys(keep) if target not in needed)[:_KEEP_MAX],
     )
+
+
+def orders_for(
+    *, group: GroupPath, platform: str, orders: Iterable[Order], releases: Mapping[TargetPath, Release]
+) -> list[Order]:
+    """Return the deployments that count for a device in a group, oldest first; arguments as above."""
+    chosen: dict[str, Order] = {}
+    for order in sorted((o for o in orders if covers(o.group, group)), key=lambda order: order.number):
+        product = _product(order.target)
+        known = chosen.get(product)
+        if known is not None and _fits(known, platform, releases) and not _fits(order, platform, releases):
+            continue
+        chosen[product] = order
+    return sorted(chosen.values(), key=lambda order: order.number)
 
 
 def _deeper(one: GroupPath, other: GroupPath) -> GroupPath | None:
@@ -123,17 +145,6 @@ def _ways_back(needed: Iterable[TargetPath], releases: Mapping[TargetPath, Relea
 def _is_below(release: Release, deployed: Release) -> bool:
     same = (release.channel, release.product) == (deployed.channel, deployed.product)
     return same and release.sequence < deployed.sequence and release.fits(deployed.platform)
-
-
-def _newest(orders: list[Order], platform: str, releases: Mapping[TargetPath, Release]) -> list[Order]:
-    chosen: dict[str, Order] = {}
-    for order in orders:
-        product = _product(order.target)
-        known = chosen.get(product)
-        if known is not None and _fits(known, platform, releases) and not _fits(order, platform, releases):
-            continue
-        chosen[product] = order
-    return sorted(chosen.values(), key=lambda order: order.number)
 
 
 def _fits(order: Order, platform: str, releases: Mapping[TargetPath, Release]) -> bool:

@@ -113,6 +113,7 @@ class Ledger:
             output=output[-limits.OUTPUT_BYTES_MAX :],
             seconds=max(0.0, now.unix_s - task.learned),
             finished=max(0, int(now.unix_s)),
+            retry=task.retry,
         )
         self.unconfirmed.add_report(report, now_s=now.monotonic_s)
 

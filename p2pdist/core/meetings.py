@@ -7,6 +7,10 @@ port-dependent mapping, "symmetric"): nobody can call there, but from there one 
 told to open their NAT for the other, and one of them dials: the one that cannot be called, or else they take
 turns. A pair that stays apart is called again a few times and then left to the gateway.
 
+A pair is remembered until one of the two does not list the artifact any more, both have all of it, or a link
+ends; why one was given up is remembered for some minutes also when both have all of it. Where there is no
+room for another, the one that came together first is forgotten: it needs nothing.
+
 Shape: carry out what :meth:`Meetings.poll_command` gives until it gives None, after every event and when
 :meth:`Meetings.next_deadline` has passed (:meth:`Meetings.handle_tick`). Times are monotonic seconds.
 """
@@ -14,17 +18,19 @@ Shape: carry out what :meth:`Meetings.poll_command` gives until it gives None, a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from p2pdist import limits
+from p2pdist.core.deadlines import Deadlines
 from p2pdist.ids import InfoHash, NodeId
-from p2pdist.wire.frames import Endpoint
+from p2pdist.wire.frames import Endpoint, Presence
 
 SYMMETRIC = "both NATs choose a new port for each peer (symmetric NAT)"
 UNSEEN = "UDP does not come through to the gateway"
 UNMET = "no hole could be punched"
+FULL = "the gateway has as many other pairs under way as it can have"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +83,10 @@ class _Sight:
 
 @dataclass(slots=True, kw_only=True)
 class _Meeting:
-    """One pair. *due* is when something has to be done if nothing happens before."""
+    """One pair. *due* is when something has to be done if nothing happens before.
+
+    *apart* are those of the two that cannot reach the other, *complete* those that have the whole artifact.
+    """
 
     state: Literal["showing", "called", "given up"]
     since: float
@@ -85,6 +94,17 @@ class _Meeting:
     shows: int = 0
     attempts: int = 0
     reason: str = ""
+    apart: frozenset[NodeId] = frozenset()
+    complete: frozenset[NodeId] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeetingsStatistics:
+    """How many pairs there are at one gateway, and how many it forgot or refused for want of room."""
+
+    pairs: int
+    forgotten: int
+    refused: int
 
 
 class Meetings:
@@ -99,9 +119,12 @@ class Meetings:
         self._observers = observers
         self._new_token = new_token
         self._meetings: dict[_Pair, _Meeting] = {}
+        self._pairs_of: dict[NodeId, dict[_Pair, None]] = {}
+        self._met: dict[_Pair, None] = {}
+        self._deadlines: Deadlines[_Pair] = Deadlines()
+        self._forgotten = self._refused = 0
         self._sights: dict[NodeId, _Sight] = {}
         self._tokens: dict[str, NodeId] = {}
-        self._unreached: dict[tuple[InfoHash, NodeId], frozenset[NodeId]] = {}
         self._commands: deque[Command] = deque()
 
     # Events ----------------------------------------------------------------------------------------
@@ -109,22 +132,30 @@ class Meetings:
     def handle_wanted(self, info_hash: InfoHash, one: NodeId, other: NodeId, now: float) -> None:
         """Two nodes may exchange an artifact's content. Nothing happens where that is known."""
         pair = _pair(info_hash, one, other)
-        if pair not in self._meetings and len(self._meetings) < limits.MEETINGS_MAX:
-            self._meetings[pair] = _Meeting(state="showing", since=now, due=now)
-            self.handle_tick(now)
+        if pair in self._meetings:
+            return
+        if not self._make_room():
+            self._refused += 1
+            self._commands.append(DecideAgain(info_hash=info_hash, nodes=pair[1:]))
+            return
+        meeting = self._meetings[pair] = _Meeting(state="showing", since=now, due=now)
+        for node in pair[1:]:
+            self._pairs_of.setdefault(node, {})[pair] = None
+        self._look_at([pair], now)
+        self._deadlines.set(pair, meeting.due)
 
-    def handle_unreached(
-        self, info_hash: InfoHash, node: NodeId, others: frozenset[NodeId], now: float
-    ) -> None:
-        """A node says which sources of an artifact it cannot reach: all of them."""
-        before = self._unreached.pop((info_hash, node), frozenset())
-        if others:
-            self._unreached[info_hash, node] = others
-        for other in others - before:
-            meeting = self._meetings.get(_pair(info_hash, node, other))
-            if meeting is not None and meeting.state == "called":
-                meeting.due = max(now, meeting.since + limits.CALL_AGAIN_S)
-        self.handle_tick(now)
+    def handle_announced(self, node: NodeId, presences: Sequence[Presence], now: float) -> None:
+        """A node says what it takes part in, and which sources of that it cannot reach: the whole list."""
+        pairs = self._pairs_of.get(node)
+        if not pairs:
+            return
+        listed = {presence.info_hash: presence for presence in presences if not presence.no_room}
+        for pair in list(pairs):
+            presence = listed.get(pair[0])
+            if presence is None:
+                self._drop(pair)
+            else:
+                self._take_in(pair, node, presence, now)
 
     def handle_seen(self, token: str, observer: int, endpoint: Endpoint, now: float) -> None:
         """An observer has a datagram with this token from this outside endpoint."""
@@ -132,21 +163,18 @@ class Meetings:
         if node is None or not 0 <= observer < self._observers:
             return
         self._sights[node].seen[observer, ":" in endpoint.host] = (endpoint, now)
-        self._look_at([pair for pair in self._meetings if node in pair], now)
+        self._look_at(tuple(self._pairs_of.get(node, ())), now)
 
-    def handle_gone(self, node: NodeId, info_hash: InfoHash | None = None) -> None:
-        """A node has left an artifact's swarm, or all of them with its link."""
-        for pair in [p for p in self._meetings if node in p[1:] and info_hash in (None, p[0])]:
-            del self._meetings[pair]
-        for key in [k for k in self._unreached if k[1] == node and info_hash in (None, k[0])]:
-            del self._unreached[key]
-        if info_hash is None and (sight := self._sights.pop(node, None)):
+    def handle_gone(self, node: NodeId) -> None:
+        """The link of a node has ended."""
+        for pair in tuple(self._pairs_of.get(node, ())):
+            self._drop(pair)
+        if sight := self._sights.pop(node, None):
             self._tokens.pop(sight.token, None)
 
     def handle_tick(self, now: float) -> None:
         """Time has passed."""
-        due = [pair for pair, each in self._meetings.items() if each.due is not None and each.due <= now]
-        self._look_at(due, now)
+        self._look_at(self._deadlines.take(now), now)
 
     # Outputs ---------------------------------------------------------------------------------------
 
@@ -156,34 +184,78 @@ class Meetings:
 
     def next_deadline(self) -> float | None:
         """When :meth:`handle_tick` has something to do; None: never, as things are."""
-        return min((each.due for each in self._meetings.values() if each.due is not None), default=None)
+        return self._deadlines.first()
 
     def hopeless(self, info_hash: InfoHash, one: NodeId, other: NodeId) -> str | None:
         """Return why two nodes cannot meet; None while they may."""
         meeting = self._meetings.get(_pair(info_hash, one, other))
-        return meeting.reason if meeting is not None and meeting.state == "given up" else None
+        if meeting is not None:
+            return meeting.reason if meeting.state == "given up" else None
+        return None if len(self._meetings) < limits.MEETINGS_MAX or self._met else FULL
+
+    def statistics(self) -> MeetingsStatistics:
+        """Count the pairs."""
+        return MeetingsStatistics(pairs=len(self._meetings), forgotten=self._forgotten, refused=self._refused)
+
+    # What is remembered ----------------------------------------------------------------------------
+
+    def _make_room(self) -> bool:
+        """Forget the pair that met first if there is no room for another; return whether there is now."""
+        if len(self._meetings) >= limits.MEETINGS_MAX and self._met:
+            self._forgotten += 1
+            self._drop(next(iter(self._met)))
+        return len(self._meetings) < limits.MEETINGS_MAX
+
+    def _drop(self, pair: _Pair) -> None:
+        del self._meetings[pair]
+        self._met.pop(pair, None)
+        self._deadlines.set(pair, None)
+        for node in pair[1:]:
+            del self._pairs_of[node][pair]
+            if not self._pairs_of[node]:
+                del self._pairs_of[node]
+
+    def _take_in(self, pair: _Pair, node: NodeId, presence: Presence, now: float) -> None:
+        """One of a pair says how it is: a pair that came together may be apart again."""
+        meeting = self._meetings[pair]
+        if presence.complete:
+            meeting.complete |= {node}
+            if len(meeting.complete) == len(pair[1:]) and meeting.state != "given up":
+                self._drop(pair)
+                return
+        else:
+            meeting.complete -= {node}
+        if not set(pair[1:]).isdisjoint(presence.unreached):
+            newly = node not in meeting.apart
+            meeting.apart |= {node}
+            if newly and meeting.state == "called":
+                meeting.due = max(now, meeting.since + limits.CALL_AGAIN_S)
+                self._met.pop(pair, None)
+                self._deadlines.set(pair, meeting.due)
+        else:
+            meeting.apart -= {node}
 
     # What to do about a pair -----------------------------------------------------------------------
 
     def _look_at(self, pairs: Collection[_Pair], now: float) -> None:
         for pair in pairs:
             meeting = self._meetings[pair]
-            if meeting.state == "showing" and (meeting.due is None or meeting.shows or meeting.due <= now):
+            due = meeting.due is not None and meeting.due <= now
+            if meeting.state == "showing" and (due or meeting.shows):
                 self._show_or_call(pair, meeting, now)
-            elif meeting.state == "called" and meeting.due is not None and meeting.due <= now:
+            elif meeting.state == "called" and due:
                 self._look_whether_met(pair, meeting, now)
-            elif meeting.state == "given up" and meeting.due is not None and meeting.due <= now:
-                del self._meetings[pair]
+            elif meeting.state == "given up" and due:
+                self._drop(pair)
                 self._commands.append(DecideAgain(info_hash=pair[0], nodes=pair[1:]))
+                continue
+            self._deadlines.set(pair, meeting.due)
 
     def _look_whether_met(self, pair: _Pair, meeting: _Meeting, now: float) -> None:
         """After a call: try again if one of the two still cannot reach the other."""
-        info_hash, one, other = pair
-        nobody: frozenset[NodeId] = frozenset()
-        from_one = self._unreached.get((info_hash, one), nobody)
-        from_other = self._unreached.get((info_hash, other), nobody)
-        if other not in from_one and one not in from_other:
+        if not meeting.apart:
             meeting.due = None
+            self._met[pair] = None
             return
         if now - meeting.since >= limits.CALL_RENEWED_S:
             meeting.attempts = 0

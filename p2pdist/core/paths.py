@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from p2pdist import limits
 from p2pdist.core.session import PathKind
 from p2pdist.wire.nat import NatBehaviour
 from p2pdist.wire.stun import Endpoint
+
+_Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+_BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 
 CandidateKind = Literal["host", "srflx", "prflx"]
 """RFC 8445, section 5.1.1: an own address, one that a STUN server sees, one that only the peer sees."""
@@ -42,7 +45,7 @@ def pause_s(failures: int, jitter: float) -> float:
 
 def is_loopback(host: str) -> bool:
     """Whether an address is one of this machine's inside only."""
-    return ipaddress.ip_address(host).is_loopback
+    return _unmapped(ipaddress.ip_address(host.partition("%")[0])).is_loopback
 
 
 def may_ask(server: Endpoint, *, loopback: bool) -> bool:
@@ -51,10 +54,14 @@ def may_ask(server: Endpoint, *, loopback: bool) -> bool:
     Not to nobody or everybody, and to this machine itself only where it offers *loopback* addresses anyway:
     otherwise whoever names it could have services of this machine get a packet from inside.
     """
-    ip = server.ip
-    return bool(
-        server.port and not ip.is_multicast and not ip.is_unspecified and (loopback or not ip.is_loopback)
-    )
+    ip = _unmapped(server.ip)
+    nowhere = ip.is_multicast or ip.is_unspecified or ip == _BROADCAST
+    return bool(server.port) and not nowhere and (loopback or not ip.is_loopback)
+
+
+def _unmapped(ip: _Address) -> _Address:
+    """Return what a socket reaches at an address: behind an IPv4-mapped one of IPv6, that of IPv4."""
+    return (isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped) or ip
 
 
 def obstacle(here: Sequence[NatBehaviour], there: Sequence[NatBehaviour]) -> str | None:

@@ -1,4 +1,4 @@
-"""Who shares a LAN with whom, among the nodes that one gateway carries: their *places*.
+"""Who shares a LAN with whom, among the nodes that one gateway, or the admin server, carries: their *places*.
 
 A gateway sees from which outside address each link comes, and each node says which addresses it has itself:
 
@@ -10,12 +10,15 @@ A gateway sees from which outside address each link comes, and each node says wh
 
 Nodes of one place dial each other at their own addresses. Between places nobody can dial (except at a global
 address), so there the gateway arranges meetings (:mod:`p2pdist.core.meetings`), and only one node of each
-place takes part: the others have it from that one. So a piece comes over a place's uplink once.
+place takes part: the others have it from that one. So a piece comes over a place's uplink once. Where there
+are many places, each meets a few of those in its own *district*, which chance puts together: so a decision
+costs the same however many places there are.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import zlib
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -55,7 +58,7 @@ def whereabouts(
     """Say where a node is that *carrier* carries.
 
     Args:
-        carrier: The distribution point.
+        carrier: The distribution point, or the admin server.
         outside: The address from which the node's link comes.
         port: The port of its swarm.
         endpoints: Where its swarm listens, as it says.
@@ -135,6 +138,7 @@ class Places:
     def __init__(self, devices: Sequence[Member], hopeless: Hopeless) -> None:
         self._hopeless = hopeless
         self._servers: dict[str, Member] = {}
+        self._met: dict[NodeId, frozenset[NodeId]] = {}
         for device in devices:
             first = self._servers.get(device.site)
             if not device.no_room and (first is None or (device.complete and not first.complete)):
@@ -148,12 +152,18 @@ class Places:
             return not device.no_room
         return not (device.complete or device.no_room) and _apart(device, server)
 
-    def on_gateway(self, receiver: Member) -> Ruling:
-        """Decide whether a device fetches from the gateway that carries it from outside."""
-        if self.speaks(receiver):
-            return Ruling(taken=True, reason="its gateway: passes pieces on as they arrive", path="relayed")
-        reason = "its gateway, but a neighbour on the same LAN exchanges with it for this place"
-        return Ruling(taken=False, reason=reason, path="relayed")
+    def on_carrier(self, receiver: Member, carrier: Member) -> Ruling:
+        """Decide whether a device fetches from who carries it from outside: its gateway, or the origin."""
+        path: Path = "direct" if carrier.role == "origin" else "relayed"
+        what = "the origin" if carrier.role == "origin" else "its gateway"
+        if not self.speaks(receiver):
+            reason = f"{what}, but a neighbour on the same LAN exchanges with it for this place"
+            return Ruling(taken=False, reason=reason, path=path)
+        if carrier.role == "origin":
+            reason = f"{what}: no distribution point of this scope could be reached"
+        else:
+            reason = f"{what}: passes pieces on as they arrive"
+        return Ruling(taken=True, reason=reason, path=path)
 
     def on_device(self, receiver: Member, source: Member) -> Ruling | None:
         """Decide on a device as a source for another one; at least one is not in the carrier's own site.
@@ -167,7 +177,7 @@ class Places:
             return None  # what is in the gateway's own site is passed on by the gateway
         if not (self.speaks(receiver) and self.speaks(source)):
             return None
-        if not (self._meets(receiver, source) or self._meets(source, receiver)):
+        if source.node not in self._met_by(receiver):
             return None
         return self._across(receiver, source)
 
@@ -195,17 +205,34 @@ class Places:
         reason = "same NAT, but the two do not see each other: both call at their outside endpoints"
         return Ruling(taken=True, reason=reason, path="punched", endpoints=own)
 
-    def _meets(self, one: Member, other: Member) -> bool:
-        """Whether *other* is among those that *one* meets.
+    def _met_by(self, one: Member) -> frozenset[NodeId]:
+        """Return whom a speaker meets: those whom it chooses, and those who choose it."""
+        if one.node not in self._met:
+            district = self._district_of(one)
+            chosen = {other.node for other in _nearest(one, district)}
+            choosing = {other.node for other in district if one in _nearest(other, district)}
+            self._met[one.node] = frozenset(chosen | choosing)
+        return self._met[one.node]
 
-        First come those that have everything where one lacks something, and the other way round, then the
-        nearest.
-        """
-        nearer = sorted(
-            (speaker for speaker in self._speakers if speaker.site != one.site),
-            key=lambda speaker: (speaker.complete == one.complete, affinity(one.node, speaker.node)),
-        )
-        return other.node in [speaker.node for speaker in nearer[: limits.PLACES_MET_MAX]]
+    def _district_of(self, one: Member) -> list[Member]:
+        """The speakers among which one chooses, with itself: all, or a half, a fourth, an eighth of them."""
+        parts = 1
+        while len(self._speakers) > parts * limits.PLACES_DISTRICT_MAX:
+            parts *= 2
+        part = _chance(one.node) % parts
+        return [speaker for speaker in self._speakers if _chance(speaker.node) % parts == part]
+
+
+def _nearest(one: Member, others: Sequence[Member]) -> list[Member]:
+    """Whom *one* chooses: first who has everything where it lacks something, or the other way round."""
+    elsewhere = (other for other in others if other.site != one.site)
+    return sorted(
+        elsewhere, key=lambda other: (other.complete == one.complete, affinity(one.node, other.node))
+    )[: limits.PLACES_MET_MAX]
+
+
+def _chance(node: NodeId) -> int:
+    return zlib.crc32(node.encode())
 
 
 def _apart(one: Member, other: Member) -> bool:

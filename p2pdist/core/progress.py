@@ -19,6 +19,7 @@ def progress_of(task: Task, transfer: Transfer | None) -> Progress:
         rate_bytes_per_s=transfer.rate_bytes_per_s if transfer is not None and fetching else 0,
         sources=transfer.sources if transfer is not None and fetching else 0,
         detail=task.reason,
+        retry=task.retry,
     )
 
 

@@ -37,12 +37,38 @@ class ServicePolicy(msgspec.Struct, frozen=True, kw_only=True):
                 return None if self.diagnosis else "this device does not tell that ([sessions] diagnosis)"
 
 
+def in_words(service: Service) -> str:
+    """Return what a session is for, for people: "tunnel to port 22"."""
+    match service:
+        case Echo():
+            return "ping"
+        case Tunnel(port=port):
+            return f"tunnel to port {port}"
+        case Logs(follow=follow):
+            return "logs, followed" if follow else "logs"
+        case Diagnosis():
+            return "diagnosis"
+        case Reachability():
+            return "path"
+
+
+def unannounced(asked: Service, invite: SessionInvite) -> str | None:
+    """Return why a service is refused that is not the one which the audit log has, or None."""
+    if asked == invite.service:
+        return None
+    return f"this session was announced for another use: {in_words(invite.service)}, not {in_words(asked)}"
+
+
 class Invitations:
     """Who is expected: at most :data:`~p2pdist.limits.SESSION_INVITES_MAX`, each for one session until it
     expires."""
 
     def __init__(self) -> None:
         self._expected: dict[str, SessionInvite] = {}
+
+    def __contains__(self, session: str) -> bool:
+        """Whether somebody is expected for a session."""
+        return session in self._expected
 
     def add(self, invite: SessionInvite, now: int) -> None:
         """Expect somebody. Of too many, those that came first are forgotten; *now* is in Unix seconds."""

@@ -10,8 +10,8 @@ The rules, in the order in which they are asked:
 5. While the distribution point of a site has no room for an artifact, a few devices of the site fetch it
    from the origin, and the others from them. They are the first in an order of the origin's own, so that
    not the whole site turns to the origin at once.
-6. Devices that a gateway carries from outside its site, and devices of other such places: see
-   :mod:`p2pdist.core.places`.
+6. Devices that a gateway carries from outside its site, or the admin server from behind a NAT or at a global
+   address, and devices of other such places: see :mod:`p2pdist.core.places`.
 
 Every decision carries its reason as a sentence for people. Whoever tracks a swarm (the admin server
 for the distribution points, a distribution point for its site) decides; the receiver may still refuse
@@ -107,7 +107,7 @@ def _decide_places(
     candidates = []
     for member in elsewhere:
         if member.role != "device":
-            ruling: Ruling | None = places.on_gateway(receiver)
+            ruling: Ruling | None = places.on_carrier(receiver, member)
         else:
             ruling = places.on_device(receiver, member)
         if ruling is not None and not member.no_room:

@@ -1,8 +1,9 @@
 """What a distribution point keeps on its disk.
 
-Within its quota a point holds what the devices in its scope need, most urgent first; then what it was
-told to keep; then what it happens to have, most recently used first. What is needed is never evicted
-for something less urgent, and nothing is fetched that would not fit.
+Within its quota a point holds what the devices in its scope need: first what is there, then what is not,
+each by urgency; then what it was told to keep; then what it happens to have, most recently used first.
+What is needed is never evicted for something else, however urgent: only a quota that became smaller can
+do that, to the least urgent. Nothing is fetched that would not fit; whoever needs it has other sources.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def plan_storage(
     by_hash = {item.info_hash: item for item in held}
     lengths = {item.info_hash: item.length for item in held} | dict(needed)
     rest = sorted(held, key=lambda item: (-item.used, item.info_hash))
-    order = [info_hash for info_hash, _ in needed]
+    order = sorted((info_hash for info_hash, _ in needed), key=lambda info_hash: info_hash not in by_hash)
     order += [info_hash for info_hash in keep if info_hash in by_hash]
     order += [item.info_hash for item in rest]
     room = quota_bytes if quota_bytes else sum(lengths.values())

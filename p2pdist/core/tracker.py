@@ -5,7 +5,8 @@ know its bytes by name, as long as the swarm is small; in a large one an announc
 and members learn of the others when they announce again.
 
 A member that is dialled cannot call for help by itself: as long as it lacks something, each of its
-announcements has those who dial it told of it once more, and so they dial again.
+announcements has those who dial it told of it once more, and so they dial again. Likewise who says that it
+cannot reach somebody whom it is to meet is told so once more: the meeting may have been forgotten.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class Tracker:
             candidates = decide_sources(receiver, members, rules=self._rules, hopeless=hopeless)
             sources = Sources(info_hash=info_hash, candidates=list(candidates))
             told = self._told.setdefault(node, {})
-            if told.get(info_hash) != sources:
+            if told.get(info_hash) != sources or _waits(receiver, sources):
                 told[info_hash] = sources
                 changed.append((node, sources))
         return changed
@@ -130,6 +131,13 @@ class Tracker:
             del self._swarms[info_hash]
         self._told.get(node, {}).pop(info_hash, None)
         self._due.pop((node, info_hash), None)
+
+
+def _waits(receiver: Member, sources: Sources) -> bool:
+    """Whether a member cannot reach somebody whom it is to meet."""
+    return bool(receiver.unreached) and any(
+        c.taken and c.path == "punched" and c.node in receiver.unreached for c in sources.candidates
+    )
 
 
 def _matters(before: Member, now: Member) -> bool:

@@ -7,6 +7,7 @@ without is reported, and not run a second time in the same attempt.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -21,6 +22,7 @@ from p2pdist.install.steps import InstallResult, Job, failed_process
 from p2pdist.trust.catalog import CommandRecipe
 
 _PLACEHOLDER = "{artifact}"
+_TIDY_S = 10.0  # for one file, on a disk that may have died
 
 
 async def install_command(job: Job, recipe: CommandRecipe) -> InstallResult:
@@ -40,8 +42,8 @@ async def install_command(job: Job, recipe: CommandRecipe) -> InstallResult:
         await trio.to_thread.run_sync(job.begin)
         ran = await _run(job, recipe, recipe.arguments, artifact)
     finally:
-        with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(remove_tree, job.scratch)
+        with trio.move_on_after(_TIDY_S, shield=True):
+            await trio.to_thread.run_sync(_unstage, job, abandon_on_cancel=True)
     failed = failed_process("the command", ran, expected=tuple(recipe.expected_exit_codes))
     return failed or InstallResult(exit_code=ran.exit_code, output=ran.output)
 
@@ -76,6 +78,12 @@ def _stage(job: Job, recipe: CommandRecipe) -> Path:
     except OSError as error:
         raise storage_error(f"{path} could not be made", error) from error
     return path
+
+
+def _unstage(job: Job) -> None:
+    """Tidy up. What cannot be removed says nothing about the command, and goes before the next run."""
+    with contextlib.suppress(OSError):
+        remove_tree(job.scratch)
 
 
 def _linked(artifact: Path, path: Path) -> bool:

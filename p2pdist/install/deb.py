@@ -3,26 +3,31 @@
 Whether a package is installed is asked of dpkg's own database, which dpkg keeps consistent when it is
 killed; so installing again is safe, and does nothing when nothing is left to do. A failed first
 installation is purged; a failed upgrade is left as dpkg leaves it, which can restore the old files but
-not always the old configuration. A full disk is no failure: it is tried again. Below a root that is
-not ``/``, dpkg's database stands in that root, and maintainer scripts run outside of it with
-``DPKG_ROOT`` set (dpkg's ``--force-script-chrootless``), because such a root is not a whole system.
+not always the old configuration. A full disk and a database that another program has locked are no
+failures: it is tried again. Below a root that is not ``/``, dpkg's database stands in that root, and
+maintainer scripts run outside of it with ``DPKG_ROOT`` set (dpkg's ``--force-script-chrootless``),
+because such a root is not a whole system.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 from pathlib import Path
 
 import trio
 
+from p2pdist.errors import Unavailable
 from p2pdist.files import storage_error
 from p2pdist.install.processes import ProcessResult, environment_of, run_process
-from p2pdist.install.steps import InstallResult, Job, failed_process
+from p2pdist.install.steps import InstallResult, Job, failed_process, require_below
 from p2pdist.trust.catalog import DebRecipe
 
 _QUERY_TIMEOUT_S = 30.0
 _NO_SPACE = os.strerror(errno.ENOSPC).encode()
+_FATAL = 2  # dpkg did nothing; a package that fails, also for want of a lock in its own scripts, is 1
+_LOCKED = re.compile(rb"^dpkg: error: (dpkg .*(?:is|was) locked by another process.*)$", re.MULTILINE)
 _ABSENT, _PRESENT = "absent", "present"
 """What a step remembers of the package before: dpkg did not know it, or did."""
 
@@ -31,7 +36,8 @@ async def install_deb(job: Job, recipe: DebRecipe) -> InstallResult:
     """Install with dpkg, unless exactly this version is installed already.
 
     Raises:
-        Unavailable: the root cannot be prepared, or the disk is full.
+        UsageError: dpkg's database in the root would stand outside of it.
+        Unavailable: the root cannot be prepared, the disk is full, or another program holds dpkg's lock.
     """
     await trio.to_thread.run_sync(_prepare_root, job.layout.root)
     if await _installed(job, recipe):
@@ -44,6 +50,7 @@ async def install_deb(job: Job, recipe: DebRecipe) -> InstallResult:
     options = ["--force-confdef", "--force-confold", *_root_options(job.layout.root)]
     ran = await _run(job, ["dpkg", *options, "--install", str(job.artifact)], recipe.timeout_s)
     failed = failed_process("dpkg", ran)
+    _raise_locked(ran, recipe)
     if failed is not None:
         if previous == _ABSENT:
             await _purge(job, recipe)
@@ -56,6 +63,16 @@ async def install_deb(job: Job, recipe: DebRecipe) -> InstallResult:
         failure = f"dpkg ended well, but {recipe.package} {recipe.version} is not installed"
         return InstallResult(exit_code=ran.exit_code, output=ran.output, failure=failure)
     return InstallResult(exit_code=ran.exit_code, output=ran.output)
+
+
+def _raise_locked(ran: ProcessResult, recipe: DebRecipe) -> None:
+    """Say that another program (apt, unattended-upgrades) is at work. Then dpkg has changed nothing."""
+    locked = _LOCKED.search(ran.output) if ran.exit_code == _FATAL else None
+    if locked is not None:
+        raise Unavailable(
+            f"dpkg could not install {recipe.package} ({locked.group(1).decode('utf-8', 'replace')})",
+            hint="it is tried again by itself once the other program has ended",
+        )
 
 
 async def _installed(job: Job, recipe: DebRecipe) -> bool:
@@ -118,6 +135,8 @@ def _prepare_root(root: Path) -> None:
     if root == Path("/"):
         return
     database = root / "var/lib/dpkg"
+    for place in (database, root / "var/log"):
+        require_below(root, place)
     try:
         for directory in ("info", "updates", "triggers"):
             (database / directory).mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ import trio
 from p2pdist.errors import UsageError
 from p2pdist.files import make_directories, storage_error, sync_directory
 from p2pdist.install.processes import environment_of, run_process
-from p2pdist.install.steps import InstallResult, Job, failed_process
+from p2pdist.install.steps import InstallResult, Job, failed_process, require_below
 from p2pdist.trust.catalog import FileRecipe
 
 _OLD, _NONE = "old", "none"
@@ -137,7 +137,10 @@ class _Place:
             if os.path.lexists(self._old):
                 self._rename(self._old)
         else:
-            self._path.unlink(missing_ok=True)
+            try:
+                self._path.unlink(missing_ok=True)
+            except OSError as error:
+                raise storage_error(f"{self._path} could not be taken back", error) from error
             self.drop_old()
 
     def drop_old(self) -> None:
@@ -157,9 +160,8 @@ class _Place:
             raise storage_error(f"{self._path} could not be replaced", error) from error
 
     def _make_directory(self) -> None:
+        require_below(self._root, self._path.parent)
         make_directories(self._path.parent)
-        if not self._path.parent.resolve().is_relative_to(self._root.resolve()):
-            raise UsageError(f"{self._path} leaves the install root through a symbolic link")
         if self._path.is_dir() and not self._path.is_symlink():
             raise UsageError(f"{self._path} is a directory")
 

@@ -24,6 +24,7 @@ from p2pdist.errors import Unavailable
 from p2pdist.files import storage_error
 
 _GRACE_S = 3.0  # between asking a group to end and ending it
+_TIDY_S = 3 * _GRACE_S  # for a group that takes both graces, because the kernel does not let it go
 _DRAIN_S = 1.0  # for output that is still in the pipe, or held open by a daemon that was started
 _UMASK = 0o022  # ours is that of a service with secrets; what a program installs is for all users
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -115,11 +116,10 @@ async def _watch(process: trio.Process, timeout_s: float) -> ProcessResult:
                 await read.wait()
             nursery.cancel_scope.cancel()
     finally:
-        if process.returncode is None:
-            with trio.CancelScope(shield=True):
+        with trio.move_on_after(_TIDY_S, shield=True):
+            if process.returncode is None:
                 await _end_group(process)
-        if process.stdout is not None:
-            with trio.CancelScope(shield=True):
+            if process.stdout is not None:
                 await process.stdout.aclose()
     code = process.returncode
     problem = ""

@@ -6,6 +6,7 @@ finished or taken back, and has this very attempt ended already?
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -189,3 +190,17 @@ def failed_process(
     else:
         return None
     return InstallResult(exit_code=ran.exit_code, output=ran.output, failure=failure)
+
+
+def require_below(root: Path, path: Path) -> None:
+    """Refuse a path that leaves the install root through a symbolic link, before anything is made there.
+
+    Raises:
+        UsageError: it does. What of *path* does not exist yet counts as what it will be.
+    """
+    real = Path(os.path.realpath(path))
+    if not real.is_relative_to(os.path.realpath(root)):
+        raise UsageError(
+            f"{path} leaves the install root through a symbolic link: it is {real}",
+            hint="remove the link, or install below the directory that it names",
+        )

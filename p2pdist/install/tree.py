@@ -24,7 +24,7 @@ from p2pdist.errors import Unavailable, UsageError
 from p2pdist.files import make_directories, read_bounded, storage_error, sync_directory, write_atomic
 from p2pdist.install.archive import remove_tree, unpack_tree
 from p2pdist.install.processes import environment_of, run_process
-from p2pdist.install.steps import InstallResult, Job, failed_process
+from p2pdist.install.steps import InstallResult, Job, failed_process, require_below
 from p2pdist.trust.catalog import TreeRecipe
 
 _LINK_BYTES_MAX = limits.KIB
@@ -37,6 +37,7 @@ async def install_tree(job: Job, recipe: TreeRecipe) -> InstallResult:
 
     Raises:
         TrustError: the archive is refused.
+        UsageError: a symbolic link leads the product's directory out of the install root.
         Unavailable: the disk is full or fails; the version before is current.
     """
     versions = _Versions(job)
@@ -87,6 +88,7 @@ class _Versions:
 
     def unpack(self, recipe: TreeRecipe) -> str:
         """Have the release's tree on the disk, complete; return its directory's name."""
+        require_below(self._job.layout.root, self.path)
         try:
             make_directories(self.path)
             sync_directory(self._base)

@@ -30,6 +30,7 @@ calling                   links with neighbours that dial nobody
 rtc                       the punched path of a session: WebRTC data channels on an asyncio island
 sessions, conversations,  one stream over changing paths, what is said in it, and the attempts at better
   punching                paths beside it
+multiplex                 many streams in that one
 memory                    two ends of a link without a network, for tests
 
 Beside the links, over UDP: :mod:`~p2pdist.net.stun` tells devices their outside endpoints, and

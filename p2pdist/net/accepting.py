@@ -12,6 +12,7 @@ from typing import NoReturn
 import trio
 
 from p2pdist import limits
+from p2pdist.core.pace import pace_s
 from p2pdist.errors import P2PDistError, PeerError, TrustError
 from p2pdist.ids import NodeId
 from p2pdist.logs import get_logger
@@ -38,6 +39,7 @@ class OpenLinks:
 
     def __init__(self) -> None:
         self._links: dict[Link, NodeId] = {}
+        self._pace_s = limits.LINK_PACES_S[0]
 
     def __len__(self) -> int:
         return len(self._links)
@@ -58,6 +60,7 @@ class OpenLinks:
 
     def _add(self, link: Link, node: NodeId) -> None:
         self._links[link] = node
+        link.set_pace(self._pace_s)
 
     def _discard(self, link: Link) -> None:
         self._links.pop(link, None)
@@ -65,9 +68,12 @@ class OpenLinks:
     async def _watch(self) -> None:
         while True:
             await trio.sleep(limits.LINK_WATCH_S)
+            before, self._pace_s = self._pace_s, pace_s(len(self), self._pace_s)
             for number, link in enumerate(self):
                 if number % _WATCHED_AT_ONCE == 0:
                     await trio.lowlevel.checkpoint()
+                if self._pace_s != before:
+                    link.set_pace(self._pace_s)
                 link.watch(trio.current_time())
 
 

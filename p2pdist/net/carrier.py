@@ -16,7 +16,7 @@ import trio
 from p2pdist import limits
 from p2pdist.errors import P2PDistError, PeerError, Unavailable
 from p2pdist.net.asking import printable
-from p2pdist.net.events import PingAnswered, SessionEnded, SessionEvent
+from p2pdist.net.events import PaceSet, PingAnswered, SessionEnded, SessionEvent
 from p2pdist.net.flushing import Flusher
 from p2pdist.net.http2 import Session
 from p2pdist.net.pulse import Pulse
@@ -72,6 +72,7 @@ class Carrier:
         "_flusher",
         "_outgoing",
         "_owner",
+        "_paced",
         "_parked",
         "_peer",
         "_pinged_at",
@@ -81,6 +82,8 @@ class Carrier:
         "_sever",
         "_silence",
         "_stream",
+        "_taken",
+        "_to_be_taken",
         "_unsent",
         "_waiting",
         "bytes_received",
@@ -120,7 +123,10 @@ class Carrier:
             keepalive_s=limits.LINK_KEEPALIVE_S if dialler else _ACCEPTOR_KEEPALIVE_S,
             now=trio.current_time(),
         )
+        self._taken = 0  # bytes that the other kernel had at the last look at the silence ...
+        self._to_be_taken = 0  # ... and will have when our question has arrived
         self._waiting = 0  # how many wait for something of the other side
+        self._paced = False  # whether the other side may be asked more often than now and then
         self._pinged_at: float | None = None
         self.end: P2PDistError | None = None
         self.loud = self.silent = False
@@ -143,7 +149,7 @@ class Carrier:
             self._outgoing.fire()
             return
         try:
-            while data := self._taken():
+            while data := self._owner.output():
                 if not self._stream.send_nowait(data):
                     self._unsent += len(data)
                     self._outgoing.fire()  # it waits until the rest can be sent
@@ -256,7 +262,7 @@ class Carrier:
     async def _write(self) -> None:
         try:
             while True:
-                data = self._taken()
+                data = self._owner.output()
                 if data or self._unsent:
                     unsent, self._unsent = self._unsent, 0
                     await self._stream.send_all(data)
@@ -275,13 +281,6 @@ class Carrier:
         finally:
             self._over()
 
-    def _taken(self) -> bytes:
-        """Take the next bytes that are to be sent."""
-        data = self._owner.output()
-        if data:
-            self._silence.sent(len(data), trio.current_time())
-        return data
-
     def _left(self, count: int) -> None:
         """So many bytes are on their way."""
         self.bytes_sent += count
@@ -296,22 +295,40 @@ class Carrier:
     def _listen(self, now: float) -> None:
         if self.end is not None:
             return
+        if self._silence.asked and self._is_arriving():
+            self._silence.arriving(now)
         match self._silence.look(now):
             case "gone":
                 self.silent = True
                 silent_s = self._silence.lasts_s(now)
                 self.abort(Unavailable(f"nothing was heard from {self._peer} for {silent_s:.0f} s"))
             case "ask":
+                self._taken, under_way = self._progress()
+                self._to_be_taken = self._taken + under_way
                 self._pinged_at = now
                 self._session.ping()
                 self._outgoing.fire()
             case "fine":
                 pass
 
+    def _is_arriving(self) -> bool:
+        """Whether more of what stands before our question has arrived since the last look, but not all."""
+        before = self._taken
+        self._taken, _ = self._progress()
+        return before < self._taken < self._to_be_taken
+
+    def _progress(self) -> tuple[int, int]:
+        return self._stream.progress() if isinstance(self._stream, SecureStream) else (0, 0)
+
     def _handle(self, event: SessionEvent, nursery: trio.Nursery) -> None:
         if self.end is not None:
             return  # only the other side's goodbye is awaited
         match event:
+            case PaceSet(seconds=seconds):
+                self._silence.paced(seconds)
+                if not self._paced:
+                    self._paced = True
+                    nursery.start_soon(self._listen_closely)
             case PingAnswered():
                 if self._pinged_at is not None:
                     self.round_trip_s = trio.current_time() - self._pinged_at

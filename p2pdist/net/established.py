@@ -27,6 +27,7 @@ from p2pdist.net.events import (
     AnswerStarted,
     BodyEnded,
     BodyReceived,
+    PaceSet,
     PingAnswered,
     RequestStarted,
     SessionEnded,
@@ -325,6 +326,11 @@ class Link:
                 nursery.start_soon(self._keep_watch)
             yield
 
+    def set_pace(self, seconds: float) -> None:
+        """Tell the neighbour after how much silence it may ask for a sign of life, and give us up soon."""
+        self._session.set_pace(round(seconds))
+        self._carrier.push()
+
     def watch(self, now: float) -> None:
         """Look at the link's silence and deadlines; call it every :data:`~p2pdist.limits.LINK_WATCH_S`."""
         if self._carrier.end is not None:
@@ -352,7 +358,7 @@ class Link:
                 self._opening.ready()
             case RequestStarted(stream=stream, path=path) if path == PATH:
                 self._opening.asked(stream)
-            case PingAnswered() | SessionEnded():
+            case PaceSet() | PingAnswered() | SessionEnded():
                 pass  # the carrier's own
             case _ if event.stream == self._control.stream:
                 self._handle_control(event)

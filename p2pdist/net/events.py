@@ -71,6 +71,13 @@ class SessionEnded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PaceSet:
+    """The other side may be asked for a sign of life after so many seconds of silence."""
+
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PingAnswered:
     """The other side has answered a :meth:`Session.ping`."""
 
@@ -78,4 +85,4 @@ class PingAnswered:
 StreamEvent: TypeAlias = (
     RequestStarted | AnswerStarted | BodyReceived | BodyEnded | StreamBroken | StreamReset
 )
-SessionEvent: TypeAlias = StreamEvent | SessionReady | PingAnswered | SessionEnded
+SessionEvent: TypeAlias = StreamEvent | SessionReady | PaceSet | PingAnswered | SessionEnded

@@ -7,6 +7,7 @@ byte streams, the questions that this side asked, or those that it answers.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
@@ -17,7 +18,7 @@ from p2pdist.net.asking import Asker
 from p2pdist.net.bytestream import ByteStream
 from p2pdist.net.events import RequestStarted, StreamEvent
 from p2pdist.net.http2 import Session
-from p2pdist.net.streaming import ByteStreams, StreamTable
+from p2pdist.net.streaming import ByteStreams, Served, StreamTable
 
 if TYPE_CHECKING:
     from p2pdist.net.established import Link
@@ -133,8 +134,11 @@ class Exchanges:
 
     def _streams(self) -> ByteStreams:
         if self._byte_streams is None:
+            table = {
+                path: Served(each.kind, partial(each.serve, self._link)) for path, each in self._table.items()
+            }
             self._byte_streams = ByteStreams(
-                self._link, self._session, self._wake, self._table, self.answerer.turn_away
+                self._link.peer, self._session, self._wake, table, self.answerer.turn_away
             )
             if self._ended is not None:
                 self._byte_streams.end(self._ended)

@@ -7,25 +7,34 @@ same for every link, so all links share them; the other side's are one small map
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Final
 
 from h2.settings import ChangedSetting, SettingCodes, Settings
 
 from p2pdist import limits
 
-_OURS: Final = {
-    SettingCodes.ENABLE_PUSH: 0,
-    SettingCodes.INITIAL_WINDOW_SIZE: limits.LINK_WINDOW_BYTES,
-    SettingCodes.MAX_CONCURRENT_STREAMS: limits.LINK_STREAMS_MAX,
-    SettingCodes.MAX_HEADER_LIST_SIZE: limits.LINK_HEADER_BYTES_MAX,
-}
+PACE: Final = 0xDD
+"""A setting of our own: after how many seconds of silence whoever sets it may be asked for a sign of life.
+Others ignore it (RFC 9113, 6.5.2). Not above 255: hyperframe writes one byte of the number."""
 _KNOWN: Final = frozenset(SettingCodes)
-_SHARED: Final = {dialler: Settings(client=dialler, initial_values=_OURS) for dialler in (True, False)}
 
 
-def own_settings(*, dialler: bool) -> Settings:
-    """Return what this side sets. They never change, so the object is shared: do not set anything in it."""
-    return _SHARED[dialler]
+@cache
+def own_settings(*, dialler: bool, window_bytes: int) -> Settings:
+    """Return what this side sets. They never change, so the object is shared: do not set anything in it.
+
+    Args:
+        dialler: Whether this side dialled.
+        window_bytes: Received and unread on one stream, at most.
+    """
+    ours = {
+        SettingCodes.ENABLE_PUSH: 0,
+        SettingCodes.INITIAL_WINDOW_SIZE: window_bytes,
+        SettingCodes.MAX_CONCURRENT_STREAMS: limits.LINK_STREAMS_MAX,
+        SettingCodes.MAX_HEADER_LIST_SIZE: limits.LINK_HEADER_BYTES_MAX,
+    }
+    return Settings(client=dialler, initial_values=ours)
 
 
 class PeerSettings(Settings):

@@ -9,8 +9,8 @@ side go into :meth:`Session.receive`, which returns what happened; bytes for the
 Invariants:
 
 - What is received and not yet :meth:`consumed <Session.consumed>` is at most
-  :data:`~p2pdist.limits.LINK_WINDOW_BYTES` for each stream. Space on the whole connection is given
-  back on receipt, so that one slow stream never holds up another.
+  :data:`~p2pdist.limits.LINK_WINDOW_BYTES` for each stream, unless another window is asked for. Space on
+  the whole connection is given back on receipt, so that one slow stream never holds up another.
 - Control traffic (resets, pings, settings, headers, empty data) fills a bucket of
   :data:`~p2pdist.limits.LINK_OVERHEAD_BYTES`, which content in either direction and time
   (:meth:`Session.forgive`) empty again. When it overflows, the other side is flooding us.
@@ -28,7 +28,7 @@ import h2.connection
 import h2.errors
 import h2.events
 import h2.exceptions
-from hyperframe.frame import GoAwayFrame
+from hyperframe.frame import GoAwayFrame, SettingsFrame
 
 from p2pdist import limits
 from p2pdist.errors import PeerError, Unavailable
@@ -37,6 +37,7 @@ from p2pdist.net.events import (
     AnswerStarted,
     BodyEnded,
     BodyReceived,
+    PaceSet,
     PingAnswered,
     RequestStarted,
     SessionEnded,
@@ -45,7 +46,7 @@ from p2pdist.net.events import (
     StreamBroken,
     StreamReset,
 )
-from p2pdist.net.h2settings import PeerSettings, own_settings
+from p2pdist.net.h2settings import PACE, PeerSettings, own_settings
 
 CHUNK_BYTES: Final = 16 * limits.KIB - 9
 """Body bytes in one DATA frame, so that the frame with its header fills one TLS record."""
@@ -95,6 +96,7 @@ class Session:
 
     Args:
         dialler: Whether this side opened the connection.
+        window_bytes: What may be received on one stream and not yet be consumed.
 
     Attributes:
         urgent: The stream whose bytes are sent before those of the others, which take turns.
@@ -116,11 +118,11 @@ class Session:
         "urgent",
     )
 
-    def __init__(self, *, dialler: bool) -> None:
+    def __init__(self, *, dialler: bool, window_bytes: int = limits.LINK_WINDOW_BYTES) -> None:
         self.urgent = 0
         self._dialler = dialler
         self._h2 = _Connection(h2.config.H2Configuration(client_side=dialler, header_encoding=None))
-        self._h2.local_settings = own_settings(dialler=dialler)
+        self._h2.local_settings = own_settings(dialler=dialler, window_bytes=window_bytes)
         self._h2.remote_settings = PeerSettings(dialler=not dialler)
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(limits.LINK_TRANSIT_BYTES - _WINDOW_INITIAL)
@@ -214,6 +216,12 @@ class Session:
             self._h2.ping(b"p2pdist?")
         except h2.exceptions.H2Error:
             return
+
+    def set_pace(self, seconds: int) -> None:
+        """Say after how many seconds of silence this side may be asked for a sign of life."""
+        if not self._closed:
+            self._outbox += self._h2.data_to_send()
+            self._outbox += SettingsFrame(settings={PACE: seconds}).serialize()
 
     def forgive(self) -> None:
         """Some seconds have passed: forget some of the other side's control traffic."""
@@ -309,9 +317,12 @@ class Session:
                 self._resets += 1
                 self._forget(event.stream_id)
                 events.append(StreamReset(stream=event.stream_id, code=int(event.error_code or 0)))
-            case h2.events.RemoteSettingsChanged() if not self._ready:
-                self._ready = True
-                events.append(SessionReady())
+            case h2.events.RemoteSettingsChanged():
+                if not self._ready:
+                    self._ready = True
+                    events.append(SessionReady())
+                if PACE in event.changed_settings:
+                    events.append(PaceSet(seconds=event.changed_settings[PACE].new_value))
             case h2.events.ConnectionTerminated():
                 reason = (event.additional_data or b"")[:_REASON_BYTES_MAX].decode(errors="replace")
                 events.append(SessionEnded(code=int(event.error_code or 0), reason=reason))

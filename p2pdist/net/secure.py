@@ -8,8 +8,11 @@ side learns why a handshake failed.
 
 from __future__ import annotations
 
+import fcntl
 import socket
 import ssl
+import struct
+import termios
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
@@ -21,6 +24,8 @@ from p2pdist import limits
 T = TypeVar("T")
 
 _READ_BYTES: Final = 16 * limits.KIB  # one TLS record, which is all that OpenSSL returns at once
+_TCP_INFO: Final = struct.Struct("=120xQ")  # of ``struct tcp_info``: ``tcpi_bytes_acked``
+_INT: Final = struct.Struct("=i")
 
 
 class _Shared(threading.local):
@@ -141,6 +146,15 @@ class SecureStream(trio.abc.Stream):
         except OSError as error:
             raise _broken(error) from error
         return True
+
+    def progress(self) -> tuple[int, int]:
+        """Return how many bytes the other side's kernel has taken, and how many are on their way to it."""
+        if self._socket.fileno() < 0:
+            return 0, 0
+        info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        (taken,) = _TCP_INFO.unpack(info)
+        (queued,) = _INT.unpack(fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(_INT.size)))
+        return taken, queued + len(self._rest)
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until there is room to send."""

@@ -59,6 +59,14 @@ StreamTable: TypeAlias = Mapping[str, StreamHandler]
 """By path, such as ``/session``. Never for strangers."""
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What serves the byte streams on one path, as :class:`StreamHandler`, whatever carries them."""
+
+    kind: Any
+    serve: Callable[[Any, OfferedStream], Awaitable[None]]
+
+
 class OfferedStream:
     """A byte stream that the other side wants to have with us."""
 
@@ -131,11 +139,12 @@ class ByteStreams:
     """See the module.
 
     Args:
-        link: The link, as handlers get it.
-        session: Its session.
+        peer: How to name the other side in errors.
+        session: The link's session.
         wake: Called when the session has something to send.
-        table: What is served.
+        table: What is served, by path.
         turn_away: Answers a stream of the other side with an error.
+        most: How many there may be at once, in each direction.
     """
 
     __slots__ = (
@@ -143,7 +152,8 @@ class ByteStreams:
         "_ended",
         "_entries",
         "_freed",
-        "_link",
+        "_most",
+        "_peer",
         "_session",
         "_table",
         "_turn_away",
@@ -152,13 +162,16 @@ class ByteStreams:
 
     def __init__(
         self,
-        link: Link,
+        peer: str,
         session: Session,
         wake: Callable[[], None],
-        table: StreamTable,
+        table: Mapping[str, Served],
         turn_away: Callable[[int, str, P2PDistError], None],
+        *,
+        most: int = limits.LINK_BYTE_STREAMS_MAX,
     ) -> None:
-        self._link = link
+        self._peer = peer
+        self._most = most
         self._session = session
         self._wake = wake
         self._table = table
@@ -180,11 +193,9 @@ class ByteStreams:
         await trio.lowlevel.checkpoint()
         if self._ended is not None:
             raise again(self._ended)
-        peer = self._link.peer
-        if sum(map(self._session.opened_here, self._entries)) >= limits.LINK_BYTE_STREAMS_MAX:
-            raise Unavailable(
-                f"{limits.LINK_BYTE_STREAMS_MAX} streams to {peer} are open already", hint="close one"
-            )
+        peer = self._peer
+        if sum(map(self._session.opened_here, self._entries)) >= self._most:
+            raise Unavailable(f"{self._most} streams to {peer} are open already", hint="close one")
         number = self._session.open(path, data)
         wanted = self._entries[number] = _WantedStream(peer)
         self._wake()
@@ -237,7 +248,7 @@ class ByteStreams:
     def accept(self, number: int) -> ByteStream:
         """See :meth:`OfferedStream.accept`."""
         if self._ended is not None or number not in self._entries:
-            raise Unavailable(f"{self._link.peer} gave the stream up")
+            raise Unavailable(f"{self._peer} gave the stream up")
         self._session.answer(number, 200)
         self._wake()
         stream = self._entries[number] = self._stream(number)
@@ -250,14 +261,12 @@ class ByteStreams:
             self._wake()
 
     def _stream(self, number: int) -> ByteStream:
-        return ByteStream(
-            self._session, number, wake=self._wake, peer=self._link.peer, left=self._entries.pop
-        )
+        return ByteStream(self._session, number, wake=self._wake, peer=self._peer, left=self._entries.pop)
 
-    async def _serve(self, offered: OfferedStream, handler: StreamHandler, event: RequestStarted) -> None:
+    async def _serve(self, offered: OfferedStream, handler: Served, event: RequestStarted) -> None:
         with offered.scope:
             try:
-                while self._busy >= limits.LINK_BYTE_STREAMS_MAX:
+                while self._busy >= self._most:
                     await self._freed.wait()
                 self._busy += 1
                 try:
@@ -280,12 +289,12 @@ class ByteStreams:
                     offered.stream.abort(Unavailable(f"{event.path} was ended"))
 
     async def _run(
-        self, offered: OfferedStream, handler: StreamHandler, event: RequestStarted
+        self, offered: OfferedStream, handler: Served, event: RequestStarted
     ) -> P2PDistError | None:
-        path, peer = event.path, self._link.peer
+        path, peer = event.path, self._peer
         try:
             opening: Any = codec.decode(event.opening, handler.kind, bytes_max=limits.LINK_OPENING_BYTES_MAX)
-            await handler.serve(self._link, opening, offered)
+            await handler.serve(opening, offered)
         except Exception as error:  # noqa: BLE001  # one stream's handler: its defect must not end the link
             reason = reason_of(error)
             if reason is None:

@@ -12,9 +12,11 @@ metadata  signed metadata: asked for, verified, kept, let go in time
 rates     how fast the swarm may be now
 clock     the wall clock, which may be set
 content   artifacts: wanted, fetched in the swarm, served
+detour    content through the link, where nothing else is let through
 member    the runtime that wires them and speaks the control protocol
 program   what the programs of a node share: enrolment, exit codes, readiness
 commandline  and their command line
+introductions  for whoever carries others, the admin server too: brings devices behind NATs together
 
 Life cycle: ``Home.open`` → ``open_member`` → its tasks run in the caller's nursery until it is
 cancelled. All state that must survive is on the disk before anything that depends on it is said to a

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import p2pdist
 from p2pdist.node.program import enrol
-from p2pdist.programs import shown_default
+from p2pdist.programs import EXIT_CODES, shown_default
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -53,6 +53,7 @@ class NodeProgram:
             version=p2pdist.__version__,
             default_parameter=Parameter(show_default=shown_default),
             help=self.purpose,
+            help_epilogue=EXIT_CODES,
         )
         app.command(enrol)
         app.command(self.run, name="run")

@@ -8,7 +8,8 @@ are on the disk, and libtorrent verifies what is there.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 import trio
@@ -16,14 +17,15 @@ import trio
 from p2pdist import limits
 from p2pdist.core.sources import crosses_wan
 from p2pdist.errors import P2PDistError, Unavailable
-from p2pdist.files import write_atomic
+from p2pdist.files import storage_error, write_atomic
 from p2pdist.ids import InfoHash, NodeId, swarm_of
 from p2pdist.logs import get_logger
 from p2pdist.node.home import Home
+from p2pdist.node.summoned import Summoned
 from p2pdist.swarm.session import Artifact, ArtifactStatistics, Source, Swarm
 from p2pdist.swarm.torrents import check_torrent
 from p2pdist.trust.catalog import Release
-from p2pdist.wire.frames import Call, Candidate, Observe, Presence, Role, Sources
+from p2pdist.wire.frames import Candidate, Presence, Role, Sources
 from p2pdist.wire.messages import ContentReport, SourceBytes
 from p2pdist.wire.requests import Torrent, TorrentRequest
 
@@ -60,6 +62,9 @@ class Content:
         dials: Whether this node dials others for content.
         way: Returns where a source is to be dialled.
         on_change: Called when what the node takes part in has changed, so that it is announced.
+
+    Attributes:
+        summoned: Follows the neighbour above where others cannot be dialled.
     """
 
     def __init__(
@@ -86,6 +91,7 @@ class Content:
         self._on_change = on_change
         self._wanted: dict[InfoHash, _Wanted] = {}
         self._no_room: frozenset[InfoHash] = frozenset()
+        self.summoned = Summoned(home.node, swarm, self._called_for)
         self._pending = trio.Event()
         self._joined = trio.Event()
 
@@ -98,23 +104,35 @@ class Content:
         self.retry()
 
     async def drop(self, info_hash: InfoHash, *, delete: bool) -> None:
-        """Leave an artifact's swarm; with *delete*, free its disk space too."""
+        """Leave an artifact's swarm; with *delete*, free its disk space too.
+
+        Raises:
+            Unavailable: the disk does not let it go. The swarm is left, and it may be dropped again.
+        """
         wanted = self._wanted.pop(info_hash, None)
         if wanted is not None and wanted.joined:
             await self._swarm.remove(info_hash, delete=delete)
-        if delete:
-            await trio.to_thread.run_sync(self._delete, info_hash)
-        if wanted is not None:
-            self._on_change()
+        try:
+            if delete:
+                await trio.to_thread.run_sync(self._delete, info_hash)
+        finally:
+            if wanted is not None:
+                self._on_change()
 
     async def restart(self, info_hash: InfoHash) -> None:
-        """Fetch an artifact from nothing: what is on the disk turned out to be bad."""
+        """Fetch an artifact from nothing: what is on the disk turned out to be bad.
+
+        Raises:
+            Unavailable: the disk does not let it go. It is wanted again, and what is there is checked.
+        """
         wanted = self._wanted.get(info_hash)
         if wanted is None:
             return
         release = wanted.release
-        await self.drop(info_hash, delete=True)
-        self.want(release)
+        try:
+            await self.drop(info_hash, delete=True)
+        finally:
+            self.want(release)
 
     def retry(self) -> None:
         """Look again at what is wanted and not joined: a link is up, or the disk has space."""
@@ -203,31 +221,22 @@ class Content:
             if wanted.joined and wanted.candidates != before:
                 self._connect(info_hash, wanted)
 
-    def observe(self, frame: Observe, neighbour: str) -> None:
-        """Show from where this node's swarm comes; *neighbour* is the address of who asked."""
-        observers = [
-            msgspec.structs.replace(each, host=neighbour) if each.host in ("0.0.0.0", "::") else each
-            for each in frame.observers
-        ]
-        self._swarm.calls.show(InfoHash(frame.info_hash), observers, frame.token)
-
-    def call(self, frame: Call) -> None:
-        """Call another node at the same moment as it calls this one."""
-        if frame.node != self._home.node and self._role == "device":
-            self._swarm.calls.call(
-                InfoHash(frame.info_hash), NodeId(frame.node), frame.endpoints, dials=frame.dials
-            )
-
     def ways_changed(self) -> None:
         """A source is to be dialled elsewhere than before."""
         for info_hash, wanted in self._wanted.items():
             if wanted.joined:
                 self._connect(info_hash, wanted)
 
-    def introduced_anew(self) -> None:
-        """The next decision comes from another tracker: dial everybody in it."""
+    def introduced_anew(self, *, after_silence: bool = False) -> None:
+        """The next decision comes from another tracker: dial everybody in it.
+
+        After silence the swarm's connections are likely to be as dead as the link was, and TCP would try for
+        about as long again as the silence lasted: they are opened anew at once.
+        """
         for wanted in self._wanted.values():
             wanted.dialled = None
+        if after_silence:
+            self._swarm.reconnect()
 
     def report(self, info_hash: InfoHash) -> ContentReport | None:
         """Return where an artifact's bytes came from, and every source that was considered."""
@@ -299,8 +308,8 @@ class Content:
         path = self._home.torrent(release.info_hash)
         swarm = swarm_of(release.channel, self._home.fleet)
         if path.exists():
-            torrent = await trio.to_thread.run_sync(path.read_bytes)
             try:
+                torrent = await trio.to_thread.run_sync(_read_torrent, path)
                 check_torrent(torrent, info_hash=release.info_hash, swarm=swarm, length=release.length)
             except P2PDistError as error:
                 _log.warning("content.torrent_damaged", target=release.target, reason=str(error))
@@ -310,6 +319,11 @@ class Content:
         check_torrent(answer.torrent, info_hash=release.info_hash, swarm=swarm, length=release.length)
         await trio.to_thread.run_sync(write_atomic, path, answer.torrent)
         return answer.torrent
+
+    def _called_for(self, info_hash: InfoHash) -> Sequence[Candidate] | None:
+        """Return among whom may be called: only devices call each other."""
+        wanted = self._wanted.get(info_hash) if self._role == "device" else None
+        return wanted.candidates if wanted is not None else None
 
     def _judged_all(self, wanted: _Wanted) -> tuple[Candidate, ...]:
         return tuple(self._judged(candidate) for candidate in wanted.told)
@@ -350,7 +364,8 @@ class Content:
                 for c, way in zip(taken, map(self._way_to, taken), strict=True)
                 if c.node in wanted.dialled or c.role != "device" or c.path == "punched"
             ],
-            watched=any(candidate.path != "direct" for candidate in wanted.candidates),
+            watched=any(candidate.path != "direct" for candidate in wanted.candidates)
+            or all(candidate.role == "device" for candidate in taken),
         )
 
     def _way_to(self, source: Candidate) -> tuple[str, int]:
@@ -359,8 +374,18 @@ class Content:
         return self._way(source) if dialled else (source.host, source.port)
 
     def _delete(self, info_hash: InfoHash) -> None:
-        self._home.artifact(info_hash).unlink(missing_ok=True)
-        self._home.torrent(info_hash).unlink(missing_ok=True)
+        for path in (self._home.artifact(info_hash), self._home.torrent(info_hash)):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise storage_error(f"{path} could not be deleted", error) from error
+
+
+def _read_torrent(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise storage_error(f"{path} could not be read", error) from error
 
 
 def _with_path(candidate: Candidate, statistics: ArtifactStatistics) -> Candidate:

@@ -242,7 +242,7 @@ class Member:
         self._post.linked(upstream.node, link)
         self.nat.linked()
         self.metadata.offer({})
-        self.content.introduced_anew()
+        self.content.introduced_anew(after_silence=self.uplink.fell_silent)
         self.content.retry()
         self._reporter.repeat()
         self.announce_soon()
@@ -263,9 +263,9 @@ class Member:
                 self.metadata.offer(frame.versions)
                 await self._hooks.passing_frame(frame)
             case Observe() if self.uplink.link is not None:
-                self.content.observe(frame, self.uplink.link.remote_host)
-            case Call():
-                self.content.call(frame)
+                self.content.summoned.observe(frame, self.uplink.link.remote_host)
+            case Call() if self.uplink.link is not None:
+                self.content.summoned.call(frame, self.uplink.link.remote_host)
             case StunServers():
                 self.nat.told(frame)
                 await self._hooks.passing_frame(frame)

@@ -49,10 +49,11 @@ class NatWatch:
             self.behaviours = ()
         elif self._moved or self.servers != tuple(servers.endpoints):
             self._asked.set()
+            self._known = trio.Event()
         self.servers, self._moved = tuple(servers.endpoints), False
 
     async def wait_known(self) -> tuple[NatBehaviour, ...]:
-        """Return what was found out, once a look that is under way is over; wait for a while at most.
+        """Return what was found out, once a look that is due or under way is over; nothing if it takes long.
 
         Who sends nobody anything finds out nothing, and says so at once.
         """
@@ -60,7 +61,8 @@ class NatWatch:
             return ()
         with trio.move_on_after(limits.PROBES_KNOWN_S):
             await self._known.wait()
-        return self.behaviours
+            return self.behaviours
+        return ()
 
     async def run(self) -> None:
         """Look whenever there is reason to, until cancelled."""
@@ -68,10 +70,9 @@ class NatWatch:
             await self._asked.wait()
             await trio.sleep(limits.PROBES_SETTLE_S)
             self._asked = trio.Event()
-            if self._known.is_set():
-                self._known = trio.Event()
             self.behaviours = tuple(await _look(self.servers)) if self.sends() else ()
-            self._known.set()
+            if not self._asked.is_set():  # else it has moved meanwhile
+                self._known.set()
             for behaviour in self.behaviours:
                 _log.info("nat.seen", gateway=str(behaviour.gateway), nat=behaviour.describe())
             await trio.sleep(limits.PROBES_EVERY_S)

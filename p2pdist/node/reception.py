@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from p2pdist import limits
 from p2pdist.core.services import ServicePolicy
 from p2pdist.errors import TrustError
+from p2pdist.net.pulse import Pulse
 from p2pdist.net.tls import TlsIdentity
 from p2pdist.node.nat import NatWatch
 from p2pdist.node.vigil import Visitors
@@ -44,6 +46,7 @@ class Reception:
         self.visitors = Visitors()
         self._sessions: Sessions | None = None
         self._opened = trio.Event()
+        self._announced = Pulse()
 
     def expect(self, invite: SessionInvite) -> None:
         """Somebody will come."""
@@ -59,13 +62,17 @@ class Reception:
             )
             self._opened.set()
         self._sessions.expect(invite)
+        self._announced.fire()
 
     def describe(self) -> Sequence[Mapping[str, Any]]:
         """Return the sessions that there are; see ``node.sessions.Sessions.describe``."""
         return self._sessions.describe() if self._sessions is not None else ()
 
     async def carry(self, session: str, accept: Callable[[], trio.abc.Stream]) -> None:
-        """Use a relayed path; see ``node.sessions.Sessions.carry``."""
+        """Use a relayed path; see ``node.sessions.Sessions.carry``. It may come before its announcement."""
+        with trio.move_on_after(limits.SESSION_INVITE_S):
+            while self._sessions is None or not self._sessions.knows(session):
+                await self._announced.wait()
         if self._sessions is None:
             raise TrustError("nobody was invited to a session here")
         await self._sessions.carry(session, accept, "relayed")

@@ -11,13 +11,25 @@ import trio
 
 from p2pdist import limits
 from p2pdist.errors import Unavailable
-from p2pdist.logs import TAIL
+from p2pdist.logs import TAIL, Logger
 from p2pdist.net.conversations import Conversation
 from p2pdist.net.framing import PREFIX_BYTES
+from p2pdist.net.multiplex import open_multiplex
 from p2pdist.net.splicing import splice
+from p2pdist.net.streaming import OfferedStream, Served
 from p2pdist.wire import codec
 from p2pdist.wire.nat import NatBehaviour
-from p2pdist.wire.services import Diagnosis, Echo, Logs, NetworkFacts, Reachability, Service, Tunnel
+from p2pdist.wire.services import (
+    TUNNEL_PATH,
+    Diagnosis,
+    Echo,
+    Logs,
+    NetworkFacts,
+    Reachability,
+    Service,
+    Tunnel,
+    TunnelOpening,
+)
 
 _READ_BYTES = 64 * limits.KIB
 _LINES_WAITING = 1_000
@@ -29,6 +41,7 @@ async def serve(
     *,
     diagnose: Callable[[], Mapping[str, Any]],
     nats: Callable[[], Awaitable[tuple[NatBehaviour, ...]]],
+    log: Logger,
 ) -> None:
     """Serve until the service is over. Cancellation ends it.
 
@@ -37,17 +50,17 @@ async def serve(
         service: What was asked for, and is allowed.
         diagnose: Returns what the node thinks of itself.
         nats: Returns what stands between the node and its gateways, once it is known.
+        log: The session's; each connection through a tunnel is named in it.
 
     Raises:
-        Unavailable: the port of a tunnel does not answer.
-        BrokenResourceError: the initiator, or the port, is gone.
+        BrokenResourceError: the initiator is gone.
     """
     match service:
         case Echo():
             async for data in conversation:
                 await conversation.send_all(data)
         case Tunnel(port=port):
-            await _tunnel(conversation, port)
+            await _tunnel(conversation, port, log)
         case Logs(lines=lines, follow=follow):
             await _show_logs(conversation, lines, follow=follow)
         case Diagnosis():
@@ -56,15 +69,32 @@ async def serve(
             await _tell_network(conversation, nats)
 
 
-async def _tunnel(conversation: Conversation, port: int) -> None:
+async def _tunnel(conversation: Conversation, port: int, log: Logger) -> None:
+    async def connect(opening: TunnelOpening, offered: OfferedStream) -> None:
+        tcp = await _connect(port)
+        log.info("tunnel.connected", port=port)
+        async with tcp:
+            await splice(offered.accept(), tcp)
+
+    served = {TUNNEL_PATH: Served(TunnelOpening, connect)}
+    async with open_multiplex(conversation, dialler=False, peer=conversation.peer, served=served) as many:
+        await many.wait_ended()
+
+
+async def _connect(port: int) -> trio.SocketStream:
     try:
-        tcp = await trio.open_tcp_stream("localhost", port)
+        with trio.fail_after(limits.TUNNEL_CONNECT_S):
+            return await trio.open_tcp_stream("localhost", port)
+    except trio.TooSlowError:
+        raise Unavailable(
+            f"port {port} of the device did not answer within {limits.TUNNEL_CONNECT_S:g} s",
+            hint="the program there may hang: look at it, or start it anew",
+        ) from None
     except OSError as error:
         raise Unavailable(
-            f"nothing answers at port {port} of the device", hint="is the program running there?"
+            f"port {port} of the device does not answer: nothing listens there on localhost",
+            hint="start the program there, or see at which address it listens",
         ) from error
-    async with tcp:
-        await splice(conversation, tcp)
 
 
 async def _tell_network(

@@ -14,7 +14,7 @@ from typing import Any
 import trio
 
 from p2pdist import limits
-from p2pdist.core.services import Invitations, ServicePolicy
+from p2pdist.core.services import Invitations, ServicePolicy, unannounced
 from p2pdist.core.session import RANK, PathKind
 from p2pdist.errors import P2PDistError, TrustError, Unavailable
 from p2pdist.ids import NodeId
@@ -89,6 +89,10 @@ class Sessions:
             if visit.stream is not None
         ]
 
+    def knows(self, session: str) -> bool:
+        """Whether a session is under way or expected."""
+        return session in self._visits or session in self._invitations
+
     def expect(self, invite: SessionInvite) -> None:
         """Take in who will come."""
         self._invitations.add(invite, int(time.time()))
@@ -162,14 +166,20 @@ class Sessions:
             stream,
             identity=replace(self._identity(), ca_pem=invite.authority),
             expect=NodeId(invite.initiator),
-            judge=lambda question: self._policy.objection(question.service),
+            judge=lambda question: (
+                unannounced(question.service, invite) or self._policy.objection(question.service)
+            ),
             on_signal=punching.take,
             stun=self._nat.servers,
         ) as (question, conversation):
             log.info("session.opened", service=repr(question.service))
             async with punching.beside(conversation):
                 await serve(
-                    conversation, question.service, diagnose=self._diagnose, nats=self._nat.wait_known
+                    conversation,
+                    question.service,
+                    diagnose=self._diagnose,
+                    nats=self._nat.wait_known,
+                    log=log,
                 )
 
 

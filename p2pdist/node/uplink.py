@@ -55,6 +55,9 @@ class Uplink:
         while_up: Runs beside each link, and is cancelled when it ends.
         streams: What the neighbour may open to us.
         dials: Whether neighbours are dialled, or only those taken that dial.
+
+    Attributes:
+        fell_silent: Whether the link before ended because nothing was heard any more.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class Uplink:
         self._while_up = while_up
         self._streams = streams
         self._dials = dials
+        self.fell_silent = False
         self._ours = True  # whether the present link is one that was dialled from here
         self._candidates: tuple[Upstream, ...] = ()
         self._offered: tuple[Upstream, Link] | None = None
@@ -301,6 +305,7 @@ class Uplink:
             _log.warning("link.broken", upstream=upstream.node, reason="; ".join(map(str, group.exceptions)))
         finally:
             self._link = self._upstream = self._redial = None
+            self.fell_silent = link.fell_silent
             self._chooser.lost(upstream, trio.current_time(), silent=link.fell_silent)
             self._on_down()
             _log.info("link.down", upstream=upstream.node, kind=upstream.kind)

@@ -30,10 +30,10 @@ from p2pdist.net.pacing import paced_frames
 from p2pdist.net.splicing import splice
 from p2pdist.net.stundesk import StunDesk, StunSettings
 from p2pdist.node.detour import swarm_streams
+from p2pdist.node.introductions import Introductions
 from p2pdist.node.member import Member
 from p2pdist.seed.above import Above
 from p2pdist.seed.gateway import Gateway
-from p2pdist.seed.introductions import Introductions
 from p2pdist.seed.neighbours import seen_by, send, too_slow
 from p2pdist.seed.post import GatewayPost
 from p2pdist.seed.supply import Supply
@@ -88,7 +88,13 @@ class Members:
         self.supply = Supply(member)
         self._above = Above(member)
         self._gateway = Gateway(member.node, self._links, post.mailbox.look)
-        self._introductions = Introductions(member.node, member.swarm, self._links, self._decide_again)
+        self._introductions = Introductions(
+            member.node,
+            self._links,
+            endpoints=lambda: member.swarm.endpoints,
+            far=member.swarm.set_far,
+            again=self._decide_again,
+        )
         self._tracker = Tracker(SourceRules(), hopeless=self._introductions.hopeless)
         self.stun = StunDesk(stun, wanted=lambda: self._gateway_grant(member.node) is not None)
         self._refused: dict[InfoHash, ContentRefused] = {}

@@ -6,6 +6,7 @@ there is; :func:`p2pdist.core.storage.plan_storage` decides; here it is carried 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 import time
@@ -17,6 +18,8 @@ import trio
 
 from p2pdist import limits
 from p2pdist.core.storage import Held, StoragePlan, plan_storage
+from p2pdist.errors import Unavailable
+from p2pdist.files import storage_error
 from p2pdist.ids import InfoHash, TargetPath
 from p2pdist.logs import get_logger
 from p2pdist.node.content import Content
@@ -46,6 +49,13 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     own: frozenset[InfoHash]
 
 
+class StockStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What a stock holds in memory: the artifacts whose last use it remembers, and those without room."""
+
+    remembered: int
+    refused: int
+
+
 class Stock:
     """The artifacts that a point holds for others.
 
@@ -67,7 +77,9 @@ class Stock:
         self._quota_bytes = quota_bytes
         self._situation = situation
         self._due = trio.Event()
+        self._signed: frozenset[InfoHash] = frozenset()
         self._used: dict[InfoHash, int] = {}
+        self._failed = False
         self._needed: frozenset[InfoHash] = frozenset()
         self.refused: dict[InfoHash, str] = {}
 
@@ -76,8 +88,13 @@ class Stock:
         return info_hash in self._needed
 
     def used(self, info_hash: InfoHash) -> None:
-        """A device asked for this artifact just now."""
-        self._used[info_hash] = int(time.time())
+        """A device asked for this artifact just now. What nobody has signed is of no interest."""
+        if info_hash in self._signed:
+            self._used[info_hash] = int(time.time())
+
+    def statistics(self) -> StockStatistics:
+        """Count what is remembered."""
+        return StockStatistics(remembered=len(self._used), refused=len(self.refused))
 
     def look(self) -> None:
         """The situation or the disk has changed: :meth:`run` looks at both again."""
@@ -86,22 +103,31 @@ class Stock:
     async def run(self) -> None:
         """Bring the disk to what is wanted, whenever that changes, until cancelled.
 
-        Nothing says when a disk has room again: while something is refused for want of it, the disk is
-        looked at again by itself, more and more rarely.
+        Nothing says when a disk has room or works again: while something is refused for want of room, or
+        the disk fails, it is looked at again by itself, more and more rarely.
         """
         again_s = _AGAIN_FIRST_S
         while True:
-            with trio.move_on_after(again_s if self.refused else math.inf) as scope:
+            with trio.move_on_after(again_s if self.refused or self._failed else math.inf) as scope:
                 await self._due.wait()
             again_s = min(_AGAIN_MAX_S, again_s * 2) if scope.cancelled_caught else _AGAIN_FIRST_S
             self._due = trio.Event()
             situation = self._situation()
-            if situation is not None:
+            if situation is None:
+                continue
+            try:
                 await self._follow(situation)
+            except Unavailable as error:
+                self._failed = True
+                _log.warning("stock.disk_failed", reason=str(error))
+            else:
+                self._failed = False
 
     async def _follow(self, situation: Situation) -> None:
         catalog, own = situation.catalog, situation.own
         releases = {InfoHash(r.info_hash): r for r in catalog.releases.values()}
+        self._signed = frozenset(releases)
+        self._used = {h: at for h, at in self._used.items() if h in self._signed}
         granted = situation.grant is not None
         needed = self._releases(situation.desired.prefetch, catalog) if granted else []
         keep = self._releases(situation.desired.keep, catalog) if granted else []
@@ -144,7 +170,7 @@ class Stock:
 
     async def _drop_unsigned(self, releases: dict[InfoHash, Release], own: frozenset[InfoHash]) -> None:
         """What is no longer signed is of no use to anybody."""
-        for path in sorted(self._home.artifacts.iterdir()):
+        for path in _entries(self._home.artifacts):
             info_hash = InfoHash(path.name)
             if info_hash not in releases and info_hash not in own:
                 _log.info("stock.no_longer_signed", info_hash=info_hash)
@@ -156,7 +182,7 @@ class Stock:
 
     def _held(self, releases: dict[InfoHash, Release], own: frozenset[InfoHash]) -> list[Held]:
         held = []
-        for path in sorted(self._home.artifacts.iterdir()):
+        for path in _entries(self._home.artifacts):
             release = releases.get(InfoHash(path.name))
             if release is not None and release.info_hash not in own:
                 used = self._used.get(release.info_hash, 0)
@@ -164,9 +190,22 @@ class Stock:
         return held
 
 
+def _entries(directory: Path) -> list[Path]:
+    try:
+        return sorted(directory.iterdir())
+    except OSError as error:
+        raise storage_error(f"{directory} could not be read", error) from error
+
+
 def _room_bytes(directory: Path) -> int:
     """How much a directory may hold so that its disk keeps some space free for everything else."""
-    disk = shutil.disk_usage(directory)
-    held = sum(path.stat().st_blocks * 512 for path in directory.iterdir())
+    held = 0
+    try:
+        disk = shutil.disk_usage(directory)
+        for path in directory.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # it was deleted meanwhile
+                held += path.stat().st_blocks * 512
+    except OSError as error:
+        raise storage_error(f"{directory} could not be read", error) from error
     reserve = min(_RESERVE_BYTES, disk.total // 20)
     return max(1, held + disk.free - reserve)

@@ -22,7 +22,7 @@ from p2pdist.files import locked, write_atomic, write_secret
 from p2pdist.logs import configure_logging, get_logger
 from p2pdist.net.endpoints import format_endpoint
 from p2pdist.node.program import run_program
-from p2pdist.programs import complain, shown_default
+from p2pdist.programs import EXIT_CODES, complain, shown_default
 from p2pdist.server.api.app import make_app
 from p2pdist.server.api.context import Api
 from p2pdist.server.api.listener import serve_api
@@ -42,6 +42,7 @@ app = cyclopts.App(
     name="p2pdist-server",
     help="The admin server of a p2pdist fleet.",
     default_parameter=Parameter(show_default=shown_default),
+    help_epilogue=EXIT_CODES,
     version=p2pdist.__version__,
     result_action="return_value",
 )
@@ -205,6 +206,4 @@ def main() -> None:
         code = app()
     except P2PDistError as error:
         code = complain(error)
-    except SystemExit as ended:  # cyclopts has printed what is wrong with the arguments
-        code = 2 if ended.code else 0
     sys.exit(code)

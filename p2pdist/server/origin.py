@@ -31,7 +31,7 @@ from p2pdist.swarm.session import (
 from p2pdist.swarm.torrents import check_torrent
 from p2pdist.swarm.tuning import REQUESTS
 from p2pdist.trust.catalog import Release
-from p2pdist.wire.frames import Candidate, Presence
+from p2pdist.wire.frames import Candidate, Endpoint, Presence
 from p2pdist.wire.messages import RateLimits, SourceBytes
 
 _log = get_logger()
@@ -91,6 +91,11 @@ class Origin:
     def port(self) -> int:
         """The port of the swarm."""
         return self._swarm.port
+
+    @property
+    def endpoints(self) -> Sequence[Endpoint]:
+        """Where the swarm listens."""
+        return self._swarm.endpoints
 
     def learn(self, nodes: list[NodeId]) -> None:
         """Learn of nodes that may connect, so that their bytes can be put to their names."""

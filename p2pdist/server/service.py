@@ -24,6 +24,7 @@ from p2pdist.ids import GroupPath, InfoHash, NodeId, swarm_of
 from p2pdist.logs import get_logger
 from p2pdist.net.stundesk import StunDesk, StunSettings
 from p2pdist.net.tls import TlsIdentity
+from p2pdist.node.detour import swarm_streams
 from p2pdist.server.contentcheck import check_content
 from p2pdist.server.control.plane import ControlPlane
 from p2pdist.server.control.ports import PlaneSettings
@@ -39,6 +40,7 @@ from p2pdist.store.fleetstore import FleetStore
 from p2pdist.swarm.torrents import check_torrent
 from p2pdist.trust.catalog import Catalog, Release
 from p2pdist.trust.publication import OnlineRepository
+from p2pdist.wire.detours import SWARM_PATH
 
 _log = get_logger()
 
@@ -107,9 +109,8 @@ class Service:
             threads=trio.CapacityLimiter(1),
             export=self.repository.export,
             torrent=home.read_torrent,
-            swarm_port=lambda: self.origin.port,
-            call=lambda info_hash, points: self.origin.call(info_hash, points),
-            welcome=lambda node: self.origin.learn([node]),
+            origin=lambda: self.origin,
+            streams={SWARM_PATH: swarm_streams(settings.origin.host, lambda: self.origin.port)},
             refused=lambda host, reason: self.incidents.note("stranger", host, reason),
             stun=self.stun,
         )

@@ -20,6 +20,7 @@ from p2pdist.ids import NodeId
 from p2pdist.net.link import Link
 from p2pdist.wire.messages import SessionInvite
 from p2pdist.wire.paths import SESSION_PATH, PathOpening
+from p2pdist.wire.services import Service
 
 ANNOUNCED_S = 120
 """How long a device expects a session that has been announced to it."""
@@ -31,6 +32,7 @@ LinkTo = Callable[[NodeId], Link | None]
 class _Announced(msgspec.Struct, kw_only=True):
     node: NodeId
     actor: str
+    service: Service
     expires: float
     paths: int = 0
 
@@ -49,9 +51,9 @@ class SessionDesk:
         self._announced: dict[str, _Announced] = {}
 
     async def announce(
-        self, node: NodeId, *, initiator: NodeId, authority: bytes, actor: str
+        self, node: NodeId, *, initiator: NodeId, authority: bytes, actor: str, service: Service
     ) -> SessionInvite:
-        """Tell *node* that *actor* will open a session.
+        """Tell *node* that *actor* will open a session, for *service* and nothing else.
 
         Raises:
             Unavailable: the device cannot be reached now, or too many sessions are open.
@@ -67,14 +69,26 @@ class SessionDesk:
             initiator=initiator,
             authority=authority,
             by=actor,
+            service=service,
             expires=int(now) + ANNOUNCED_S,
         )
         if not await self._tell(node, invite):
             raise Unavailable(
                 "the device is offline", hint="p2pdist device show DEVICE tells when it was last seen"
             )
-        self._announced[invite.session] = _Announced(node=node, actor=actor, expires=invite.expires)
+        self._announced[invite.session] = _Announced(
+            node=node, actor=actor, service=service, expires=invite.expires
+        )
         return invite
+
+    def find(self, session: str, actor: str) -> tuple[NodeId, Service]:
+        """Return whom a session is with, and what it is for.
+
+        Raises:
+            UsageError: it is not *actor*'s session, or is over.
+        """
+        announced = self._of(session, actor)
+        return announced.node, announced.service
 
     @asynccontextmanager
     async def path(self, session: str, actor: str) -> AsyncIterator[trio.abc.Stream]:
@@ -84,10 +98,7 @@ class SessionDesk:
             UsageError: it is not *actor*'s session, or is over.
             Unavailable: the device cannot be reached, or does not take it.
         """
-        self._forget(time.time())
-        announced = self._announced.get(session)
-        if announced is None or announced.actor != actor:
-            raise UsageError("there is no such session", hint="it was not opened in time: begin again")
+        announced = self._of(session, actor)
         link = self._link_to(announced.node)
         if link is None:
             raise Unavailable("the device is offline", hint="try again when it is back")
@@ -99,6 +110,13 @@ class SessionDesk:
         finally:
             announced.paths -= 1
             announced.expires = max(announced.expires, time.time() + limits.SESSION_PATHLESS_S)
+
+    def _of(self, session: str, actor: str) -> _Announced:
+        self._forget(time.time())
+        announced = self._announced.get(session)
+        if announced is None or announced.actor != actor:
+            raise UsageError("there is no such session", hint="it was not opened in time: begin again")
+        return announced
 
     def _forget(self, now: float) -> None:
         self._announced = {

@@ -286,21 +286,25 @@ def grant(
     Its id is what its enrolment printed:
 
         p2pdist-sign grant q5dgtkqaw4lp2wnvmzq3xjc7yhfoqjax \\
-            --scope /emea/berlin --address 10.1.0.2:7600 --disk 200GB
+            --scope /emea/berlin --address 10.1.0.2:7601 --disk 200GB
 
-    One in a DMZ, from which nothing may be dialled:
+    A gateway in a DMZ, from which nothing may be dialled:
 
         p2pdist-sign grant q5dgtkqaw4lp2wnvmzq3xjc7yhfoqjax \\
-            --scope /emea/plant --address 203.0.113.9:7601 --dialled
+            --scope /emea/plant --duty seed --duty gateway \\
+            --address 203.0.113.9:7601 --dialled
 
     Parameters
     ----------
     node
-        The node's id, as `p2pdist devices` or `p2pdist-seed` shows it.
+        The node's id, as `p2pdist-seed enrol` printed it and `p2pdist device list` shows it.
     scope
         The group that it serves, with all its subgroups.
     duty
-        What it may do: seed (default), gateway, discovery, deploy, push. Can be given several times.
+        What it may do; can be given several times. seed (default): serve content to its scope, and link the
+        devices there with the admin server. gateway, beside seed: link gateways behind it too, keep what they
+        need, bring devices behind different NATs together, and answer STUN for sessions. discovery, deploy
+        and push: not used yet by this version.
     address
         host:port at which its devices reach it, in the order to be tried. Can be given several times. With
         --dialled the admin server, or the gateway above, dials it there too.

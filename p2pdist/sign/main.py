@@ -16,6 +16,7 @@ from p2pdist.sign.options import CONTENT, KEYS, PUBLICATION, SIGNING
 app = App(
     name="p2pdist-sign",
     version=p2pdist.__version__,
+    suppress_keyboard_interrupt=False,
     default_parameter=Parameter(negative=(), show_default=shown_default),
     help="""Sign what the fleet installs. Works without a server and without a network.
 
@@ -32,7 +33,7 @@ app = App(
     The repository is the directory where you are, or -C DIR, or P2PDIST_SIGN_REPOSITORY.
 
     Exit codes: 0 done, 1 a defect, 2 a mistake in the call, 3 malformed input, 4 something is not to be
-    trusted, 5 try again later (disk full, repository in use).""",
+    trusted, 5 try again later (disk full, repository in use), 130 interrupted.""",
 )
 
 app.command(ceremony.init, group=KEYS)

@@ -123,8 +123,8 @@ class PackageOptions:
     """PRODUCT>=SEQUENCE of the same channel that must be installed first. Can be given several times."""
 
     mirror: tuple[str, ...] = ()
-    """An HTTPS address from which distribution points may fetch the same content. Can be given several
-    times."""
+    """An HTTPS address from which distribution points may fetch the same content; signed, but not used yet by
+    this version. Can be given several times."""
 
     def shared(self) -> Package:
         """Return what these options say about every package."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
+from p2pdist import limits
 from p2pdist.core.desired import Order
 from p2pdist.errors import UsageError
 from p2pdist.ids import GroupPath, NodeId, TargetPath
@@ -63,8 +65,15 @@ def list_deployments(connection: sa.Connection, *, active: bool = False) -> list
 
 def active_orders(connection: sa.Connection) -> list[Order]:
     """Return what has not been stopped, as the decisions in :mod:`p2pdist.core.desired` take it."""
+    retries = _retries(connection)
     return [
-        Order(id=record.id, target=record.target, group=record.group_path, number=record.number)
+        Order(
+            id=record.id,
+            target=record.target,
+            group=record.group_path,
+            number=record.number,
+            retries=retries.get(record.id, {}),
+        )
         for record in list_deployments(connection, active=True)
     ]
 
@@ -77,6 +86,33 @@ def stop_deployment(connection: sa.Connection, deployment_id: str, now: int) -> 
         .values(stopped=now)
     )
     return find_deployment(connection, deployment_id)
+
+
+def retry_deployment(connection: sa.Connection, deployment_id: str, nodes: Iterable[NodeId]) -> list[NodeId]:
+    """Ask for another try on those of *nodes* that failed or refused; return these.
+
+    Asking again before a device has said anything of that try changes nothing.
+
+    Raises:
+        UsageError: there is no such deployment, or it has been stopped.
+    """
+    if find_deployment(connection, deployment_id).stopped is not None:
+        raise UsageError(
+            f"deployment {deployment_id[:64]} has been stopped",
+            hint="order the release again: p2pdist deploy",
+        )
+    table = device_deployments
+    again: list[NodeId] = []
+    for chunk in in_chunks(sorted(nodes)):
+        failed = sa.and_(
+            table.c.deployment == deployment_id,
+            table.c.node.in_(chunk),
+            table.c.stage.in_(("failed", "refused")),
+            table.c.retry < limits.RETRIES_MAX,
+        )
+        again += connection.execute(sa.select(table.c.node).where(failed).order_by(table.c.node)).scalars()
+        connection.execute(sa.update(table).where(failed).values(retry_wanted=table.c.retry + 1))
+    return again
 
 
 def deployment_devices(connection: sa.Connection, deployment_id: str) -> list[DeviceDeploymentRecord]:
@@ -121,13 +157,13 @@ def stages_by_deployment(connection: sa.Connection) -> dict[str, dict[str, int]]
 
 
 def record_progress(connection: sa.Connection, items: Sequence[tuple[NodeId, Progress]], now: int) -> None:
-    """Store how far devices are. What has ended with a report stays as the report says.
+    """Store how far devices are. What has ended with a report stays as the report says, until its next try.
 
-    Progress on a deployment that is not known is left out.
+    Progress on a deployment that is not known, and of a try before the newest, is left out.
     """
     newest = {(node, progress.deployment): progress for node, progress in items}
     known = _known(connection, (progress.deployment for _, progress in items))
-    ended = _ended(connection, newest)
+    heard = _heard(connection, newest)
     rows = [
         {
             "deployment": progress.deployment,
@@ -145,26 +181,30 @@ def record_progress(connection: sa.Connection, items: Sequence[tuple[NodeId, Pro
             "started": now,
             "updated": now,
             "finished": None,
+            "retry": progress.retry,
         }
         for (node, deployment), progress in newest.items()
-        if deployment in known and (node, deployment) not in ended
+        if deployment in known and _goes_on(heard.get((node, deployment), _UNHEARD), progress.retry)
     ]
     upsert(connection, device_deployments, rows, keep=("started",))
 
 
 def record_reports(connection: sa.Connection, items: Sequence[tuple[NodeId, Report]], now: int) -> None:
-    """Store how deployments ended on devices. A report that is there already, or a newer one, stays."""
+    """Store how deployments ended on devices. A report that is there already, or a newer one, stays.
+
+    Of two tries the later one is newer, whatever the device's clock said.
+    """
     known = _known(connection, (report.deployment for _, report in items))
     latest: dict[tuple[NodeId, str], Report] = {}
     for node, report in items:
         older = latest.get((node, report.deployment))
-        if report.deployment in known and (older is None or older.finished <= report.finished):
+        if report.deployment in known and (older is None or _end_of(older) <= _end_of(report)):
             latest[node, report.deployment] = report
-    ended = _ended(connection, latest)
+    heard = _heard(connection, latest)
     rows = [
         {
             "deployment": report.deployment,
-            "node": node,
+            "node": pair[0],
             "target": clean(report.target),
             "stage": report.stage,
             "fraction": 1.0 if report.stage == "installed" else 0.0,
@@ -178,9 +218,10 @@ def record_reports(connection: sa.Connection, items: Sequence[tuple[NodeId, Repo
             "started": now,
             "updated": now,
             "finished": report.finished,
+            "retry": report.retry,
         }
-        for (node, deployment), report in latest.items()
-        if ended.get((node, deployment), -1) <= report.finished
+        for pair, report in latest.items()
+        if heard.get(pair, _UNHEARD).end <= _end_of(report)
     ]
     upsert(connection, device_deployments, rows, keep=("started",))
 
@@ -193,16 +234,53 @@ def _known(connection: sa.Connection, ids: Iterable[str]) -> set[str]:
     return found
 
 
-def _ended(connection: sa.Connection, pairs: Iterable[tuple[NodeId, str]]) -> dict[tuple[NodeId, str], int]:
-    """When each of these ended; those that have not are left out."""
+class _Heard(NamedTuple):
+    """The try that a device spoke of last, and when that ended (Unix seconds); None if it has not."""
+
+    retry: int
+    finished: int | None
+
+    @property
+    def end(self) -> tuple[int, int]:
+        return self.retry, -1 if self.finished is None else self.finished
+
+
+_UNHEARD = _Heard(retry=0, finished=None)
+
+
+def _heard(
+    connection: sa.Connection, pairs: Iterable[tuple[NodeId, str]]
+) -> dict[tuple[NodeId, str], _Heard]:
     wanted = set(pairs)
     table = device_deployments
-    ended: dict[tuple[NodeId, str], int] = {}
+    heard: dict[tuple[NodeId, str], _Heard] = {}
     for chunk in in_chunks(sorted({node for node, _ in wanted})):
-        query = sa.select(table.c.node, table.c.deployment, table.c.finished).where(
-            table.c.node.in_(chunk), table.c.finished.is_not(None)
+        query = sa.select(table.c.node, table.c.deployment, table.c.retry, table.c.finished).where(
+            table.c.node.in_(chunk)
         )
-        for node, deployment, finished in connection.execute(query):
+        for node, deployment, retry, finished in connection.execute(query):
             if (node, deployment) in wanted:
-                ended[node, deployment] = finished
-    return ended
+                heard[node, deployment] = _Heard(retry=retry, finished=finished)
+    return heard
+
+
+def _goes_on(heard: _Heard, retry: int) -> bool:
+    return retry > heard.retry or (retry == heard.retry and heard.finished is None)
+
+
+def _end_of(report: Report) -> tuple[int, int]:
+    return report.retry, report.finished
+
+
+def _retries(connection: sa.Connection) -> dict[str, dict[NodeId, int]]:
+    """The tries that were asked for, by deployment that has not been stopped and device."""
+    table = device_deployments
+    query = (
+        sa.select(table.c.deployment, table.c.node, table.c.retry_wanted)
+        .join(deployments, deployments.c.id == table.c.deployment)
+        .where(table.c.retry_wanted > 0, deployments.c.stopped.is_(None))
+    )
+    retries: dict[str, dict[NodeId, int]] = {}
+    for deployment, node, wanted in connection.execute(query):
+        retries.setdefault(deployment, {})[node] = wanted
+    return retries

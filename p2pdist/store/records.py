@@ -102,7 +102,10 @@ class DeploymentRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeviceDeploymentRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """How far one deployment is on one device. ``report`` is the id of the report that ended it."""
+    """How far one deployment is on one device. ``report`` is the id of the report that ended it.
+
+    ``retry`` is the try that this is of, ``retry_wanted`` the one that was asked for last.
+    """
 
     deployment: str
     node: NodeId
@@ -119,6 +122,8 @@ class DeviceDeploymentRecord(msgspec.Struct, frozen=True, kw_only=True):
     started: int
     updated: int
     finished: int | None
+    retry: int
+    retry_wanted: int
 
 
 class Beside(msgspec.Struct, frozen=True, kw_only=True):

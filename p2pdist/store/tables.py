@@ -149,7 +149,10 @@ device_deployments = Table(
     Column("started", BigInteger, nullable=False),
     Column("updated", BigInteger, nullable=False),
     Column("finished", BigInteger),
+    Column("retry", Integer, nullable=False, server_default="0"),
+    Column("retry_wanted", Integer, nullable=False, server_default="0"),
     Index("ix_device_deployments_node", "node"),
+    Index("ix_device_deployments_retry_wanted", "retry_wanted"),
 )
 
 content_reports = Table(

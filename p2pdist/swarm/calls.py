@@ -14,6 +14,7 @@ The socket of uTP belongs to libtorrent. Three things of its make calls possible
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,6 +46,11 @@ CALLS_WAITING_MAX: Final = 64
 
 TRACKERS_S: Final = 10.0
 """How long the trackers stay that were added; by then their datagrams have come, or are lost."""
+
+HELD_BACK_S: Final = 6.0
+DIALLING_S: Final = 2.0
+"""After so long in which nobody could be dialled no call begins, until there was time to dial everybody:
+libtorrent dials once a second, TLS needs some round trips."""
 
 _UTP_SOCKET: Final = 1 << 17  # peer_info::utp_socket, which the bindings do not name
 _CALLING: Final[settings_pack] = {"enable_outgoing_utp": True, "enable_outgoing_tcp": False}
@@ -90,8 +96,10 @@ class Calls:
         self._new: list[_Call] = []
         self._calls: list[_Call] = []
         self._held_back = False
+        self._held_since = -math.inf
+        self._next_call_at = -math.inf
         self._observers: tuple[Endpoint, ...] = ()
-        self._trackers: dict[InfoHash, float] = {}
+        self._trackers: dict[InfoHash, dict[str, float]] = {}
         self._due = trio.Event()
 
     def show(self, info_hash: InfoHash, observers: Sequence[Endpoint], token: str) -> None:
@@ -119,28 +127,37 @@ class Calls:
         self._held_back |= bool(self._calls)
         return bool(self._calls)
 
-    def look_soon(self) -> None:
-        """Sources have changed."""
+    def sources_changed(self, carried: Carried) -> None:
+        """An artifact has other sources: who could not be reached for another one is not waited for here."""
+        now = trio.current_time()
+        others = [other.reach for other in self._carried.values() if other is not carried]
+        for reach in others:
+            missed = reach.missed_since(now)
+            there = {n: at for n, at in missed.items() if not any(other.is_linked(n) for other in others)}
+            carried.reach.handle_missed_elsewhere(there)
+        self._tell_reach(carried)
         self._due.set()
 
     async def run(self) -> None:
         """Make calls, and look at who is connected while it matters, until cancelled."""
+        due_since: float | None = None
         while True:
             await self._due.wait()
             self._due = trio.Event()
-            for call in self._take_new():
+            due_since = trio.current_time() if due_since is None else due_since
+            for call in self._take_new(trio.current_time()):
                 await self._begin(call)
-            with trio.move_on_after(CALL_LOOK_S if self._calls else LOOK_S):
+            with trio.move_on_at(due_since + (CALL_LOOK_S if self._calls else LOOK_S)):
                 await self._due.wait()
                 continue
-            now = trio.current_time()
+            due_since, now = None, trio.current_time()
             for carried in list(self._carried.values()):
                 if carried.is_watched(now):
                     self._due.set()
                     await self.look_at(carried)
             await self._go_on()
             self._forget_trackers(trio.current_time())
-            if self._calls or self._trackers:
+            if self._calls or self._new or self._trackers:
                 self._due.set()
 
     async def look_at(self, carried: Carried) -> Sequence[lt.peer_info]:
@@ -153,15 +170,22 @@ class Calls:
         carried.reach.handle_linked(paths_of(peers, self._book), now)
         for endpoint in () if self.holds_back() else carried.reach.next_endpoints(now):
             carried.handle.connect_peer((endpoint.host, endpoint.port))
+        self._tell_reach(carried)
+        return peers
+
+    def _tell_reach(self, carried: Carried) -> None:
         if carried.reach.unreached != carried.unreached:
             carried.unreached = carried.reach.unreached
             self._emit(ReachChanged(info_hash=carried.artifact.info_hash))
-        return peers
 
     # Calls -----------------------------------------------------------------------------------------
 
-    def _take_new(self) -> list[_Call]:
-        new, self._new = self._new, []
+    def _take_new(self, now: float) -> list[_Call]:
+        """Return the calls that may begin: none that dials where that has kept others from it for long."""
+        enough = bool(self._calls) and now >= self._held_since + HELD_BACK_S
+        waits = enough or now < self._next_call_at
+        new = [call for call in self._new if not (waits and call.dials)]
+        self._new = [call for call in self._new if waits and call.dials]
         return new
 
     async def _begin(self, call: _Call) -> None:
@@ -181,6 +205,7 @@ class Calls:
             return
         call.until = now + REPEAT_S
         if not self._calls:
+            self._held_since = now
             self._session.apply_settings(_CALLING)
         self._calls.append(call)
         for endpoint in call.endpoints:
@@ -201,15 +226,20 @@ class Calls:
                 for endpoint in call.endpoints:
                     call.carried.handle.connect_peer((endpoint.host, endpoint.port))
             if not self._calls:
+                self._next_call_at = now + DIALLING_S if now >= self._held_since + HELD_BACK_S else now
                 self._session.apply_settings(_DIALLING)
                 if self._held_back:
                     self._held_back = False
                     self._redial()
 
     async def _forget_unless_linked(self, hosts: set[str]) -> None:
-        """Give up dials to these addresses, where nobody is connected from: they would be in the way."""
+        """Give up dials to these addresses, where nobody is connected from: they would be in the way.
+
+        Those to sources that are not to be called are none of that.
+        """
         linked: set[str] = set()
         for carried in list(self._carried.values()):
+            linked |= {source.host for source in carried.sources if source.path != "punched"}
             async with carried.changing:
                 if carried.present and carried.sources:
                     peers = await trio.to_thread.run_sync(carried.handle.get_peer_info)
@@ -223,16 +253,24 @@ class Calls:
         if not carried.present:
             return
         host = f"[{to.host}]" if ":" in to.host else to.host
-        carried.handle.add_tracker({"url": f"udp://{host}:{to.port}/{path}", "tier": 0})
-        self._trackers[carried.artifact.info_hash] = trio.current_time() + TRACKERS_S
+        url = f"udp://{host}:{to.port}/{path}"
+        carried.handle.add_tracker({"url": url, "tier": 0})
+        self._trackers.setdefault(carried.artifact.info_hash, {})[url] = trio.current_time() + TRACKERS_S
         self._due.set()
 
     def _forget_trackers(self, now: float) -> None:
-        for info_hash in [each for each, until in self._trackers.items() if until <= now]:
-            del self._trackers[info_hash]
+        """Remove trackers whose time is over, and with them those of which half is: so it is done rarely."""
+        for info_hash, urls in list(self._trackers.items()):
+            if min(urls.values()) > now:
+                continue
+            young = {url: until for url, until in urls.items() if until > now + TRACKERS_S / 2}
+            if young:
+                self._trackers[info_hash] = young
+            else:
+                del self._trackers[info_hash]
             carried = self._carried.get(info_hash)
             if carried is not None and carried.present:
-                carried.handle.replace_trackers([])
+                carried.handle.replace_trackers([lt.announce_entry(url) for url in young])
 
 
 def paths_of(peers: Sequence[lt.peer_info], book: NodeBook) -> dict[NodeId, Path]:

@@ -64,6 +64,16 @@ class Reach:
         for node in over:
             del self._missed[node]
 
+    def handle_missed_elsewhere(self, missed: Mapping[NodeId, float]) -> None:
+        """These could not be reached for another artifact, each since when: why wait for them again."""
+        for node, at in missed.items():
+            if node in self._sources and node not in self._linked:
+                self._missed.setdefault(node, at)
+
+    def missed_since(self, now: float) -> Mapping[NodeId, float]:
+        """Who is missed now, and since when."""
+        return {n: at for n, at in self._missed.items() if at + limits.MEETING_GIVEN_UP_S > now}
+
     def is_linked(self, node: NodeId) -> bool:
         """Whether a node was connected when that was looked at last."""
         return node in self._linked

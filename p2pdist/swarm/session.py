@@ -171,7 +171,7 @@ class Swarm:
             self.reconnect({host for host, _ in dropped})
         self._divide(carried)
         self._dial(carried, wanted)
-        self.calls.look_soon()
+        self.calls.sources_changed(carried)
         self._busy.set()
 
     def reconnect(self, hosts: set[str] | None = None) -> None:

@@ -15,6 +15,7 @@ from msgspec import Meta
 from p2pdist import limits
 from p2pdist.wire.envelope import Opened
 from p2pdist.wire.frames import Candidate, Count, InfoHashText, NodeIdText, RoleName, SessionIdText, Text
+from p2pdist.wire.services import Service
 
 Group = Annotated[str, Meta(pattern=r"^/", max_length=limits.GROUP_PATH_CHARS_MAX)]
 Target = Annotated[str, Meta(min_length=1, max_length=limits.TARGET_PATH_CHARS_MAX)]
@@ -23,6 +24,8 @@ Swarm = Annotated[str, Meta(min_length=1, max_length=253)]
 Identifier = Annotated[str, Meta(min_length=1, max_length=64)]
 UnixSeconds = Annotated[int, Meta(ge=0, le=2**40)]
 Version = Annotated[int, Meta(ge=1)]
+Retry = Annotated[int, Meta(ge=0, le=limits.RETRIES_MAX)]
+"""How often somebody has asked for another try of a deployment on one device."""
 
 Stage = Literal[
     "waiting",  # known, not started: metadata, a prerequisite, a window
@@ -70,6 +73,8 @@ class Progress(Message, frozen=True, kw_only=True, tag="progress"):
     sources: Count
     """Peers that bytes came from in the last second."""
     detail: Text = ""
+    retry: Retry = 0
+    """Which try this is of."""
 
 
 class SourceBytes(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +99,8 @@ class Report(Message, frozen=True, kw_only=True, tag="report"):
     seconds: Annotated[float, Meta(ge=0, le=2**40)] = 0.0
     """From the moment the device learned of the deployment to its end."""
     finished: UnixSeconds
+    retry: Retry = 0
+    """Which try this is the end of."""
 
 
 class ContentReport(Message, frozen=True, kw_only=True, tag="content-report"):
@@ -137,11 +144,15 @@ class RenewalRequest(Message, frozen=True, kw_only=True, tag="renewal-request"):
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
-    """One target that this device should have. ``order`` ranks them: lower first."""
+    """One target that this device should have. ``order`` ranks them: lower first.
+
+    What failed or was refused in a try before ``retry`` is tried again, once.
+    """
 
     id: Identifier
     target: Target
     order: Count = 0
+    retry: Retry = 0
 
 
 _CLOCK = "(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)"
@@ -210,6 +221,8 @@ class SessionInvite(Message, frozen=True, kw_only=True, tag="session-invite"):
     authority: Annotated[bytes, Meta(max_length=limits.ENROL_BYTES_MAX)]
     by: Annotated[str, Meta(min_length=1, max_length=255)]
     """Who asked the admin server for it."""
+    service: Service
+    """What for, as the audit log has it; nothing else may be asked for in the session."""
     expires: UnixSeconds
     """Until when it may begin."""
 

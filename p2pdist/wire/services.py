@@ -7,7 +7,7 @@ session can move to a better path: nobody on the way can read or change that.
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -23,9 +23,20 @@ class InSession(msgspec.Struct, frozen=True, kw_only=True, tag_field="frame"):
 
 
 class Tunnel(msgspec.Struct, frozen=True, kw_only=True, tag_field="service", tag="tunnel"):
-    """A TCP connection to a port of the device."""
+    """TCP connections to a port of the device.
+
+    The bytes of the service are HTTP/2; each connection is a byte stream in it, which the initiator opens
+    on :data:`TUNNEL_PATH` and the device accepts once the port has answered.
+    """
 
     port: Port
+
+
+TUNNEL_PATH: Final = "/connection"
+
+
+class TunnelOpening(msgspec.Struct, frozen=True, kw_only=True):
+    """What such a byte stream is opened with."""
 
 
 class Echo(msgspec.Struct, frozen=True, kw_only=True, tag_field="service", tag="echo"):

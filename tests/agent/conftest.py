@@ -145,9 +145,11 @@ class Node:
             recipe=recipe or CommandRecipe(arguments=["true"]),
         )
 
-    def desired(self, *releases: Release) -> DesiredState:
+    def desired(self, *releases: Release, retry: int = 0) -> DesiredState:
         self.revision += 1
-        deployments = [Deployment(id=f"d-{r.product}-{r.sequence}", target=r.target) for r in releases]
+        deployments = [
+            Deployment(id=f"d-{r.product}-{r.sequence}", target=r.target, retry=retry) for r in releases
+        ]
         return DesiredState(revision=self.revision, group="/", swarms=[self.swarm], deployments=deployments)
 
     def catalog(self, *releases: Release) -> Catalog:

@@ -107,8 +107,8 @@ async def test_a_failure_brings_exit_code_and_output_back(node: Node) -> None:
         deployer.state_changed(node.desired(release), node.catalog(release))
         report = await node.outbox.report("failed")
         assert (report.reason, report.exit_code, report.output) == ("the command failed", 4, b"no")
-        deployer.retry("d-app-1")
         node.installer.outcome = InstallResult(exit_code=0)
+        deployer.state_changed(node.desired(release, retry=1), node.catalog(release))
         await node.outbox.report("installed")
     assert node.installer.attempts == ["d-app-1.1", "d-app-1.2"]
 

@@ -319,6 +319,31 @@ async def test_waiting_for_a_deployment_that_fails_ends_with_code_6(
             assert "no space \ufffd\n" in said and "\x1b" not in said
 
 
+async def test_a_failed_deployment_is_tried_again_on_all_devices_or_on_those_named(
+    open_shell: OpenShell, tmp_path: Path
+) -> None:
+    publisher = Publisher(tmp_path / "signed")
+    publisher.add_release("1.0", DATA)
+    async with open_shell(publisher) as shell:
+        await shell.fleet.operator.publish(publisher)
+        device = await enrolled_device(shell.fleet, name="cash-desk")
+        order = await shell.json(wire.DeploymentInfo, "deploy", "app@1.0", "/")
+        assert "has failed on no device" in await shell("deployment", "retry", order.id)
+        await shell("deployment", "retry", order.id, "cash-desk", code=2)
+        assert "has not failed on cash-desk" in shell.stderr
+        async with device.attached() as link:
+            report = Report(
+                id="r", deployment=order.id, target=order.target, stage="failed", reason="no", finished=1
+            )
+            await device.send(link, report)
+            await device.next_message(link.frames(), Received)
+        assert "tried again on 1 device\n" in await shell("deployment", "retry", order.id)
+        assert "to be tried again; before: no" in await shell("deployment", "show", order.id)
+        again = await shell.json(wire.RetriedDeployment, "deployment", "retry", order.id, "cash-desk")
+        assert again.devices == [device.node]
+        await shell("deployment", "retry", order.id, "--wait", "--timeout", "1s", code=5)
+
+
 async def test_a_token_file_that_is_there_is_not_replaced(open_shell: OpenShell, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("the only copy")

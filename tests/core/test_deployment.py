@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import msgpack
 import msgspec
 import pytest
 
@@ -87,11 +88,11 @@ class Device:
     def wait(self, seconds: float) -> None:
         self.now = Moment(unix_s=self.now.unix_s + seconds, monotonic_s=self.now.monotonic_s + seconds)
 
-    def want(self, *wanted: Release, names: Iterable[str] | None = None) -> list[str]:
+    def want(self, *wanted: Release, names: Iterable[str] | None = None, retry: int = 0) -> list[str]:
         self.revision += 1
         ids = list(names) if names is not None else [f"d-{r.product}-{r.sequence}" for r in wanted]
         deployments = [
-            Deployment(id=name, target=r.target, order=order)
+            Deployment(id=name, target=r.target, order=order, retry=retry)
             for order, (name, r) in enumerate(zip(ids, wanted, strict=True))
         ]
         self.machine.handle_desired_state(
@@ -625,18 +626,71 @@ def test_a_failed_installation_is_not_repeated_until_somebody_asks() -> None:
         assert device.restart() == []
         assert device.learn(app) == []
         assert device.admit() == []
-    device.machine.handle_retry("d-app-1", device.now)
-    assert device.do() == ["fetch app 1"]
+    assert device.want(app, retry=1) == ["fetch app 1"]
     assert device.fetched(app) == ["verify d-app-1.2"]
 
 
-def test_a_retry_of_what_has_not_failed_is_an_error() -> None:
+def test_a_try_that_was_asked_for_once_is_made_once_also_across_restarts() -> None:
     app = release()
     device = device_with(app)
     device.want(app)
-    for name in ("d-app-1", "nothing"):
-        with pytest.raises(UsageError):
-            device.machine.handle_retry(name, device.now)
+    device.fetched(app)
+    device.verified("d-app-1.1")
+    device.failed("d-app-1.1", "no")
+    assert device.reports[-1].retry == 0
+    device.want(app, retry=1)
+    device.restart()
+    device.learn(app)
+    device.admit()
+    device.want(app, retry=1)
+    device.fetched(app)
+    device.verified("d-app-1.2")
+    device.failed("d-app-1.2", "no again")
+    assert (device.reports[-1].reason, device.reports[-1].retry) == ("no again", 1)
+    for retry in (1, 0, 1):
+        assert device.want(app, retry=retry) == []
+    assert device.want(app, retry=2) == ["fetch app 1"]
+
+
+def test_what_was_refused_is_judged_again_when_somebody_asks() -> None:
+    app = release(platform="windows")
+    device = device_with(app)
+    device.want(app)
+    assert device.task("d-app-1").stage == "refused"
+    assert "report d-app-1 refused" in device.want(app, retry=1)
+    assert device.reports[-1].retry == 1
+
+
+def test_what_is_installed_or_under_way_is_not_tried_again() -> None:
+    app = release()
+    device = device_with(app)
+    device.want(app)
+    assert device.want(app, retry=1) == []
+    device.fetched(app)
+    device.verified("d-app-1.1")
+    assert device.want(app, retry=2) == []
+    assert device.failed("d-app-1.1", "no")[-1] == "report d-app-1 failed"
+    assert device.reports[-1].retry == 2, "it was under way when somebody asked: this was the try"
+    assert device.want(app, retry=2) == []
+
+
+def test_a_journal_from_before_there_were_retries_is_taken_over() -> None:
+    app = release()
+    device = device_with(app)
+    device.want(app)
+    device.fetched(app)
+    device.verified("d-app-1.1")
+    device.failed("d-app-1.1", "no")
+    for key, record in device.journal.items():
+        if key.startswith(("task/", "report/")):
+            fields = msgpack.unpackb(record)
+            assert fields.pop("retry") == 0
+            device.journal[key] = msgpack.packb(fields)
+    device.restart()
+    device.learn(app)
+    device.admit()
+    assert device.task("d-app-1").stage == "failed"
+    assert device.want(app, retry=1) == ["fetch app 1"]
 
 
 # Reports and restarts -------------------------------------------------------------------------------

@@ -68,6 +68,8 @@ class World:
     journal: dict[str, bytes] = field(default_factory=dict)
     catalog: set[int] = field(default_factory=set)
     wanted: dict[str, Release] = field(default_factory=dict)
+    retries: dict[str, int] = field(default_factory=dict)
+    failed: dict[str, int] = field(default_factory=dict)
     revision: int = 0
     number: int = 0
     running: dict[InfoHash, Release] = field(default_factory=dict)
@@ -113,7 +115,12 @@ class World:
         for _ in range(self.rng.randrange(3)):
             self.number += 1
             self.wanted[f"d{self.number}"] = self.rng.choice(RELEASES)
-        deployments = [Deployment(id=i, target=r.target) for i, r in self.wanted.items()]
+        for name in self.wanted:
+            if self.rng.random() < 0.1:
+                self.retries[name] = self.retries.get(name, 0) + 1
+        deployments = [
+            Deployment(id=i, target=r.target, retry=self.retries.get(i, 0)) for i, r in self.wanted.items()
+        ]
         self.machine.handle_desired_state(
             DesiredState(revision=self.revision, group="/", swarms=[], deployments=deployments), self.now
         )
@@ -164,6 +171,8 @@ class World:
         key = product_key(command.release)
         match self.rng.randrange(5):
             case 0:
+                deployment = command.attempt.partition(".")[0]
+                self.failed[deployment] = self.retries.get(deployment, 0)
                 self.machine.handle_install_failed(
                     command.attempt, "no", exit_code=1, output=b"", now=self.now
                 )
@@ -225,6 +234,9 @@ class World:
                 permitted = release.rollback_from is not None and floor <= release.rollback_from
                 assert release.sequence >= floor or permitted, "an older release without permission"
                 assert self.ended.get(command.attempt, 0) == 0, "an attempt that had ended began again"
+                deployment = command.attempt.partition(".")[0]
+                failed = self.failed.get(deployment, -1)
+                assert failed < self.retries.get(deployment, 0), "tried again, and nobody had asked"
                 self.installing = command
             case SendReport(report=report):
                 for identifier, deployment in list(self.owed.items()):

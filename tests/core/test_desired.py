@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +20,7 @@ from p2pdist.ids import (
 from p2pdist.trust.catalog import FileRecipe, Release, SeedGrant
 
 ACME = FleetName("acme")
+DEVICE = node_id_of(b"d" * 32)
 
 
 def order(number: int, target: str, group: str) -> Order:
@@ -54,6 +56,7 @@ def wishes(
 ) -> Wishes:
     return wishes_for(
         fleet=ACME,
+        node=DEVICE,
         group=GroupPath(group),
         platform=platform,
         grant=grant,
@@ -188,3 +191,10 @@ def test_a_point_prefetches_what_devices_get_whose_nearest_point_it_is_and_nothi
     reaching = {o.target for o in orders if any(covers(o.group, group) for group in served)}
     assert set(found.prefetch) <= reaching
     assert not set(found.keep) & set(found.prefetch)
+
+
+def test_a_device_hears_of_the_tries_that_were_asked_of_it_and_no_other() -> None:
+    other = node_id_of(b"o" * 32)
+    tried = msgspec.structs.replace(order(1, "stable/app/1/f", "/"), retries={DEVICE: 3, other: 7})
+    assert [d.retry for d in wishes("/a", tried).deployments] == [3]
+    assert [d.retry for d in wishes("/a", order(1, "stable/app/1/f", "/")).deployments] == [0]

@@ -105,12 +105,14 @@ def test_what_is_in_the_way_does_not_depend_on_who_asks(kinds: list[Dependence])
     assert (obstacle(one, other) is None) == (obstacle(other, one) is None)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "224.0.0.1", "ff02::1"])
+@pytest.mark.parametrize(
+    "host", ["0.0.0.0", "::", "224.0.0.1", "ff02::1", "255.255.255.255", "::ffff:224.0.0.1"]
+)
 def test_nobody_and_everybody_are_not_asked(host: str) -> None:
     assert not may_ask(Endpoint(host, 3478), loopback=True)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
 def test_this_machine_is_asked_only_where_it_offers_itself(host: str) -> None:
     assert not may_ask(Endpoint(host, 3478), loopback=False)
     assert may_ask(Endpoint(host, 3478), loopback=True)

@@ -8,6 +8,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from p2pdist import limits
 from p2pdist.core.places import Member, Places, whereabouts
 from p2pdist.core.sources import decide_sources
 from p2pdist.ids import GroupPath, node_id_of
@@ -48,6 +49,10 @@ def gateway() -> Member:
         complete=False,
         have=0.1,
     )
+
+
+def origin() -> Member:
+    return msgspec.structs.replace(gateway(), role="origin", site="origin", complete=True)
 
 
 def told(receiver: Member, members: Sequence[Member], hopeless: str | None = None) -> dict[str, Candidate]:
@@ -91,6 +96,13 @@ def test_a_neighbour_that_cannot_reach_the_other_is_called_there_and_fetches_its
     assert (decided[first.node].taken, decided[first.node].path) == (True, "punched")
 
 
+def test_at_the_admin_server_one_device_of_each_place_fetches_from_the_origin() -> None:
+    members = [origin(), device(0, "203.0.113.7"), device(1, "203.0.113.7")]
+    first, second = (decide_sources(member, members) for member in members[1:])
+    assert [(c.taken, c.path) for c in first if c.role == "origin"] == [(True, "direct")]
+    assert [(c.taken, c.path) for c in second if c.role == "origin"] == [(False, "direct")]
+
+
 def test_one_device_of_each_of_two_places_is_told_to_call_the_other() -> None:
     here, mate, there = device(0, "203.0.113.7"), device(1, "203.0.113.7"), device(2, "203.0.113.8")
     members = [here, mate, there]
@@ -130,6 +142,26 @@ def made(drawn: list[tuple[int, bool, set[int]]], *, apart: bool) -> list[Member
     ]
 
 
+MANY = 500
+
+
+def test_among_hundreds_of_places_each_meets_a_few_and_those_meet_it() -> None:
+    members = [
+        msgspec.structs.replace(
+            device(0, f"203.0.{n // 200}.{n % 200}"), node=node_id_of(n.to_bytes(32)), complete=n % 2 == 0
+        )
+        for n in range(MANY)
+    ]
+    judge = Places(members, lambda one, other: None)
+    met = {
+        one.node: {other.node for other in members if other != one and judge.on_device(one, other)}
+        for one in members
+    }
+    assert all(one in met[other] for one, others in met.items() for other in others)
+    assert min(map(len, met.values())) >= 1
+    assert sum(map(len, met.values())) <= 2 * limits.PLACES_MET_MAX * MANY
+
+
 @given(places)
 def test_exactly_one_device_of_each_place_exchanges_content_over_its_uplink(
     drawn: list[tuple[int, bool, set[int]]],
@@ -148,7 +180,7 @@ def test_whoever_lacks_something_has_a_source_however_few_neighbours_it_reaches(
     members = made(drawn, apart=True)
     judge = Places(members, lambda one, other: None)
     for member in members:
-        if member.complete or judge.on_gateway(member).taken:
+        if member.complete or judge.on_carrier(member, gateway()).taken:
             continue
         mates = [m for m in members if m.site == member.site and judge.speaks(m)]
         assert any(m.node not in member.unreached and member.node not in m.unreached for m in mates)

@@ -5,14 +5,19 @@ from __future__ import annotations
 import pytest
 
 from p2pdist import limits
-from p2pdist.core.services import Invitations, ServicePolicy
+from p2pdist.core.services import Invitations, ServicePolicy, in_words, unannounced
 from p2pdist.wire.messages import SessionInvite
 from p2pdist.wire.services import Diagnosis, Echo, Logs, Reachability, Service, Tunnel
 
 
-def invite(number: int, *, expires: int = 100) -> SessionInvite:
+def invite(number: int, *, expires: int = 100, service: Service | None = None) -> SessionInvite:
     return SessionInvite(
-        session=f"{number:032x}", initiator="a" * 32, authority=b"", by="alice", expires=expires
+        session=f"{number:032x}",
+        initiator="a" * 32,
+        authority=b"",
+        by="alice",
+        expires=expires,
+        service=service or Echo(),
     )
 
 
@@ -33,6 +38,22 @@ def test_no_port_is_reached_that_is_not_allowed() -> None:
     policy = ServicePolicy(tunnel_ports=(22, 3389))
     assert policy.objection(Tunnel(port=22)) is None
     assert "22, 3389" in (policy.objection(Tunnel(port=23)) or "")
+
+
+SERVICES = [Echo(), Tunnel(port=22), Tunnel(port=80), Logs(), Logs(follow=True), Diagnosis(), Reachability()]
+
+
+@pytest.mark.parametrize("asked", SERVICES)
+def test_only_the_service_that_was_announced_is_taken(asked: Service) -> None:
+    taken = [service for service in SERVICES if unannounced(asked, invite(1, service=service)) is None]
+    assert taken == [asked]
+
+
+def test_every_service_has_words_of_its_own() -> None:
+    assert len({in_words(service) for service in SERVICES}) == len(SERVICES)
+    assert in_words(Tunnel(port=22)) == "tunnel to port 22"
+    refused = unannounced(Tunnel(port=22), invite(1, service=Echo()))
+    assert refused == "this session was announced for another use: ping, not tunnel to port 22"
 
 
 def test_an_invitation_is_good_for_one_session() -> None:

@@ -39,6 +39,16 @@ def test_what_is_needed_is_never_evicted_for_something_less_urgent() -> None:
     assert "do not fit" in plan.refused[B]
 
 
+def test_what_is_needed_and_there_stays_and_a_more_urgent_newcomer_waits() -> None:
+    plan = plan_storage(needed=[(A, 60), (B, 60)], keep=[], held=[held(B, 60)], quota_bytes=100)
+    assert (plan.fetch, plan.evict, set(plan.refused)) == ((), (), {A})
+
+
+def test_a_quota_that_became_smaller_costs_the_least_urgent_of_what_is_needed() -> None:
+    plan = plan_storage(needed=[(A, 60), (B, 60)], keep=[], held=[held(A, 60), held(B, 60)], quota_bytes=100)
+    assert (plan.evict, set(plan.refused)) == ((B,), {B})
+
+
 def test_what_is_kept_outlives_what_merely_lies_there() -> None:
     plan = plan_storage(
         needed=[(A, 40)], keep=[B], held=[held(B, 40, used=0), held(C, 40, used=9)], quota_bytes=100
@@ -46,14 +56,14 @@ def test_what_is_kept_outlives_what_merely_lies_there() -> None:
     assert plan.evict == (C,)
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from([A, B, C, D]), st.integers(0, 50)), unique_by=lambda i: i[0]),
-    st.lists(st.tuples(st.sampled_from([A, B, C, D]), st.integers(0, 50)), unique_by=lambda i: i[0]),
-    st.lists(st.sampled_from([A, B, C, D]), unique=True),
-    st.integers(1, 120),
-)
+ARTIFACTS = st.lists(st.tuples(st.sampled_from([A, B, C, D]), st.integers(0, 50)), unique_by=lambda i: i[0])
+KEEP = st.lists(st.sampled_from([A, B, C, D]), unique=True)
+Artifacts = list[tuple[InfoHash, int]]
+
+
+@given(ARTIFACTS, ARTIFACTS, KEEP, st.integers(1, 120))
 def test_a_plan_stays_within_the_quota(
-    needed: list[tuple[InfoHash, int]], there: list[tuple[InfoHash, int]], keep: list[InfoHash], quota: int
+    needed: Artifacts, there: Artifacts, keep: list[InfoHash], quota: int
 ) -> None:
     plan = plan_storage(
         needed=needed, keep=keep, held=[held(h, size) for h, size in there], quota_bytes=quota
@@ -63,3 +73,15 @@ def test_a_plan_stays_within_the_quota(
     assert sum(lengths[h] for h in after) <= quota
     assert not set(plan.fetch) & set(plan.evict)
     assert set(plan.refused) <= {h for h, _ in needed}
+
+
+@given(ARTIFACTS, ARTIFACTS, KEEP, st.integers(1, 120))
+def test_what_is_there_and_needed_goes_only_when_all_of_it_together_does_not_fit(
+    needed: Artifacts, there: Artifacts, keep: list[InfoHash], quota: int
+) -> None:
+    lengths = dict(needed)
+    on_disk = [held(h, lengths.get(h, size)) for h, size in there]
+    plan = plan_storage(needed=needed, keep=keep, held=on_disk, quota_bytes=quota)
+    needed_there = {item.info_hash for item in on_disk} & set(lengths)
+    if needed_there & set(plan.evict):
+        assert sum(lengths[h] for h in needed_there) > quota

@@ -129,3 +129,25 @@ def test_those_who_have_to_dial_a_member_hear_of_it_again_for_as_long_as_it_lack
     assert told(tracker) == {ONE: [POINT]}
     announce(tracker, POINT, "point", dialled=True, complete=True)
     assert told(tracker) == {}
+
+
+def test_who_cannot_reach_somebody_whom_it_is_to_meet_is_told_so_once_more() -> None:
+    tracker = Tracker()
+
+    def says(node: NodeId, host: str, *unreached: NodeId) -> list[Sources]:
+        presence = Presence(info_hash=HASH, have=0, pieces=10, complete=False, unreached=list(unreached))
+        tracker.announce(
+            node,
+            role="device",
+            where=Whereabouts(site=host, gateway=POINT, host=host, port=7881, translated=True),
+            group=GroupPath("/"),
+            announce=Announce(role="device", port=7881, artifacts=[presence]),
+        )
+        return [sources for receiver, sources in tracker.poll() if receiver == node]
+
+    says(ONE, "203.0.113.1")
+    says(TWO, "203.0.113.2")
+    assert says(ONE, "203.0.113.1") == []
+    for _ in range(2):
+        (sources,) = says(ONE, "203.0.113.1", TWO)
+        assert [(c.node, c.path) for c in sources.candidates if c.taken] == [(TWO, "punched")]

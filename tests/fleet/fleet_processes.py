@@ -11,7 +11,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,6 +68,14 @@ class ProcessProgram:
     def error(self) -> str:
         """What it wrote last, if it ended by itself with an error."""
         return self._error
+
+    @property
+    def memory_bytes(self) -> int:
+        """Its resident memory."""
+        assert self._process is not None
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+        return int(line.split()[1]) * 1_024
 
     async def start(self) -> None:
         """Start the process, and wait until it says that it is ready (sd_notify), or has ended."""
@@ -234,6 +242,12 @@ class ServerProcess(ProcessProgram):
     async def stop_deployment(self, deployment: str) -> None:
         """Withdraw an order."""
         await self._ask("DELETE", f"/deployments/{deployment}")
+
+    async def retry_deployment(self, deployment: str, nodes: Sequence[NodeId]) -> None:
+        """Ask for another try on devices on which a deployment failed."""
+        await self._ask(
+            "POST", f"/deployments/{deployment}/retry", api.RetryDeployment(devices=[str(n) for n in nodes])
+        )
 
     async def revoke(self, node: NodeId, reason: str) -> None:
         """Take a device out of the fleet."""

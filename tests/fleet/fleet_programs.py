@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -80,6 +80,9 @@ class ServerProgram(Program, Protocol):
 
     async def stop_deployment(self, deployment: str) -> None:
         """Withdraw an order."""
+
+    async def retry_deployment(self, deployment: str, nodes: Sequence[NodeId]) -> None:
+        """Ask for another try on devices on which a deployment failed."""
 
     async def revoke(self, node: NodeId, reason: str) -> None:
         """Take a device out of the fleet."""
@@ -262,6 +265,11 @@ class ServerTask(TaskProgram):
     async def stop_deployment(self, deployment: str) -> None:
         """Withdraw an order."""
         await self.service.store.write(deployments.stop_deployment, deployment, int(time.time()))
+        await self.service.plane.orders_changed()
+
+    async def retry_deployment(self, deployment: str, nodes: Sequence[NodeId]) -> None:
+        """Ask for another try on devices on which a deployment failed."""
+        await self.service.store.write(deployments.retry_deployment, deployment, nodes)
         await self.service.plane.orders_changed()
 
     async def revoke(self, node: NodeId, reason: str) -> None:

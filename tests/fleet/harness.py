@@ -279,6 +279,11 @@ class Fleet:
         """Return what the admin server has stored of a node."""
         return await self.store.read(devices.require_device, node.node)
 
+    def carrier(self, device: Node) -> Node | None:
+        """Return the distribution point that carries a device, as the device's log has it."""
+        lines = [line for line in self.log.find("link.up", who=device.name) if line["kind"] == "point"]
+        return next((point for point in self.points if lines and point.node == lines[-1]["upstream"]), None)
+
     # Waiting ---------------------------------------------------------------------------------------
 
     async def until(

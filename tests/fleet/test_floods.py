@@ -23,6 +23,8 @@ from p2pdist.errors import P2PDistError
 from p2pdist.ids import NodeId
 from p2pdist.net.endpoints import parse_endpoint
 from p2pdist.net.link import Link
+from p2pdist.net.tls import PROTOCOL, client_context
+from p2pdist.node.home import Home
 from p2pdist.trust.keys import IdentityKey
 from p2pdist.wire.envelope import Envelope
 from p2pdist.wire.frames import Announce, Attached, Presence, Routed, Taken
@@ -34,18 +36,21 @@ pytestmark = pytest.mark.slow  # whole fleets as processes
 Flood = Callable[[Node, Link, NodeId], Awaitable[None]]
 
 HALF_OPEN = 2_000
+STRANGERS = limits.LINK_STRANGERS_MAX + 50  # of each half, through TLS: more than are borne at once
+MEMBERS = 50
 GROWN_MAX = 100 * limits.MIB
 ATTACHED_S = 5.0
 FLOOD_S = 2.0
 
 
-async def test_half_open_connections_by_the_thousand_keep_nobody_from_attaching(
+async def test_half_open_connections_by_the_thousand_keep_nobody_from_attaching_or_installing(
     tmp_path: Path, log_book: LogBook
 ) -> None:
-    async with open_fleet(tmp_path, log_book, devices=0, form=Processes(log_book)) as fleet:
-        (point,) = fleet.points
+    async with open_fleet(tmp_path, log_book, devices=1, form=Processes(log_book)) as fleet:
+        (point,), (neighbour,) = fleet.points, fleet.devices
+        member = await fleet.add_device(start=False)
         before = [memory(fleet.server), memory(point.program)]
-        async with half_open(point.address), half_open(fleet.bundle.addresses[0]):
+        async with half_open(point.address, member), half_open(fleet.bundle.addresses[0], member):
             for _ in range(2):
                 device = await fleet.add_device()
                 await fleet.until(
@@ -54,8 +59,11 @@ async def test_half_open_connections_by_the_thousand_keep_nobody_from_attaching(
                     patience_s=ATTACHED_S,
                 )
                 await fleet.until_linked(device, "point")
+            release = await fleet.release()
+            await fleet.until_reported(release, nodes=[d for d in fleet.devices if d is not member])
             grown = [memory(fleet.server) - before[0], memory(point.program) - before[1]]
             assert max(grown) < GROWN_MAX
+        assert not log_book.find("link.down", who=neighbour.name, kind="point"), "it kept its link"
 
 
 async def send_envelopes(node: Node, link: Link, server: NodeId) -> None:
@@ -102,10 +110,13 @@ async def send_envelopes_without_waiting(node: Node, link: Link, server: NodeId)
 
 
 async def send_announcements(node: Node, link: Link, server: NodeId) -> None:
-    """Announcements of artifacts that nobody has ever heard of."""
+    """Announcements of artifacts that nobody has ever heard of, from nodes that nobody has, either."""
+    nobody = [str(IdentityKey.generate().node) for _ in range(limits.UNREACHED_MAX)]
     while True:
         unknown = [
-            Presence(info_hash=secrets.token_hex(32), have=0, pieces=1, complete=False)
+            Presence(
+                info_hash=secrets.token_hex(32), have=0, pieces=1, complete=False, unreached=list(nobody)
+            )
             for _ in range(limits.TORRENTS_ACTIVE_MAX)
         ]
         await link.send(Announce(role="device", port=9, artifacts=unknown))
@@ -193,22 +204,29 @@ async def again_and_again(flood: Flood, node: Node, address: str, server: NodeId
 
 
 @asynccontextmanager
-async def half_open(address: str) -> AsyncIterator[None]:
-    """Connections that say nothing, half a greeting, or all but the end of a handshake."""
+async def half_open(address: str, member: Node) -> AsyncIterator[None]:
+    """Connections that say nothing, half a greeting, all but the end of a handshake, or nothing after it:
+    some of strangers without a certificate, some with a member's."""
     host, port = parse_endpoint(address)
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    hello = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    hello.check_hostname, hello.verify_mode = False, ssl.CERT_NONE
+    stranger = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    stranger.check_hostname, stranger.verify_mode = False, ssl.CERT_NONE
+    stranger.set_alpn_protocols([PROTOCOL])
     with suppress(ssl.SSLWantReadError):
-        hello.wrap_bio(incoming, outgoing).do_handshake()
+        stranger.wrap_bio(incoming, outgoing).do_handshake()
     greeting = outgoing.read()
     says = [b"", greeting[: len(greeting) // 2], greeting]
-    streams: list[trio.SocketStream] = []
+    contexts = [stranger] * STRANGERS + [client_context(Home.open(member.home).tls_identity())] * MEMBERS
+    streams: list[trio.abc.Stream] = []
     try:
         for number in range(HALF_OPEN // 2):
             with suppress(OSError, trio.BrokenResourceError):  # it may be cut by then
-                streams.append(await trio.open_tcp_stream(host, port))
-                await streams[-1].send_all(says[number % len(says)])
+                tcp = await trio.open_tcp_stream(host, port)
+                streams.append(tcp)
+                if number < len(contexts):
+                    await trio.SSLStream(tcp, contexts[number]).do_handshake()
+                else:
+                    await tcp.send_all(says[number % len(says)])
         yield
     finally:
         for stream in streams:
@@ -217,9 +235,5 @@ async def half_open(address: str) -> AsyncIterator[None]:
 
 
 def memory(program: object) -> int:
-    """The resident memory of a program, in bytes."""
     assert isinstance(program, ProcessProgram)
-    assert program._process is not None
-    status = Path(f"/proc/{program._process.pid}/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
-    return int(line.split()[1]) * 1_024
+    return program.memory_bytes

@@ -16,6 +16,7 @@ from p2pdist.ids import NodeId
 from p2pdist.node import diligence
 from p2pdist.wire.frames import Candidate, Sources
 from p2pdist.wire.messages import SessionInvite
+from p2pdist.wire.services import Echo
 
 pytestmark = pytest.mark.slow  # whole fleets and their timers: not in the fast subset
 
@@ -157,4 +158,5 @@ def invitation(session: str) -> SessionInvite:
         authority=b"pem",
         by="a test",
         expires=int(time.time()) + 600,
+        service=Echo(),
     )

@@ -11,9 +11,7 @@ from pathlib import Path
 import pytest
 from fleet_logs import LogBook
 from fleet_programs import ServerOptions
-from harness import Fleet, open_fleet
-
-from p2pdist.ids import NodeId
+from harness import open_fleet
 
 pytestmark = pytest.mark.slow  # whole fleets and their timers: not in the fast subset
 
@@ -69,16 +67,11 @@ async def test_devices_move_to_the_other_point_of_their_scope_and_leave_the_orig
 ) -> None:
     async with open_fleet(tmp_path, log_book, points=2, devices=2) as fleet:
         device = fleet.devices[0]
-        lost = next(point for point in fleet.points if point.node == _carrier(fleet, device.name))
+        lost = fleet.carrier(device)
+        assert lost is not None
         (other,) = [point for point in fleet.points if point is not lost]
         await lost.program.stop()
-        await fleet.until(lambda: _carrier(fleet, device.name) == other.node, "the other point carries it")
+        await fleet.until(lambda: fleet.carrier(device) is other, "the other point carries it")
         release = await fleet.release()
         await fleet.until_reported(release)
         assert (await fleet.received(release))["device", "origin"] == 0
-
-
-def _carrier(fleet: Fleet, name: str) -> NodeId | None:
-    """Who carries a device, as its log has it."""
-    ups = fleet.log.find("link.up", who=name)
-    return NodeId(ups[-1]["upstream"]) if ups else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from fleet_logs import LogBook
 from fleet_processes import Processes, ServerProcess
 from harness import Fleet, open_fleet
 
+from p2pdist.cli.client import Client
 from p2pdist.cli.path import look
+from p2pdist.cli.tunnel import forward
 from p2pdist.cli.visit import Visitor, open_path
 from p2pdist.errors import Unavailable, UsageError
 from p2pdist.wire.services import Diagnosis, Echo, Reachability, Tunnel
@@ -47,31 +50,101 @@ async def shouting_server() -> AsyncIterator[int]:
         nursery.cancel_scope.cancel()
 
 
+async def shouted(port: int, text: bytes) -> bytes:
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        await stream.send_all(text)
+        await stream.send_eof()
+        return b"".join([bytes(data) async for data in stream])
+
+
+@asynccontextmanager
+async def tunnel_open(fleet: Fleet, port: int) -> AsyncIterator[int]:
+    """Run what `p2pdist tunnel` does; give the port here."""
+    server = fleet.server
+    assert isinstance(server, ServerProcess)
+    told, listening = trio.open_memory_channel[int](1)
+    await visitor(fleet)
+    target = server.target("operator")
+    operator = Visitor(target, hosts=["127.0.0.1"])
+    with Client(target) as client:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                partial(
+                    forward,
+                    operator,
+                    client,
+                    "device0",
+                    port,
+                    local=0,
+                    listening=lambda name, bound: told.send_nowait(bound),
+                )
+            )
+            yield await listening.receive()
+            nursery.cancel_scope.cancel()
+
+
+async def uses(fleet: Fleet) -> list[str]:
+    """Return what the audit log says of sessions, the oldest first."""
+    server = fleet.server
+    assert isinstance(server, ServerProcess)
+    log = await server._ask("GET", "/audit?limit=100")
+    entries = [each for each in reversed(log["entries"]) if each["action"].startswith("session.")]
+    return [f"{each['action']}: {each['detail']}" for each in entries]
+
+
 @pytest.mark.parametrize("points", [0, 1], ids=["attached to the server", "behind a point"])
-async def test_an_operator_reaches_a_port_of_a_device(tmp_path: Path, log_book: LogBook, points: int) -> None:
+async def test_many_connections_to_a_port_of_a_device_are_one_session_and_all_in_the_audit_log(
+    tmp_path: Path, log_book: LogBook, points: int
+) -> None:
     async with (
         shouting_server() as port,
         open_fleet(
             tmp_path, log_book, points=points, devices=1, form=Processes(log_book), tunnel_ports=[port]
         ) as fleet,
     ):
-        async with (await visitor(fleet)).visit("device0", Tunnel(port=port), "a test") as (
-            info,
-            stream,
-            tunnel,
-            _,
+        async with (
+            tunnel_open(fleet, port) as here,
+            await trio.open_tcp_stream("127.0.0.1", here) as first,
         ):
-            await tunnel.send_all(b"hello")
-            await tunnel.send_eof()
-            assert b"".join([bytes(data) async for data in tunnel]) == b"HELLO"
-            assert (info.node, stream.path) == (fleet.devices[0].node, "relayed")
+            await first.send_all(b"first")
+            assert await first.receive_some() == b"FIRST"
+            assert await shouted(here, b"second") == b"SECOND"
+            await first.send_all(b"third")
+            assert await first.receive_some() == b"THIRD"
+        assert await uses(fleet) == [
+            f"session.announce: tunnel to port {port} of device0",
+            f"session.connect: connection to port {port} of device0",
+            f"session.connect: connection to port {port} of device0",
+        ]
         await fleet.until_logged("session.ended", who=fleet.devices[0])
+
+
+async def test_a_tunnel_outlives_a_restart_of_the_device_and_of_the_admin_server(
+    tmp_path: Path, log_book: LogBook
+) -> None:
+    async with (
+        shouting_server() as port,
+        open_fleet(tmp_path, log_book, devices=1, form=Processes(log_book), tunnel_ports=[port]) as fleet,
+        tunnel_open(fleet, port) as here,
+    ):
+
+        async def reaches() -> bool:
+            try:
+                return await shouted(here, b"hello") == b"HELLO"
+            except trio.BrokenResourceError:
+                return False
+
+        for program in (fleet.devices[0].program, fleet.server):
+            assert await reaches()
+            await program.stop()
+            await program.start()
+            await fleet.until(reaches, "the tunnel leads to the device again")
 
 
 async def test_a_port_that_the_device_does_not_allow_is_refused(tmp_path: Path, log_book: LogBook) -> None:
     async with open_fleet(tmp_path, log_book, devices=1, form=Processes(log_book)) as fleet:
         with pytest.raises(Unavailable, match="port 22 is not allowed"):
-            async with (await visitor(fleet)).visit("device0", Tunnel(port=22), "a test"):
+            async with (await visitor(fleet)).visit("device0", Tunnel(port=22)):
                 pass
 
 
@@ -88,7 +161,7 @@ async def test_a_session_outlives_the_death_of_the_point_that_carries_it(
             if log_book.find("member.attached", who=point.name, node=device.node)
         )
         async with (
-            (await visitor(fleet)).visit("device0", Echo(), "a test") as (_, _, echo, _),
+            (await visitor(fleet)).visit("device0", Echo()) as (_, _, echo, _),
             trio.open_nursery() as all,
         ):
             all.start_soon(echo.send_all, data)
@@ -107,7 +180,7 @@ async def test_a_device_that_is_offline_is_told_so_at_once(tmp_path: Path, log_b
 
         async def refused() -> bool:
             try:
-                async with operator.visit("device0", Echo(), "a test"):
+                async with operator.visit("device0", Echo()):
                     return False
             except Unavailable as error:
                 return "offline" in str(error)
@@ -120,7 +193,7 @@ async def test_nobody_but_who_announced_a_session_gets_a_path_to_it(
 ) -> None:
     async with open_fleet(tmp_path, log_book, devices=1, form=Processes(log_book)) as fleet:
         assert isinstance(fleet.server, ServerProcess)
-        async with (await visitor(fleet)).visit("device0", Echo(), "a test") as (info, *_):
+        async with (await visitor(fleet)).visit("device0", Echo()) as (info, *_):
             for role, reason in (("operator", "there is no such session"), ("reader", "this needs operator")):
                 with pytest.raises(UsageError, match=reason):
                     async with open_path(fleet.server.target(role), info.session):
@@ -132,11 +205,11 @@ async def test_a_device_diagnoses_itself_and_a_reader_may_not_ask_for_it(
 ) -> None:
     async with open_fleet(tmp_path, log_book, devices=1, form=Processes(log_book)) as fleet:
         assert isinstance(fleet.server, ServerProcess)
-        async with (await visitor(fleet)).visit("device0", Diagnosis(), "a test") as (_, _, told, _):
+        async with (await visitor(fleet)).visit("device0", Diagnosis()) as (_, _, told, _):
             said = b"".join([bytes(data) async for data in told])
         assert fleet.devices[0].node.encode() in said
         with pytest.raises(UsageError, match="this needs operator"):
-            async with Visitor(fleet.server.target("reader")).visit("device0", Diagnosis(), "a test"):
+            async with Visitor(fleet.server.target("reader")).visit("device0", Diagnosis()):
                 pass
 
 
@@ -148,7 +221,7 @@ async def test_a_session_moves_to_a_direct_path_without_losing_a_byte(
     async with open_fleet(tmp_path, log_book, points=1, devices=1, form=Processes(log_book)) as fleet:
         operator = await visitor(fleet)
         async with (
-            operator.visit("device0", Echo(), "a test", better_after_s=0.0) as (_, stream, echo, _),
+            operator.visit("device0", Echo(), better_after_s=0.0) as (_, stream, echo, _),
             trio.open_nursery() as all,
         ):
 
@@ -176,9 +249,9 @@ async def test_an_operator_sees_the_path_and_the_nats_on_both_sides(
         await fleet.until_logged("stun.serving", who=gateway)
         await fleet.until_linked(device, "point")
         operator = await visitor(fleet)
-        async with operator.visit("device0", Reachability(), "path", better_after_s=0.0) as visit:
+        async with operator.visit("device0", Reachability(), better_after_s=0.0) as visit:
             answer = await look(visit, opened_s=0.1, nat=True, wait_s=12)
-        async with operator.visit("device0", Diagnosis(), "a test") as (_, _, told, _):
+        async with operator.visit("device0", Diagnosis()) as (_, _, told, _):
             said = b"".join([bytes(data) async for data in told])
     assert (answer.path, [carrier.name for carrier in answer.relayed_through]) == ("direct", [gateway.name])
     assert answer.reason.startswith("no NAT between 127.")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import trio
 
 from p2pdist.errors import Unavailable
 from p2pdist.files import write_atomic
+from p2pdist.install import command
 from p2pdist.install.steps import Step
 from p2pdist.trust.catalog import CommandRecipe, Release
 
@@ -106,3 +109,32 @@ async def test_a_missing_program_is_a_failure_and_a_missing_artifact_is_not_now(
     artifact.unlink()
     with pytest.raises(Unavailable):
         await workshop.install(release, artifact)
+
+
+async def test_a_disk_that_does_not_answer_does_not_hold_up_the_end_of_a_command(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, artifact = make(workshop, "true")
+    answers = threading.Event()
+
+    def remove(path: Path) -> None:
+        if path.exists():  # not before the command, where nothing is there yet
+            answers.wait(20)
+
+    monkeypatch.setattr(command, "remove_tree", remove)
+    monkeypatch.setattr(command, "_TIDY_S", 0.05)
+    with trio.fail_after(10):
+        result = await workshop.install(release, artifact)
+    answers.set()
+    assert result.installed
+
+
+async def test_what_cannot_be_tidied_up_says_nothing_about_the_command(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def remove(path: Path) -> None:
+        if path.exists():
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(command, "remove_tree", remove)
+    assert (await workshop.install(*make(workshop, "true"))).installed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from p2pdist.errors import Unavailable, UsageError
 from p2pdist.trust.catalog import DebRecipe, Release
 
 Workshop = Any
@@ -130,3 +132,36 @@ def test_an_unprivileged_agent_installs_into_a_root_that_it_owns(workshop: Works
         assert ran.returncode == 0, ran.stdout + ran.stderr
         installed = shared / "root/usr/share/p2pdist-test/version"
         assert (installed.read_text(), installed.stat().st_uid) == ("1.0-1", 65534)
+
+
+@pytest.mark.parametrize("name", ["lock-frontend", "lock"])
+async def test_a_dpkg_that_another_program_holds_is_waited_out_and_nothing_is_purged(
+    workshop: Workshop, name: str
+) -> None:
+    database = workshop.root / "var/lib/dpkg"
+    database.mkdir(parents=True)
+    with (database / name).open("w") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX)
+        with pytest.raises(Unavailable, match="locked by another process"):
+            await workshop.install(*make(workshop, postinst=LOGGED))
+    assert not (workshop.root / "var/log/dpkg.log").exists(), "dpkg was run again, to purge"
+    assert (await workshop.install(*make(workshop, postinst=LOGGED))).installed
+
+
+async def test_a_script_that_complains_of_a_lock_has_failed_all_the_same(workshop: Workshop) -> None:
+    complaint = "dpkg: error: dpkg frontend lock was locked by another process with pid 1"
+    result = await workshop.install(*make(workshop, postinst=f"#!/bin/sh\necho '{complaint}'\nexit 2\n"))
+    assert result.failure == "dpkg ended with exit code 1"
+
+
+@pytest.mark.parametrize("link", ["var", "var/lib", "var/log"])
+async def test_a_database_that_a_link_leads_out_of_the_root_is_refused_before_anything_is_made(
+    workshop: Workshop, link: str, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (workshop.root / link).parent.mkdir(parents=True)
+    (workshop.root / link).symlink_to(outside)
+    with pytest.raises(UsageError, match="leaves the install root"):
+        await workshop.install(*make(workshop))
+    assert not list(outside.iterdir())

@@ -104,13 +104,16 @@ async def test_a_path_that_climbs_or_names_no_file_is_refused(workshop: Workshop
     assert not (workshop.base / "evil").exists()
 
 
-async def test_a_link_that_leads_out_of_the_root_is_not_followed(workshop: Workshop, tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", ["/etc/app.conf", "/etc/sub/dir/app.conf"])
+async def test_a_link_that_leads_out_of_the_root_is_not_followed(
+    workshop: Workshop, tmp_path: Path, path: str
+) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     workshop.root.mkdir()
     (workshop.root / "etc").symlink_to(outside)
     with pytest.raises(UsageError, match="leaves the install root"):
-        await workshop.install(*make(workshop, b"x"))
+        await workshop.install(*make(workshop, b"x", path=path))
     assert list(outside.iterdir()) == []
 
 

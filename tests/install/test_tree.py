@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import trio
 
-from p2pdist.errors import TrustError, Unavailable
+from p2pdist.errors import TrustError, Unavailable, UsageError
 from p2pdist.trust.catalog import Release, TreeRecipe
 
 Workshop = Any
@@ -173,3 +173,15 @@ async def test_a_root_that_cannot_be_written_is_not_now(workshop: Workshop) -> N
     release, artifact = make(workshop, 1)
     with pytest.raises(Unavailable):
         await workshop.install(release, artifact)
+
+
+async def test_a_link_that_leads_out_of_the_root_is_refused_before_anything_is_made(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    workshop.root.mkdir()
+    (workshop.root / "opt").symlink_to(outside)
+    with pytest.raises(UsageError, match="leaves the install root"):
+        await workshop.install(*make(workshop, 1))
+    assert not list(outside.iterdir())

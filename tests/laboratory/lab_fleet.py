@@ -131,8 +131,11 @@ class LabFleet:
         self._publish_locally()
         self.operate("p2pdist", "publish", self.publication)
 
-    def found(self, *addresses: str) -> None:
-        """Hold the ceremony, and found and start the admin server, at its first IPv4 address by default."""
+    def found(self, *addresses: str, **settings: str) -> None:
+        """Hold the ceremony, and found and start the admin server, at its first IPv4 address by default.
+
+        *settings* are variables of its environment that change its configuration.
+        """
         for key in ("alice", "online"):
             self._passphrase(key).touch(mode=0o600)
             self._passphrase(key).write_text(secrets.token_urlsafe(24))
@@ -149,7 +152,7 @@ class LabFleet:
             "--passphrase-file", self._passphrase("online"),
             "--api", f"{address}:{API_PORT}", *(word for each in linked for word in ("--address", each)),
         )  # fmt: skip
-        self._start("server", self.host, "p2pdist-server", data / "server.toml", {}, "server.ready")
+        self._start("server", self.host, "p2pdist-server", data / "server.toml", settings, "server.ready")
         self.operate(
             "p2pdist", "login", f"https://{address}:{API_PORT}",
             "--token-file", data / "operator.token", "--ca", data / "ca.pem",

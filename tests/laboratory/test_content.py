@@ -6,13 +6,14 @@ gateway beside the admin server is slow. What each device says of its sources in
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from content_fleet import open_lab_fleet
-from laboratory.network import Laboratory
+from laboratory.network import Host, Laboratory
 
 pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -21,9 +22,15 @@ GATEWAY_BYTES_PER_S = 800_000
 Explained = dict[str, dict[str, Any]]
 
 
-def run(laboratory: Laboratory, directory: Path, kinds: list[tuple[str, int]]) -> list[Explained]:
+def run(
+    laboratory: Laboratory,
+    directory: Path,
+    kinds: list[tuple[str, int]],
+    prepare: Callable[[Sequence[Host]], None] = lambda hosts: None,
+) -> list[Explained]:
     """Have a device on each host of these places install the release; return what each says in the end."""
     hosts = [host for kind, count in kinds for host in laboratory.add(kind, hosts=count).hosts]
+    prepare(hosts)
     with open_lab_fleet(
         laboratory, directory, hosts, size=BYTES, gateway_bytes_per_s=GATEWAY_BYTES_PER_S
     ) as fleet:
@@ -74,3 +81,29 @@ def test_two_homes_behind_ipv6_firewalls_exchange_content_directly(tmp_path: Pat
         one, _ = run(laboratory, tmp_path, [("ipv6-firewall", 1), ("ipv6-firewall", 1)])
     assert one["device1"]["path"] == "punched"
     assert exchanged(one, "device1") > 0
+
+
+def cut(family: Literal["ip", "ip6"], hosts: Sequence[Host]) -> None:
+    """Have nothing come through between two hosts over one family of addresses."""
+    for host, other in zip(hosts, reversed(hosts), strict=True):
+        (address,) = other.ipv4 if family == "ip" else other.ipv6
+        host.namespace.rules(
+            f"""table {family} nowhere {{
+    chain out {{
+        type filter hook output priority filter
+        {family} daddr {address} drop
+    }}
+}}
+"""
+        )
+
+
+@pytest.mark.parametrize("family", ["ip", "ip6"])
+def test_neighbours_with_two_families_of_which_one_leads_nowhere_use_the_other_at_once(
+    tmp_path: Path, family: Literal["ip", "ip6"]
+) -> None:
+    with Laboratory() as laboratory:
+        home = run(laboratory, tmp_path, [("ipv6-firewall", 2)], partial(cut, family))
+    from_the_gateway = sum(each["gateway"]["received"] for each in home)
+    assert 0.9 * BYTES <= from_the_gateway < 1.2 * BYTES, "who waits for its neighbour turns to the gateway"
+    assert exchanged(home[1], "device0") > 0

@@ -1,4 +1,4 @@
-"""Links over IPv4 and IPv6 with the real programs: whatever works is used."""
+"""Links and content over IPv4 and IPv6 with the real programs: whatever works is used."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ pytestmark = [pytest.mark.network, pytest.mark.slow]
 CONTENT = b"content " * 50_000
 AT_ONCE_S = 4.0
 """For a link, where a handshake's patience with a silent address is ten."""
+
+INSTALLED_S = 8.0
+"""From an order to what was ordered: a TCP connection to a silent address is given up after half a minute."""
 
 
 @pytest.fixture
@@ -42,6 +45,16 @@ def linked_at(fleet: LabFleet) -> str:
     return str(next(line["host"] for line in lines if line["event"] == "link.up"))
 
 
+def order(fleet: LabFleet, directory: Path) -> Path:
+    """Have the device install a package; return where its content will be."""
+    package = directory / "package"
+    package.write_bytes(CONTENT)
+    fleet.sign("add", "stable", package, "--product", "app", "--version", "1", "--to", "/opt/app")
+    fleet.publish()
+    fleet.operate("p2pdist", "deploy", "app@1", "/offices")
+    return fleet.root("device") / "opt" / "app"
+
+
 def test_a_device_with_nothing_but_ipv6_is_managed_and_updated(
     laboratory: Laboratory, tmp_path: Path
 ) -> None:
@@ -51,12 +64,7 @@ def test_a_device_with_nothing_but_ipv6_is_managed_and_updated(
         fleet.found(*reversed(both_families(laboratory.server)))
         add_device(fleet, host)
         assert linked_at(fleet) == laboratory.server.ipv6[0]
-        package = tmp_path / "package"
-        package.write_bytes(CONTENT)
-        fleet.sign("add", "stable", package, "--product", "app", "--version", "1", "--to", "/opt/app")
-        fleet.publish()
-        fleet.operate("p2pdist", "deploy", "app@1", "/offices")
-        place = fleet.root("device") / "opt" / "app"
+        place = order(fleet, tmp_path)
         fleet.until(lambda: place.exists() and place.read_bytes() == CONTENT, "the device has it")
 
 
@@ -77,3 +85,37 @@ def test_an_ipv6_that_leads_nowhere_delays_no_link(laboratory: Laboratory, tmp_p
         began = time.monotonic()
         assert linked_at(fleet) == laboratory.server.ipv4[0]
         assert time.monotonic() - began < AT_ONCE_S
+
+
+ALL = "ip6 daddr {0} drop"
+ALL_BUT_THE_LINK = "ip6 daddr {0} tcp dport != {1} drop; ip6 daddr {0} meta l4proto udp drop"
+
+
+@pytest.mark.parametrize(
+    ("dropped", "family"),
+    [(ALL, 4), (ALL_BUT_THE_LINK, 6)],
+    ids=["nothing of it works", "only the link does"],
+)
+def test_an_ipv6_that_leads_nowhere_delays_no_content(
+    laboratory: Laboratory, tmp_path: Path, dropped: str, family: int
+) -> None:
+    (host,) = laboratory.add("open").hosts
+    server = laboratory.server
+    with LabFleet(tmp_path, server) as fleet:
+        fleet.found(*both_families(server))
+        rules = "\n".join(dropped.format(server.ipv6[0], LINK_PORT).split("; "))
+        host.namespace.rules(
+            f"""table ip6 nowhere {{
+    chain out {{
+        type filter hook output priority filter
+        {rules}
+    }}
+}}
+"""
+        )
+        add_device(fleet, host)
+        assert linked_at(fleet) == (server.ipv6[0] if family == 6 else server.ipv4[0])
+        place = order(fleet, tmp_path)
+        began = time.monotonic()
+        fleet.until(lambda: place.exists() and place.read_bytes() == CONTENT, "the device has it")
+        assert time.monotonic() - began < INSTALLED_S

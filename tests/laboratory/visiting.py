@@ -30,7 +30,7 @@ async def main(device: str) -> None:
     intact = True
     finishing = trio.Event()
     async with Visitor(find_target(server=None, token_file=None, ca=None)).visit(
-        device, Echo(), "a test", better_after_s=0.0
+        device, Echo(), better_after_s=0.0
     ) as (_, stream, echo, _):
 
         async def follow_path() -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 import io
+import re
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cyclopts import App
@@ -17,16 +20,29 @@ import p2pdist.cli.main
 import p2pdist.seed.main
 import p2pdist.server.main
 import p2pdist.sign.main
+from p2pdist import errors
 from p2pdist.sign.main import options_last
 from p2pdist.sign.packages import read_manifest
 
-APPS: dict[str, App] = {
-    "p2pdist": p2pdist.cli.main.app,
-    "p2pdist-agent": p2pdist.agent.main.PROGRAM.command_line(),
-    "p2pdist-seed": p2pdist.seed.main.PROGRAM.command_line(),
-    "p2pdist-server": p2pdist.server.main.app,
-    "p2pdist-sign": p2pdist.sign.main.app,
+MODULES: dict[str, Any] = {
+    "p2pdist": p2pdist.cli.main,
+    "p2pdist-agent": p2pdist.agent.main,
+    "p2pdist-seed": p2pdist.seed.main,
+    "p2pdist-server": p2pdist.server.main,
+    "p2pdist-sign": p2pdist.sign.main,
 }
+APPS: dict[str, App] = {
+    program: module.PROGRAM.command_line() if hasattr(module, "PROGRAM") else module.app
+    for program, module in MODULES.items()
+}
+SHORTEST = {
+    "p2pdist": ["status"],
+    "p2pdist-agent": ["enrol", "--bundle", "fleet.enrolment"],
+    "p2pdist-seed": ["enrol", "--bundle", "fleet.enrolment"],
+    "p2pdist-server": ["run", "--config", "server.toml"],
+    "p2pdist-sign": ["status"],
+}
+"""A call of each program."""
 
 
 def commands(app: App, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -80,6 +96,29 @@ def test_a_default_that_is_nothing_is_not_shown(program: str, path: tuple[str, .
     text = " ".join(shown(program, path).replace("│", " ").split())
     for nothing in ("[default: None]", "[default: ]", '[default: ""]', "[default: ()]", "[default: False]"):
         assert nothing not in text
+
+
+@pytest.mark.parametrize("program", APPS)
+def test_every_exit_code_that_a_program_has_is_in_its_help(program: str) -> None:
+    listed = shown(program, ()).partition("Exit codes:")[2]
+    families = {error.exit_code for error in vars(errors).values() if isinstance(error, type)}
+    own = {6} if program == "p2pdist" else set()  # a deployment that ended without success
+    assert set(map(int, re.findall(r"[0-9]+", listed))) == {0, 1, 130} | families | own
+
+
+@pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")  # as a program is
+@pytest.mark.parametrize("program", APPS)
+def test_a_program_that_is_interrupted_says_so_with_its_exit_code(
+    program: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cyclopts.core._run_maybe_async_command", interrupted)
+    monkeypatch.setattr(sys, "argv", [program, *SHORTEST[program]])
+    with pytest.raises(SystemExit) as ended:
+        MODULES[program].main()
+    assert ended.value.code == 130
 
 
 def test_every_command_of_the_signing_tool_shows_an_example() -> None:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ from p2pdist.errors import Unavailable
 from p2pdist.net.events import AnswerStarted, RequestStarted
 from p2pdist.net.link import open_link
 from p2pdist.net.tls import TlsIdentity
+from p2pdist.wire.frames import MetadataVersions
 from p2pdist.wire.requests import Torrent, TorrentRequest
 
+VERSIONS = {f"channel-{number}": 1 for number in range(20)}
 ASKED = TorrentRequest(info_hash="0" * 64)
 both_sides = pytest.mark.parametrize("dialler", [False, True])
 GIVEN_UP_S = limits.LINK_AWAITED_S + 2 * limits.LINK_ANSWER_S
@@ -31,6 +33,7 @@ import json, sys
 import trio
 from p2pdist.net.link import RequestHandler, serve_links
 from p2pdist.net.tls import TlsIdentity
+from p2pdist.wire.frames import MetadataVersions
 from p2pdist.wire.requests import TorrentRequest
 
 async def never(link, request):
@@ -147,6 +150,19 @@ async def test_nobody_is_given_up_early_while_nothing_is_awaited(
         assert trio.current_time() - before >= limits.LINK_DEAD_AFTER_S
 
 
+async def test_a_neighbour_that_may_be_asked_often_is_given_up_within_ten_seconds_though_nothing_is_awaited(
+    against: Any, autojump_clock: Any
+) -> None:
+    async with against(dialler=True) as (link, raw):
+        await stand(link, raw, dialler=True)
+        raw.session.set_pace(round(limits.LINK_PACES_S[0]))
+        await raw.flush()
+        before = trio.current_time()
+        await link.wait_ended()
+        assert trio.current_time() - before < 10
+        assert link.fell_silent
+
+
 @pytest.mark.slow  # a process, and real seconds of silence
 async def test_a_frozen_process_is_given_up_and_one_that_thaws_in_time_is_not(fleet: Any) -> None:
     async with (
@@ -175,4 +191,30 @@ async def test_a_frozen_process_is_given_up_and_one_that_thaws_in_time_is_not(fl
         with trio.fail_after(limits.LINK_DEAD_AFTER_S / 2):
             await link.wait_ended()
         assert trio.current_time() - before >= limits.LINK_AWAITED_S
+        assert link.fell_silent
+
+
+@pytest.mark.slow  # a process, and real seconds of silence
+async def test_a_frozen_process_is_given_up_as_soon_when_much_was_sent_to_it_and_goes_on_being_sent(
+    fleet: Any,
+) -> None:
+    async with (
+        neighbour(fleet.identity()) as frozen,
+        open_link("127.0.0.1", frozen.port, identity=fleet.identity(), expect=None) as link,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def say() -> None:
+            with suppress(Unavailable):
+                while True:
+                    await link.send(MetadataVersions(versions=VERSIONS))
+                    await trio.sleep(0.001)
+
+        nursery.start_soon(say)
+        while link.statistics().bytes_sent < 20 * limits.LINK_RATE_MIN_BYTES_PER_S:
+            await trio.sleep(0.01)
+        os.kill(frozen.process.pid, signal.SIGSTOP)
+        async with link.awaiting():
+            with trio.fail_after(2 * GIVEN_UP_S):
+                await link.wait_ended()
         assert link.fell_silent

@@ -61,8 +61,8 @@ def test_settings_that_nobody_knows_are_not_kept() -> None:
 
 def test_all_links_share_their_own_settings() -> None:
     for dialler in (True, False):
-        ours = own_settings(dialler=dialler)
-        assert ours is own_settings(dialler=dialler)
+        ours = own_settings(dialler=dialler, window_bytes=limits.LINK_WINDOW_BYTES)
+        assert ours is own_settings(dialler=dialler, window_bytes=limits.LINK_WINDOW_BYTES)
         assert ours.enable_push == 0
         assert ours.initial_window_size == limits.LINK_WINDOW_BYTES
         assert ours.max_concurrent_streams == limits.LINK_STREAMS_MAX

@@ -19,6 +19,7 @@ from p2pdist.net.events import (
     AnswerStarted,
     BodyEnded,
     BodyReceived,
+    PaceSet,
     PingAnswered,
     RequestStarted,
     SessionEnded,
@@ -622,3 +623,12 @@ def test_a_mutated_conversation_is_a_peers_fault_or_harmless(data: st.DataObject
     with contextlib.suppress(PeerError):
         session.receive(bytes(conversation))
     session.output()
+
+
+def test_how_often_the_acceptor_may_be_asked_for_a_sign_of_life_arrives_whenever_it_is_said() -> None:
+    dialler, acceptor = Session(dialler=True), Session(dialler=False)
+    acceptor.set_pace(3)
+    assert dialler.receive(acceptor.output()) == [SessionReady(), PaceSet(seconds=3)]
+    acceptor.set_pace(20)
+    assert dialler.receive(acceptor.output()) == [PaceSet(seconds=20)]
+    assert acceptor.receive(dialler.output()) == [SessionReady()]

@@ -58,7 +58,7 @@ async def meeting(
         for stream, path in zip(streams, trio.testing.memory_stream_pair(), strict=True):
             stream.attach(path, "relayed")
         ends: list[End | None] = [None, None]
-        finish, over = trio.Event(), trio.Event()
+        finish = trio.Event()
 
         async def initiator() -> None:
             async with initiate(
@@ -70,6 +70,7 @@ async def meeting(
             ) as conversation:
                 ends[0] = End(streams[0], punchings[0], conversation)
                 await finish.wait()
+            await streams[0].aclose()
 
         async def answerer() -> None:
             async with answer(
@@ -81,6 +82,7 @@ async def meeting(
             ) as (_, conversation):
                 ends[1] = End(streams[1], punchings[1], conversation)
                 await finish.wait()
+            await streams[1].aclose()  # its conversation may have been broken in the middle of a word
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(initiator)
@@ -90,7 +92,6 @@ async def meeting(
                     await trio.sleep(0.01)
             yield ends[0], ends[1]
             finish.set()
-            over.set()
 
 
 async def echo(conversation: Conversation) -> None:

@@ -182,3 +182,19 @@ async def test_the_peers_are_known_by_their_addresses(fleet: Any) -> None:
         assert left.certificate()
         assert right.certificate()
         assert left.protocol() == right.protocol() == "p2pdist/1"
+
+
+async def test_it_tells_what_the_other_machine_has_taken_and_what_is_on_its_way(fleet: Any) -> None:
+    sent = bytes(1_000_000)
+    async with secure_pair(fleet) as (left, right), trio.open_nursery() as nursery:
+        assert not left.send_nowait(sent), "nobody reads"
+        before, under_way = left.progress()
+        assert before + under_way >= len(sent)
+        nursery.start_soon(left.send_all, b"")
+        received = 0
+        while received < len(sent):
+            received += len(await right.receive_some())
+        with trio.fail_after(5):
+            while left.progress()[1]:
+                await trio.sleep(0.01)
+        assert left.progress()[0] >= len(sent) > before

@@ -34,7 +34,7 @@ def test_while_nobody_waits_a_silent_neighbour_is_asked_rarely_and_given_up_late
 def test_a_neighbour_that_is_waited_for_is_asked_twice_and_given_up_within_seconds() -> None:
     one = silence()
     one.awaited(10.0)
-    assert play(one, 100.0) == [(12.0, "ask"), (14.5, "ask"), (17.0, "gone")]
+    assert play(one, 100.0) == [(11.0, "ask"), (13.5, "ask"), (16.0, "gone")]
 
 
 def test_the_silence_before_anybody_waited_does_not_count_against_it() -> None:
@@ -42,41 +42,63 @@ def test_the_silence_before_anybody_waited_does_not_count_against_it() -> None:
     assert play(one, 44.0) == [(20.0, "ask"), (40.0, "ask")]
     one.awaited(41.0)
     assert one.look(41.0) == "fine"
-    assert play(one, 44.0) == [(43.0, "ask")]
+    assert play(one, 44.0) == [(42.0, "ask")]
 
 
 def test_any_sign_of_life_begins_the_patience_anew() -> None:
     one = silence()
     one.awaited(0.0)
-    assert play(one, 5.0) == [(2.0, "ask"), (4.5, "ask")]
+    assert play(one, 5.0) == [(1.0, "ask"), (3.5, "ask")]
     one.heard(5.0)
-    assert play(one, 11.0) == [(7.0, "ask"), (9.5, "ask")]
+    assert play(one, 10.0) == [(6.0, "ask"), (8.5, "ask")]
 
 
 def test_when_nobody_waits_any_more_it_has_all_the_time_again() -> None:
     one = silence()
     one.awaited(0.0)
-    assert play(one, 5.0) == [(2.0, "ask"), (4.5, "ask")]
+    assert play(one, 5.0) == [(1.0, "ask"), (3.5, "ask")]
     one.not_awaited()
-    assert play(one, 30.0) == [(24.5, "ask")]
+    assert play(one, 30.0) == [(23.5, "ask")]
 
 
-def test_the_answer_may_take_as_long_as_what_was_sent_before_the_question() -> None:
+def test_whoever_waits_next_does_not_begin_anew_with_its_patience() -> None:
     one = silence()
     one.awaited(0.0)
-    one.sent(10 * limits.LINK_RATE_MIN_BYTES_PER_S, 0.0)
-    assert play(one, 60.0) == [(2.0, "ask"), (12.5, "ask"), (15.0, "gone")]
+    assert play(one, 5.0) == [(1.0, "ask"), (3.5, "ask")]
+    one.not_awaited()
+    one.awaited(5.5)
+    assert play(one, 60.0) == [(6.0, "gone")]
+
+
+def test_the_answer_may_take_as_long_as_what_was_sent_before_the_question_is_arriving() -> None:
+    one = silence()
+    one.awaited(0.0)
+    assert play(one, 3.0) == [(1.0, "ask")]
+    one.arriving(3.5)
+    assert play(one, 5.5) == []
+    one.arriving(6.0)
+    assert play(one, 60.0) == [(8.5, "ask"), (11.0, "gone")]
 
 
 def test_whoever_was_stopped_itself_asks_once_more_before_it_gives_anybody_up() -> None:
     one = silence()
     one.awaited(0.0)
-    assert one.look(2.0) == "ask"
+    assert one.look(1.0) == "ask"
     assert one.look(40.0) == "ask"
     assert one.look(40.1) == "fine"
 
 
-@given(st.lists(st.tuples(st.sampled_from(["heard", "awaited", "not_awaited", "look"]), st.floats(0, 30))))
+def test_who_has_few_neighbours_is_asked_soon_and_given_up_within_ten_seconds_though_nobody_waits() -> None:
+    one = silence()
+    one.paced(limits.LINK_PACES_S[0])
+    assert play(one, 100.0) == [(3.0, "ask"), (5.5, "ask"), (8.0, "gone")]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["heard", "awaited", "not_awaited", "arriving", "look"]), st.floats(0, 30))
+    )
+)
 def test_a_neighbour_is_given_up_only_after_seconds_without_a_sign_of_life(
     events: list[tuple[str, float]],
 ) -> None:
@@ -93,6 +115,8 @@ def test_a_neighbour_is_given_up_only_after_seconds_without_a_sign_of_life(
             one.heard(now)
         elif event == "awaited":
             one.awaited(now)
+        elif event == "arriving":
+            one.arriving(now)
         else:
             one.not_awaited()
         assert one.next_look() <= heard + limits.LINK_DEAD_AFTER_S

@@ -7,15 +7,19 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import pytest
 import trio
+import trio.testing
 
+from p2pdist.errors import Unavailable
 from p2pdist.ids import ChannelName, FleetName, InfoHash, NodeId, ProductName, TargetPath, swarm_of
 from p2pdist.node.content import Content
 from p2pdist.swarm.session import Artifact, ArtifactStatistics, Source
 from p2pdist.swarm.torrents import MadeTorrent, make_torrent
 from p2pdist.trust.catalog import FileRecipe, Release
 from p2pdist.trust.keys import IdentityKey
-from p2pdist.wire.frames import Candidate, Dialler, Role, Sources
+from p2pdist.wire.frames import Call, Candidate, Dialler, Endpoint, Observe, Role, Sources
 from p2pdist.wire.requests import Torrent, TorrentRequest
 from tests.node.nodes import Nodes
 
@@ -23,12 +27,31 @@ SWARM = swarm_of(ChannelName("stable"), FleetName("acme"))
 POINT, SPARE, MATE = (IdentityKey.generate().node for _ in range(3))
 
 
+class SwarmCalls:
+    """Keeps to whom datagrams would go."""
+
+    def __init__(self) -> None:
+        self.shown: list[Endpoint] = []
+        self.called: list[NodeId] = []
+
+    def show(self, info_hash: InfoHash, observers: Sequence[Endpoint], token: str) -> None:
+        self.shown += observers
+
+    def call(self, info_hash: InfoHash, node: NodeId, endpoints: Sequence[Endpoint], *, dials: bool) -> None:
+        self.called.append(node)
+
+
 class Swarm:
     """Says of everything that nothing of it is here."""
 
     def __init__(self) -> None:
+        self.calls = SwarmCalls()
         self.added = trio.Event()
         self.sources: Sequence[Source] = ()
+        self.reconnected = 0
+
+    def reconnect(self) -> None:
+        self.reconnected += 1
 
     async def add(self, artifact: Artifact) -> None:
         self.added.set()
@@ -157,6 +180,15 @@ async def test_a_tracker_that_knows_nobody_yet_takes_no_source_away(nodes: Nodes
         assert set(one.sources) == {POINT}
 
 
+@pytest.mark.parametrize("silent", [False, True])
+async def test_connections_are_opened_anew_when_the_link_before_fell_silent(
+    nodes: Nodes, tmp_path: Path, silent: bool
+) -> None:
+    async with fetching(nodes, tmp_path) as one:
+        one.content.introduced_anew(after_silence=silent)
+        assert one.swarm.reconnected == silent
+
+
 async def test_a_point_of_the_same_scope_is_in_the_site_and_others_are_across_the_wan(
     nodes: Nodes, tmp_path: Path
 ) -> None:
@@ -227,3 +259,49 @@ async def test_who_is_below_and_dials_nobody_is_dialled_beside_the_sources_above
         assert dialling(one) == {POINT: (True, False)}
         one.tell(candidate(SPARE, "point"))
         assert set(dialling(one)) == {POINT, SPARE}
+
+
+async def test_only_who_is_to_be_called_is_called_and_only_other_machines_are_shown_to(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    async with fetching(nodes, tmp_path) as one:
+        info_hash, gateway = one.made.info_hash, "198.51.100.1"
+        met = msgspec.structs.replace(candidate(MATE, "device"), path="punched")
+        one.tell(met, candidate(POINT, "point"))
+        good, bad = Endpoint(host="203.0.113.1", port=7602), Endpoint(host="127.0.0.1", port=22)
+        for node, endpoint in ((MATE, bad), (POINT, good), (MATE, good)):
+            frame = Call(info_hash=info_hash, node=node, endpoints=[endpoint], dials=True, attempt=1)
+            one.content.summoned.call(frame, gateway)
+        assert one.swarm.calls.called == [MATE]
+        for endpoint in (bad, good):
+            one.content.summoned.observe(
+                Observe(info_hash=info_hash, observers=[endpoint], token="0" * 32), gateway
+            )
+        assert one.swarm.calls.shown == [good]
+
+
+async def test_a_torrent_that_the_disk_does_not_give_back_is_waited_for_and_ends_nothing(
+    nodes: Nodes, tmp_path: Path, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    one = Fetching(nodes, tmp_path, "device")
+    place = nodes.home(tmp_path / "home", swarms=[SWARM]).torrent(one.made.info_hash)
+    place.mkdir()
+    nursery.start_soon(one.content.run)
+    one.content.want(release(one.made))
+    await trio.sleep(10)
+    assert not one.swarm.added.is_set()
+    place.rmdir()
+    await one.swarm.added.wait()
+    assert place.read_bytes() == one.made.torrent
+
+
+async def test_an_artifact_that_the_disk_does_not_let_go_is_an_error_of_ours(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    one = Fetching(nodes, tmp_path, "device")
+    home = nodes.home(tmp_path / "home", swarms=[SWARM])
+    home.artifact(one.made.info_hash).mkdir()
+    with pytest.raises(Unavailable, match="could not be deleted"):
+        await one.content.drop(one.made.info_hash, delete=True)
+    home.artifact(one.made.info_hash).rmdir()
+    await one.content.drop(one.made.info_hash, delete=True)

@@ -176,3 +176,10 @@ async def test_many_addresses_are_dialled_where_they_are(nodes: Nodes, closed: i
     async with detouring(nodes) as node:
         for port in range(1, 2 * limits.DETOURS_LOOKED_AT_MAX):
             assert node.way(port=port) == (HERE, port)
+
+
+@pytest.mark.parametrize(
+    ("listens", "reached"), [("*", HERE), ("0.0.0.0", HERE), ("::", "::1"), ("192.0.2.1", "192.0.2.1")]
+)
+def test_what_listens_at_all_addresses_is_reached_at_loopback(listens: str, reached: str) -> None:
+    assert own_host(listens) == reached

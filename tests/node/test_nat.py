@@ -86,6 +86,19 @@ async def test_it_looks_anew_on_another_link_and_keeps_the_last_answer_meanwhile
                 await trio.sleep(0.01)
 
 
+async def test_in_another_network_nobody_is_told_of_the_nats_of_the_one_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "PROBES_EVERY_S", 0.01)
+    watch = NatWatch()
+    async with responder() as one, responder("127.77.4.2") as other, running(watch):
+        watch.told(StunServers(endpoints=[one]))
+        await watch.wait_known()
+        watch.told(StunServers(endpoints=[other]))
+        with trio.fail_after(10):
+            assert [seen.gateway for seen in await watch.wait_known()] == [other]
+
+
 async def test_the_same_servers_are_asked_again_on_a_new_link_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "PROBES_EVERY_S", 0.0)
     watch = NatWatch()

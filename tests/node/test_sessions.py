@@ -18,9 +18,10 @@ from p2pdist import limits
 from p2pdist.core.services import ServicePolicy
 from p2pdist.errors import TrustError, Unavailable
 from p2pdist.ids import FleetName, GroupPath
-from p2pdist.logs import configure_logging, get_logger
+from p2pdist.logs import TAIL, configure_logging, get_logger
 from p2pdist.net.conversations import Conversation, initiate
 from p2pdist.net.framing import FrameSplitter
+from p2pdist.net.multiplex import Multiplex, open_multiplex
 from p2pdist.net.punching import Punching
 from p2pdist.net.rtc.island import open_island
 from p2pdist.net.sessions import SessionStream, open_session
@@ -33,7 +34,17 @@ from p2pdist.trust.keys import IdentityKey
 from p2pdist.wire import codec
 from p2pdist.wire.messages import SessionInvite
 from p2pdist.wire.nat import NatBehaviour
-from p2pdist.wire.services import Diagnosis, Echo, Logs, NetworkFacts, Reachability, Service, Tunnel
+from p2pdist.wire.services import (
+    TUNNEL_PATH,
+    Diagnosis,
+    Echo,
+    Logs,
+    NetworkFacts,
+    Reachability,
+    Service,
+    Tunnel,
+    TunnelOpening,
+)
 from p2pdist.wire.stun import Endpoint
 
 
@@ -56,7 +67,7 @@ class Device:
         )
         self.failures: list[Exception] = []
 
-    def invite(self, number: int = 1, *, life_s: int = 60) -> str:
+    def invite(self, number: int = 1, *, life_s: int = 60, service: Service | None = None) -> str:
         session = f"{number:032x}"
         self.sessions.expect(
             SessionInvite(
@@ -64,6 +75,7 @@ class Device:
                 initiator=self.operator.node,
                 authority=self.own.certificate_pem,
                 by="alice",
+                service=service or Echo(),
                 expires=int(time.time()) + life_s,
             )
         )
@@ -95,7 +107,7 @@ async def visiting(
     device: Device, nursery: trio.Nursery, service: Service, session: str | None = None
 ) -> AsyncIterator[tuple[SessionStream, Conversation]]:
     async with open_session() as stream:
-        join(device, nursery, stream, session or device.invite())
+        join(device, nursery, stream, session or device.invite(service=service))
         async with initiate(
             stream,
             service,
@@ -130,13 +142,45 @@ async def echo_server() -> AsyncIterator[int]:
         nursery.cancel_scope.cancel()
 
 
+@asynccontextmanager
+async def tunnelling(device: Device, nursery: trio.Nursery, port: int) -> AsyncIterator[Multiplex]:
+    async with (
+        visiting(device, nursery, Tunnel(port=port)) as (_, conversation),
+        open_multiplex(conversation, dialler=True, peer="the device") as many,
+    ):
+        yield many
+
+
+async def shouted(many: Multiplex, text: bytes) -> bytes:
+    """Say something to the device's port through a connection of its own; return what comes back."""
+    async with many.open_stream(TUNNEL_PATH, TunnelOpening()) as connection:
+        await connection.send_all(text)
+        await connection.send_eof()
+        return b"".join([bytes(data) async for data in connection])
+
+
 async def test_a_tunnel_reaches_an_allowed_port_of_the_device() -> None:
     async with echo_server() as port:
         device = Device(tunnel_ports=(port,))
-        async with running(device) as nursery, visiting(device, nursery, Tunnel(port=port)) as (_, tunnel):
-            await tunnel.send_all(b"hello")
-            await tunnel.send_eof()
-            assert await everything(tunnel) == b"HELLO"
+        async with running(device) as nursery, tunnelling(device, nursery, port) as many:
+            assert await shouted(many, b"hello") == b"HELLO"
+
+
+async def test_the_connections_of_a_tunnel_share_one_session_and_each_is_in_the_devices_log() -> None:
+    configure_logging("p2pdist-agent", "info")
+    async with echo_server() as port:
+        device = Device(tunnel_ports=(port,))
+        async with running(device) as nursery, tunnelling(device, nursery, port) as many:
+            async with (
+                many.open_stream(TUNNEL_PATH, TunnelOpening()) as one,
+                many.open_stream(TUNNEL_PATH, TunnelOpening()) as other,
+            ):
+                for connection in (other, one):
+                    await connection.send_all(b"x")
+                    assert await connection.receive_some() == b"X"
+            assert device.sessions.count == 1
+    lines = [line for line in TAIL.last(20) if "tunnel.connected" in line and str(port) in line]
+    assert len(lines) == 2 and all("alice" in line for line in lines)
 
 
 async def test_a_tunnel_to_a_port_that_is_not_allowed_is_refused() -> None:
@@ -147,14 +191,45 @@ async def test_a_tunnel_to_a_port_that_is_not_allowed_is_refused() -> None:
                 pass
 
 
-async def test_a_tunnel_to_a_port_at_which_nothing_listens_ends_at_once() -> None:
+async def test_a_connection_to_a_port_at_which_nothing_listens_is_refused_and_others_go_on() -> None:
     async with echo_server() as port:
         pass
     device = Device(tunnel_ports=(port,))
+    async with running(device) as nursery, tunnelling(device, nursery, port) as many:
+        for _ in range(2):
+            with pytest.raises(Unavailable) as refused, trio.fail_after(5):
+                await shouted(many, b"hello")
+            assert f"port {port} of the device does not answer: nothing listens there" in str(refused.value)
+            assert "start the program there" in str(refused.value)
+
+
+async def test_a_connection_to_a_port_that_hangs_is_refused_in_time_for_the_operator_to_hear_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def hang(host: str, port: int) -> None:
+        await trio.sleep_forever()
+
+    assert limits.TUNNEL_CONNECT_S < limits.REQUEST_TIMEOUT_S
+    monkeypatch.setattr(limits, "TUNNEL_CONNECT_S", 0.1)
+    monkeypatch.setattr(trio, "open_tcp_stream", hang)
+    device = Device(tunnel_ports=(22,))
+    async with running(device) as nursery, tunnelling(device, nursery, 22) as many:
+        with pytest.raises(Unavailable, match=r"port 22 of the device did not answer within 0\.1 s; .*hang"):
+            await shouted(many, b"hello")
+
+
+@pytest.mark.parametrize(
+    ("announced", "asked"),
+    [(Echo(), Tunnel(port=22)), (Tunnel(port=80), Tunnel(port=22)), (Diagnosis(), Logs())],
+)
+async def test_another_service_than_the_one_that_was_announced_is_refused(
+    announced: Service, asked: Service
+) -> None:
+    device = Device(tunnel_ports=(22, 80))
     async with running(device) as nursery:
-        with pytest.raises(trio.BrokenResourceError), trio.fail_after(5):
-            async with visiting(device, nursery, Tunnel(port=port)) as (_, tunnel):
-                await everything(tunnel)
+        with pytest.raises(Unavailable, match="this session was announced for another use"):
+            async with visiting(device, nursery, asked, device.invite(service=announced)):
+                pass
 
 
 async def test_a_session_goes_on_over_a_second_path_when_the_first_is_lost() -> None:
@@ -313,7 +388,7 @@ async def test_a_session_whose_paths_all_break_at_once_ends_itself_and_nothing_e
     device = Device()
     async with running(device) as nursery:
         async with open_session() as stream:
-            session = device.invite()
+            session = device.invite(service=Reachability())
             ours, theirs = memory_stream_pair()
             stream.attach(ours, "relayed")
             nursery.start_soon(device.carry, session, theirs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +13,15 @@ import trio
 import trio.testing
 
 from p2pdist.ids import ChannelName, GroupPath, InfoHash, ProductName, TargetPath, node_id_of
-from p2pdist.seed.stock import Situation, Stock
+from p2pdist.seed.stock import Situation, Stock, StockStatistics
 from p2pdist.trust.catalog import Catalog, FileRecipe, Release, SeedGrant
 from p2pdist.wire.messages import DesiredState
 
 MIB = 1 << 20
 HASH = InfoHash("a" * 64)
 TARGET = TargetPath("stable/app/1/f")
+SECOND_HASH = InfoHash("c" * 64)
+SECOND = TargetPath("stable/other/1/f")
 
 
 class Usage(NamedTuple):
@@ -32,6 +35,7 @@ class Disk:
 
     def __init__(self) -> None:
         self.free = 0
+        self.fails = False
         self.looked_at: list[float] = []
         self._looked = trio.Event()
 
@@ -46,6 +50,8 @@ class Disk:
 
     def usage(self, _path: Path) -> Usage:
         trio.from_thread.run_sync(self._note)
+        if self.fails:
+            raise OSError(errno.EIO, "Input/output error")
         return Usage(100 * MIB, 100 * MIB - self.free, self.free)
 
 
@@ -54,6 +60,7 @@ class Contents:
 
     def __init__(self) -> None:
         self.wanted: set[InfoHash] = set()
+        self.dropped: list[InfoHash] = []
         self.no_room: frozenset[InfoHash] = frozenset()
         self.changed = trio.Event()
         self.told = 0
@@ -65,6 +72,7 @@ class Contents:
     async def drop(self, info_hash: InfoHash, *, delete: bool) -> None:
         assert delete
         self.wanted.discard(info_hash)
+        self.dropped.append(info_hash)
         self._changes()
 
     def set_no_room(self, info_hashes: frozenset[InfoHash]) -> None:
@@ -98,14 +106,9 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     return disk
 
 
-def situation(
-    *,
-    prefetch: tuple[TargetPath, ...] = (TARGET,),
-    keep: tuple[TargetPath, ...] = (),
-    left_out: tuple[str, ...] = (),
-) -> Situation:
-    release = Release(
-        target=TARGET,
+def signed(target: TargetPath, info_hash: InfoHash) -> Release:
+    return Release(
+        target=target,
         channel=ChannelName("stable"),
         product=ProductName("app"),
         version="1",
@@ -113,14 +116,28 @@ def situation(
         platform="any",
         length=10 * MIB,
         sha256="0" * 64,
-        info_hash=HASH,
+        info_hash=info_hash,
         recipe=FileRecipe(path="/etc/x"),
     )
+
+
+def situation(
+    *,
+    prefetch: tuple[TargetPath, ...] = (TARGET,),
+    keep: tuple[TargetPath, ...] = (),
+    left_out: tuple[str, ...] = (),
+    disk_bytes: int = 0,
+) -> Situation:
     grant = SeedGrant(
-        node=node_id_of(b"p" * 32), duties=("seed",), scope=GroupPath("/"), addresses=(), expires=2**33
+        node=node_id_of(b"p" * 32),
+        duties=("seed",),
+        scope=GroupPath("/"),
+        addresses=(),
+        expires=2**33,
+        disk_bytes=disk_bytes,
     )
     catalog = Catalog(
-        releases={TARGET: release},
+        releases={TARGET: signed(TARGET, HASH), SECOND: signed(SECOND, SECOND_HASH)},
         grants={grant.node: grant},
         channels=(),
         versions={},
@@ -211,3 +228,74 @@ async def test_what_nobody_signs_goes_unless_it_may_be_of_a_channel_that_has_exp
     stock.look()
     await content.until(lambda: content.told == 1)
     assert (other in content.wanted) == stays
+
+
+async def test_a_grant_limits_the_space_and_what_is_there_and_needed_stays(
+    tmp_path: Path, disk: Disk, nursery: trio.Nursery
+) -> None:
+    disk.free = 50 * MIB
+    content = Contents()
+    needed = [TARGET]
+    now = lambda: situation(prefetch=tuple(needed), disk_bytes=15 * MIB)  # noqa: E731 (one of two artifacts)
+    stock = stock_of(tmp_path, content, now)
+    nursery.start_soon(stock.run)
+    with trio.fail_after(20):
+        stock.look()
+        await content.until(lambda: content.wanted == {HASH})
+        (tmp_path / HASH).touch()
+        needed.insert(0, SECOND)  # more urgent
+        stock.look()
+        await content.until(lambda: content.no_room == {SECOND_HASH})
+        assert stock.needs(HASH)
+        assert HASH not in content.dropped
+        needed.remove(TARGET)
+        stock.look()
+        await content.until(lambda: content.wanted == {SECOND_HASH})
+        assert HASH in content.dropped
+        assert content.no_room == frozenset()
+
+
+async def test_a_file_that_goes_while_the_disk_is_measured_is_not_missed(
+    tmp_path: Path, disk: Disk, nursery: trio.Nursery
+) -> None:
+    disk.free = 50 * MIB
+    (tmp_path / SECOND_HASH).symlink_to(tmp_path / "gone")  # it is listed, and cannot be looked at
+    content = Contents()
+    stock = stock_of(tmp_path, content)
+    nursery.start_soon(stock.run)
+    stock.look()
+    await content.until(lambda: HASH in content.wanted)
+
+
+async def test_a_disk_that_fails_is_looked_at_again_and_ends_nothing(
+    tmp_path: Path, disk: Disk, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    disk.free, disk.fails = 50 * MIB, True
+    content = Contents()
+    stock = stock_of(tmp_path, content)
+    nursery.start_soon(stock.run)
+    stock.look()
+    await disk.until_looked_at(3)
+    disk.fails = False
+    await content.until(lambda: content.wanted == {HASH})
+
+
+async def test_what_was_asked_for_last_stays_and_names_that_nobody_signed_are_not_remembered(
+    tmp_path: Path, disk: Disk, nursery: trio.Nursery
+) -> None:
+    disk.free = 50 * MIB
+    content = Contents()
+    room = [0]
+    stock = stock_of(tmp_path, content, lambda: situation(prefetch=(), disk_bytes=room[0]))
+    for info_hash in (HASH, SECOND_HASH):
+        (tmp_path / info_hash).touch()
+    nursery.start_soon(stock.run)
+    stock.look()
+    await content.until(lambda: content.wanted == {HASH, SECOND_HASH})
+    for number in range(1_000):
+        stock.used(InfoHash(f"{number:064x}"))
+    stock.used(SECOND_HASH)
+    assert stock.statistics() == StockStatistics(remembered=1, refused=0)
+    room[0] = 15 * MIB
+    stock.look()
+    await content.until(lambda: content.wanted == {SECOND_HASH})

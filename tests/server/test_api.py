@@ -19,6 +19,7 @@ from p2pdist.server.api import content as content_handlers
 from p2pdist.server.api.routes import PREFIX, ROUTES
 from p2pdist.store import content
 from p2pdist.wire import api as wire
+from p2pdist.wire.messages import DesiredState, Received, Report
 
 DATA = bytes(range(256)) * 1_000
 
@@ -405,6 +406,80 @@ async def test_a_deployment_is_ordered_listed_shown_and_stopped(tmp_path: Path) 
         assert stopped.stopped is not None
         listed = await ask("GET", "/deployments", wire.DeploymentList)
         assert [d.id for d in listed.deployments] == [made.id]
+
+
+async def test_a_deployment_is_tried_again_where_it_failed_and_devices_are_told(tmp_path: Path) -> None:
+    async with open_fleet(tmp_path) as fleet:
+        ask, problem = fleet.operator.ask, fleet.operator.problem
+        fleet.publisher.add_release("1.0", DATA)
+        await fleet.operator.publish(fleet.publisher)
+        device = await enrolled_device(fleet, name="cash-desk")
+        await enrolled_device(fleet, name="kiosk")
+        body = wire.NewDeployment(target="app@1.0", group="/")
+        made = await ask("POST", "/deployments", wire.DeploymentInfo, body)
+        path = f"/deployments/{made.id}"
+        nothing = await ask("POST", f"{path}/retry", wire.RetriedDeployment, wire.RetryDeployment())
+        assert nothing.devices == []
+        async with device.attached() as link:
+            frames = link.frames()
+            report = Report(
+                id="r", deployment=made.id, target=made.target, stage="failed", reason="no", finished=1
+            )
+            await device.send(link, report)
+            await device.next_message(frames, Received)
+            again = await ask("POST", f"{path}/retry", wire.RetriedDeployment, wire.RetryDeployment())
+            assert again.devices == [device.node]
+            desired = await device.next_message(frames, DesiredState)
+            while not (desired.deployments and desired.deployments[0].retry):
+                desired = await device.next_message(frames, DesiredState)
+            assert [(d.id, d.retry) for d in desired.deployments] == [(made.id, 1)]
+            shown = await ask("GET", path, wire.DeploymentDetail)
+            assert {d.name: (d.stage, d.retry_pending) for d in shown.devices} == {
+                "cash-desk": ("failed", True),
+                "kiosk": ("unheard", False),
+            }
+            assert not shown.finished
+        named = wire.RetryDeployment(devices=["kiosk"])
+        assert "has not failed on kiosk" in (await problem("POST", f"{path}/retry", named)).detail
+        named = wire.RetryDeployment(devices=["nobody"])
+        assert (await problem("POST", f"{path}/retry", named)).status == 400
+        named = wire.RetryDeployment(devices=["cash-desk"])
+        assert len((await ask("POST", f"{path}/retry", wire.RetriedDeployment, named)).devices) == 1
+        audit = await ask("GET", "/audit", wire.AuditList)
+        assert [e.subject for e in audit.entries if e.action == "deployment.retry"] == [
+            f"{made.id} on cash-desk",
+            f"{made.id} on all that failed",
+            f"{made.id} on all that failed",
+        ]
+        await ask("DELETE", path, wire.DeploymentInfo)
+        for names in ([], ["cash-desk"]):
+            refused = await problem("POST", f"{path}/retry", wire.RetryDeployment(devices=names))
+            assert "has been stopped" in refused.detail
+
+
+async def test_a_deployment_whose_place_a_newer_one_has_taken_is_not_tried_again(tmp_path: Path) -> None:
+    async with open_fleet(tmp_path) as fleet:
+        ask = fleet.operator.ask
+        for number, version in enumerate(("1.0", "2.0"), 1):
+            fleet.publisher.add_release(version, DATA + version.encode(), sequence=number)
+        await fleet.operator.publish(fleet.publisher)
+        device = await enrolled_device(fleet, name="cash-desk")
+        old, _ = [
+            await ask(
+                "POST", "/deployments", wire.DeploymentInfo, wire.NewDeployment(target=target, group="/")
+            )
+            for target in ("app@1.0", "app@2.0")
+        ]
+        async with device.attached() as link:
+            report = Report(
+                id="r", deployment=old.id, target=old.target, stage="failed", reason="no", finished=1
+            )
+            await device.send(link, report)
+            await device.next_message(link.frames(), Received)
+        path = f"/deployments/{old.id}/retry"
+        assert (await ask("POST", path, wire.RetriedDeployment, wire.RetryDeployment())).devices == []
+        named = await fleet.operator.problem("POST", path, wire.RetryDeployment(devices=["cash-desk"]))
+        assert "does not count for cash-desk" in named.detail
 
 
 async def test_a_deployment_of_something_unsigned_or_to_nowhere_is_refused(tmp_path: Path) -> None:

@@ -8,12 +8,15 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.operations import Operations
 
 from p2pdist.errors import P2PDistError, Unavailable, UsageError
-from p2pdist.store import groups
+from p2pdist.ids import GroupPath
+from p2pdist.store import deployments, groups
 from p2pdist.store.fleetstore import FleetStore
+from p2pdist.store.migrations.versions import r0003_retries
 from p2pdist.store.tables import metadata
-from tests.store.conftest import add_group
+from tests.store.conftest import NOW, TARGET, add_group, enrol, node_of, report
 
 
 def test_migrating_an_empty_database_gives_the_tables_in_the_code(url: str) -> None:
@@ -22,6 +25,24 @@ def test_migrating_an_empty_database_gives_the_tables_in_the_code(url: str) -> N
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     engine.dispose()
+
+
+def test_what_devices_said_before_there_were_retries_counts_as_the_first_try(url: str) -> None:
+    store = FleetStore.open(url)
+    enrol(store, 1)
+    store.write_now(deployments.add_deployment, "d1", TARGET, GroupPath("/"), "test", NOW)
+    store.write_now(deployments.record_reports, [(node_of(1), report("d1", "failed"))], NOW)
+    store.close()
+    engine = sa.create_engine(url)
+    with engine.begin() as connection, Operations.context(MigrationContext.configure(connection)):
+        r0003_retries.downgrade()
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '0002'"))
+    engine.dispose()
+    store = FleetStore.open(url)
+    (state,) = store.read_now(deployments.deployment_devices, "d1")
+    assert (state.stage, state.retry, state.retry_wanted) == ("failed", 0, 0)
+    assert store.write_now(deployments.retry_deployment, "d1", [node_of(1)]) == [node_of(1)]
+    store.close()
 
 
 def test_opening_again_keeps_everything(url: str) -> None:

@@ -100,6 +100,66 @@ def test_a_report_that_is_repeated_or_older_changes_nothing_and_a_newer_one_coun
     assert only_state(store).stage == "installed"
 
 
+def test_another_try_is_asked_of_those_that_failed_or_refused_and_of_no_other(store: FleetStore) -> None:
+    for number in (1, 2, 3, 4):
+        enrol(store, number)
+    add_group(store, "/a")
+    deploy(store, "d1", "/")
+    deploy(store, "d2", "/a")
+    said = [(1, "failed"), (2, "refused"), (3, "installed")]
+    batch = [(node_of(number), report("d1", stage)) for number, stage in said]
+    store.write_now(deployments.record_reports, batch, NOW)
+    store.write_now(deployments.record_progress, [(node_of(4), progress("d1"))], NOW)
+    everybody = [node_of(number) for number in (1, 2, 3, 4, 5)]
+    again = store.write_now(deployments.retry_deployment, "d1", everybody)
+    assert sorted(again) == sorted([node_of(1), node_of(2)])
+    orders = {order.id: order.retries for order in store.read_now(deployments.active_orders)}
+    assert orders == {"d1": {node_of(1): 1, node_of(2): 1}, "d2": {}}
+
+
+def test_a_try_is_asked_for_once_until_the_device_has_spoken_of_it(store: FleetStore) -> None:
+    enrol(store, 1)
+    deploy(store)
+    failed = report("d1", "failed", at=NOW)
+    store.write_now(deployments.record_reports, [(node_of(1), failed)], NOW)
+    for _ in range(2):
+        store.write_now(deployments.retry_deployment, "d1", [node_of(1)])
+        assert (only_state(store).retry, only_state(store).retry_wanted) == (0, 1)
+    store.write_now(deployments.record_reports, [(node_of(1), failed)], NOW)  # repeated: it is of before
+    assert (only_state(store).stage, only_state(store).retry) == ("failed", 0)
+    going = msgspec.structs.replace(progress("d1"), retry=1)
+    store.write_now(deployments.record_progress, [(node_of(1), going)], NOW)
+    assert (only_state(store).stage, only_state(store).retry) == ("fetching", 1)
+    store.write_now(deployments.record_reports, [(node_of(1), failed)], NOW)
+    store.write_now(deployments.record_progress, [(node_of(1), progress("d1", "waiting"))], NOW)
+    assert only_state(store).stage == "fetching"
+    assert store.write_now(deployments.retry_deployment, "d1", [node_of(1)]) == []
+    early = msgspec.structs.replace(report("d1", "failed", report_id="r2", at=NOW - 9), retry=1)
+    store.write_now(deployments.record_reports, [(node_of(1), failed), (node_of(1), early)], NOW)
+    assert (only_state(store).report, only_state(store).retry_wanted) == ("r2", 1), "its clock went back"
+    store.write_now(deployments.retry_deployment, "d1", [node_of(1)])
+    assert only_state(store).retry_wanted == 2
+
+
+def test_a_stopped_or_unknown_deployment_is_not_tried_again(store: FleetStore) -> None:
+    enrol(store, 1)
+    deploy(store)
+    store.write_now(deployments.record_reports, [(node_of(1), report("d1", "failed"))], NOW)
+    store.write_now(deployments.stop_deployment, "d1", NOW)
+    with pytest.raises(UsageError, match="has been stopped"):
+        store.write_now(deployments.retry_deployment, "d1", [node_of(1)])
+    with pytest.raises(UsageError, match="no deployment"):
+        store.write_now(deployments.retry_deployment, "d9", [node_of(1)])
+
+
+def test_a_device_that_names_the_last_number_of_a_try_is_asked_for_no_other(store: FleetStore) -> None:
+    enrol(store, 1)
+    deploy(store)
+    last = msgspec.structs.replace(report("d1", "failed"), retry=limits.RETRIES_MAX)
+    store.write_now(deployments.record_reports, [(node_of(1), last)], NOW)
+    assert store.write_now(deployments.retry_deployment, "d1", [node_of(1)]) == []
+
+
 def test_what_is_said_of_an_unknown_deployment_does_not_stop_the_batch(store: FleetStore) -> None:
     enrol(store, 1)
     deploy(store)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import trio
 from swarm_fleet import Node, artifact, authority, content, made, wait_event
 
+from p2pdist.ids import node_id_of
 from p2pdist.swarm.session import ArtifactFinished, Swarm
 from p2pdist.wire.frames import Endpoint
 from p2pdist.wire.messages import RateLimits
@@ -68,3 +70,33 @@ async def test_a_gateway_passes_pieces_on_before_it_has_the_artifact(tmp_path: P
                 await trio.sleep(0.02)
         assert not passing.statistics(torrent.info_hash).complete
         await wait_event(fetching, ArtifactFinished)
+
+
+@pytest.mark.slow
+async def test_a_gateway_that_has_calls_made_without_end_keeps_nobody_from_fetching(tmp_path: Path) -> None:
+    torrent = made(tmp_path, content(BYTES))
+    fleet = authority()
+    here, there = Node(fleet, "device", "127.71.3.1"), Node(fleet, "device", "127.71.3.2")
+
+    async def lie(swarm: Swarm) -> None:
+        """Calls of nobody, and observers that are not there, for ever."""
+        nobody = Endpoint(host="127.71.3.9", port=9)
+        source = Endpoint(host=here.host, port=9)
+        while True:
+            for number in range(4):
+                stranger = node_id_of(bytes([number]) * 32)
+                swarm.calls.call(torrent.info_hash, stranger, [nobody, source], dials=True)
+                swarm.calls.show(torrent.info_hash, [nobody], f"{number:032x}")
+            await trio.sleep(0.05)
+
+    async with here.open() as serving, there.open() as fetching, trio.open_nursery() as nursery:
+        await serving.add(artifact(torrent, tmp_path / "original", sealed=True))
+        await fetching.add(artifact(torrent, tmp_path / "copy"))
+        nursery.start_soon(lie, fetching)
+        with trio.fail_after(5):
+            while not fetching.calls.holds_back():
+                await trio.sleep(0.01)
+        fetching.set_sources(torrent.info_hash, [here.source(serving)], watched=True)
+        await wait_event(fetching, ArtifactFinished)
+        assert await until_path(fetching, torrent.info_hash, here.node) == "direct"
+        nursery.cancel_scope.cancel()

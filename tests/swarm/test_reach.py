@@ -39,6 +39,24 @@ def test_it_stays_missed_while_it_is_called_and_until_it_is_connected() -> None:
     assert reach.paths == {NODE: "punched"}
 
 
+def test_one_that_was_missed_for_another_artifact_is_missed_at_once_until_it_is_connected() -> None:
+    other, reach = told(), told()
+    other.handle_linked({}, DIAL_S)
+    reach.handle_missed_elsewhere(other.missed_since(DIAL_S + 1.0))
+    assert reach.unreached == (NODE,)
+    reach.handle_linked({NODE: "direct"}, DIAL_S + 2.0)
+    reach.handle_missed_elsewhere(other.missed_since(DIAL_S + 3.0))
+    assert reach.unreached == ()
+
+
+def test_who_was_missed_for_another_artifact_long_ago_or_is_no_source_is_not_missed() -> None:
+    other, reach = told(), Reach()
+    other.handle_linked({}, DIAL_S)
+    assert other.missed_since(DIAL_S + limits.MEETING_GIVEN_UP_S) == {}
+    reach.handle_missed_elsewhere(other.missed_since(DIAL_S))
+    assert reach.unreached == ()
+
+
 def test_one_that_is_to_be_called_is_given_the_time_that_a_call_takes() -> None:
     reach = told("punched")
     reach.handle_linked({}, limits.CALL_ANSWER_S)

@@ -362,6 +362,8 @@ def attached(**fields: Any) -> dict[str, Any]:
         (messages.SourceBytes, {"node": "a" * 32, "role": "point", "received": True, "sent": 0}),
         (messages.SourceBytes, {"node": "a" * 32, "role": "point", "received": "1", "sent": 0}),
         (messages.SourceBytes, {"node": "a" * 32, "role": "point", "received": 2**53 + 1, "sent": 0}),
+        (messages.Deployment, {"id": "d", "target": "c/p/1/f", "retry": -1}),
+        (messages.Deployment, {"id": "d", "target": "c/p/1/f", "retry": limits.RETRIES_MAX + 1}),
         (envelope.Envelope, {}),
         (requests.Torrent, {"torrent": "text, not bytes"}),
         (requests.EnrolRequest, {"sealed": bytes(limits.ENROL_BYTES_MAX + 1)}),

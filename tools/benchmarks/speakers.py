@@ -21,6 +21,7 @@ from p2pdist.net.events import (
     AnswerStarted,
     BodyEnded,
     BodyReceived,
+    PaceSet,
     PingAnswered,
     SessionEnded,
     SessionEvent,
@@ -108,6 +109,7 @@ class LinkSpeaker:
         self._revision = 0
         self._counter = time.time_ns() // 1_000_000
         self._heard_at = self._asked_at = self._announced_at = self._beaten_at = time.monotonic()
+        self._keepalive_s: float = limits.LINK_KEEPALIVE_S
         self._heartbeat_s = 300.0
         self.ready = False
         self.heard: dict[str, float] = {}
@@ -124,7 +126,7 @@ class LinkSpeaker:
 
     def tick(self, now: float) -> bytes:
         self._session.forgive()
-        if now - max(self._heard_at, self._asked_at) >= limits.LINK_KEEPALIVE_S:
+        if now - max(self._heard_at, self._asked_at) >= self._keepalive_s:
             self._asked_at = now
             self._session.ping()
         if now - self._announced_at >= _ANNOUNCE_EVERY_S:
@@ -156,6 +158,8 @@ class LinkSpeaker:
                 self._session.consumed(stream, len(data))
             case BodyEnded():
                 self.heard.setdefault("metadata", time.monotonic())
+            case PaceSet(seconds=seconds):
+                self._keepalive_s = seconds
             case PingAnswered():
                 self.round_trips_s.append(time.monotonic() - self._asked_at)
             case SessionEnded(reason=reason):

@@ -154,6 +154,7 @@ def device_deployment(
     received: Mapping[str, int],
 ) -> DeviceDeployment:
     """How far a device is; *said* is None when it has said nothing yet, *stopped* when it is not to go on."""
+    pending = said is not None and not stopped and said.retry_wanted > said.retry
     return DeviceDeployment(
         deployment=deployment,
         target=target,
@@ -170,6 +171,7 @@ def device_deployment(
         output=said.output.decode("utf-8", "replace") if said else "",
         seconds=said.seconds if said else 0.0,
         updated=said.updated if said else None,
+        retry_pending=pending,
     )
 
 

@@ -109,6 +109,7 @@ async def _gather(api: Api, device: DeviceRecord, release: Release, now: int) ->
         orders=orders,
         wishes=wishes_for(
             fleet=api.service.home.fleet,
+            node=device.node,
             group=device.group_path,
             platform=device.platform,
             grant=api.grants.get(device.node) if point else None,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import cache
 
+from p2pdist.core.desired import orders_for
 from p2pdist.core.explanation import stage_shown
 from p2pdist.core.scope import covers
-from p2pdist.ids import parse_group
+from p2pdist.errors import UsageError
+from p2pdist.ids import GroupPath, NodeId, parse_group
 from p2pdist.server.api.context import Api, device_deployment
 from p2pdist.server.api.table import Call
 from p2pdist.server.tokens import token_id
@@ -15,7 +18,8 @@ from p2pdist.store import content, deployments, devices
 from p2pdist.store.records import DeploymentRecord, DeviceRecord
 from p2pdist.wire import api as wire
 
-_ENDED = ("installed", "failed", "refused")
+_BAD = ("failed", "refused")
+_ENDED = ("installed", *_BAD)
 
 
 async def list_deployments(api: Api, call: Call[None]) -> wire.DeploymentList:
@@ -72,7 +76,7 @@ async def show_deployment(api: Api, call: Call[None]) -> wire.DeploymentDetail:
     ]
     reached = [state.stage for state in states if state.node not in elsewhere]
     counted = Counter(stage for stage in reached if stage != "unheard")
-    finished = all(stage in _ENDED for stage in reached)
+    finished = all(state.stage in _ENDED and not state.retry_pending for state in states[: len(members)])
     return wire.DeploymentDetail(
         deployment=_info(record, counted, members), finished=finished, devices=states
     )
@@ -86,6 +90,62 @@ async def stop_deployment(api: Api, call: Call[None]) -> wire.DeploymentInfo:
     stages = await api.store.read(deployments.stages_by_deployment)
     members = await api.store.read(devices.list_devices, group=record.group_path, revoked=False)
     return _info(record, stages.get(record.id, {}), members)
+
+
+async def retry_deployment(api: Api, call: Call[wire.RetryDeployment]) -> wire.RetriedDeployment:
+    """Try again on the devices that failed or refused; those that are off are told when they are back."""
+    record = await api.store.read(deployments.find_deployment, call.path["id"])
+    named = [await api.store.read(devices.resolve_device, name) for name in call.body.devices]
+    members = await api.store.read(devices.list_devices, group=record.group_path, revoked=False)
+    counts = await _counts_for(api, record)
+    reached = [device for device in members if counts(device)]
+    if named and record.stopped is None:
+        said = {s.node: s.stage for s in await api.store.read(deployments.deployment_devices, record.id)}
+        _check_named(record, named, {device.node for device in reached}, said)
+    again = await api.change(
+        call,
+        "deployment.retry",
+        f"{record.id} on {', '.join(device.name for device in named) or 'all that failed'}",
+        deployments.retry_deployment,
+        record.id,
+        [device.node for device in named or reached],
+    )
+    await api.service.plane.orders_changed()
+    stages = await api.store.read(deployments.stages_by_deployment)
+    return wire.RetriedDeployment(
+        deployment=_info(record, stages.get(record.id, {}), members), devices=[str(node) for node in again]
+    )
+
+
+async def _counts_for(api: Api, record: DeploymentRecord) -> Callable[[DeviceRecord], bool]:
+    """Return what says whether the deployment counts for a device: a newer one may have taken its place."""
+    orders = await api.store.read(deployments.active_orders)
+
+    @cache
+    def counts(group: GroupPath, platform: str) -> bool:
+        found = orders_for(group=group, platform=platform, orders=orders, releases=api.releases)
+        return record.id in {order.id for order in found}
+
+    return lambda device: counts(device.group_path, device.platform)
+
+
+def _check_named(
+    record: DeploymentRecord,
+    named: Iterable[DeviceRecord],
+    reached: Collection[NodeId],
+    said: Mapping[NodeId, str],
+) -> None:
+    for device in named:
+        if device.node not in reached:
+            raise UsageError(
+                f"deployment {record.id} does not count for {device.name}",
+                hint=f"p2pdist device show {device.node[:8]} says where it is and what it is to have",
+            )
+        if said.get(device.node) not in _BAD:
+            raise UsageError(
+                f"deployment {record.id} has not failed on {device.name}",
+                hint=f"p2pdist deployment show {record.id} says how far it is",
+            )
 
 
 def _info(

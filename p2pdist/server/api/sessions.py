@@ -8,10 +8,13 @@ import trio
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from p2pdist import limits
+from p2pdist.core.services import in_words
+from p2pdist.errors import UsageError
 from p2pdist.ids import NodeId
 from p2pdist.server.api.table import Call
 from p2pdist.store import devices
 from p2pdist.wire import api as wire
+from p2pdist.wire.services import Tunnel
 
 if TYPE_CHECKING:
     from p2pdist.server.api.context import Api
@@ -28,12 +31,18 @@ async def add_session(api: Api, call: Call[wire.NewSession]) -> wire.SessionInfo
         initiator=NodeId(call.body.initiator),
         authority=call.body.authority.encode(),
         actor=call.actor,
+        service=call.body.service,
     )
     carriers = [
         await api.store.read(devices.require_device, node)
         for node in api.service.plane.reach.carriers(record.node)
     ]
-    await api.note(call, "session.announce", f"{record.node} {record.name}", call.body.purpose)
+    await api.note(
+        call,
+        "session.announce",
+        f"{record.node} {record.name}",
+        f"{in_words(call.body.service)} of {record.name}",
+    )
     return wire.SessionInfo(
         session=invite.session,
         node=record.node,
@@ -41,6 +50,21 @@ async def add_session(api: Api, call: Call[wire.NewSession]) -> wire.SessionInfo
         expires=invite.expires,
         carriers=tuple(wire.Carrier(node=each.node, name=each.name) for each in carriers),
     )
+
+
+async def add_connection(api: Api, call: Call[None]) -> wire.Done:
+    """Write down that a connection is made through the caller's tunnel."""
+    node, service = api.sessions.find(call.path["id"], call.actor)
+    if not isinstance(service, Tunnel):
+        raise UsageError(f"this session is no tunnel, but: {in_words(service)}", hint="announce another one")
+    record = await api.store.read(devices.require_device, node)
+    await api.note(
+        call,
+        "session.connect",
+        f"{record.node} {record.name}",
+        f"connection to port {service.port} of {record.name}",
+    )
+    return wire.Done()
 
 
 async def relay(socket: WebSocket, stream: trio.abc.Stream) -> None:

@@ -139,6 +139,7 @@ class Directory:
         grants = self.catalog.grants.values() if self.catalog is not None else ()
         return wishes_for(
             fleet=self._fleet,
+            node=device.node,
             group=device.group,
             platform=device.platform,
             grant=self.grant(device.node, now),

@@ -20,7 +20,7 @@ from p2pdist.ids import GroupPath, InfoHash, NodeId
 from p2pdist.logs import get_logger
 from p2pdist.net.broadcast import broadcast
 from p2pdist.net.exchange import Exchange
-from p2pdist.net.link import Link, serve_links
+from p2pdist.net.link import Link, StreamTable, serve_links
 from p2pdist.net.pacing import paced_frames
 from p2pdist.net.stundesk import StunDesk
 from p2pdist.net.tls import TlsIdentity
@@ -30,7 +30,7 @@ from p2pdist.server.control.clones import CloneGuard
 from p2pdist.server.control.desk import Desk, Receiver
 from p2pdist.server.control.devices import Device, Directory
 from p2pdist.server.control.neighbours import Complaints, not_sent, send_frame
-from p2pdist.server.control.ports import PlaneSettings, PlaneStore
+from p2pdist.server.control.ports import OriginSwarm, PlaneSettings, PlaneStore
 from p2pdist.server.control.reach import Reach
 from p2pdist.server.control.supply import Supply
 from p2pdist.server.control.swarms import Swarms
@@ -43,7 +43,6 @@ from p2pdist.wire.frames import (
     AnyFrame,
     Arrived,
     Attached,
-    Candidate,
     ContentRefused,
     MetadataVersions,
     Presence,
@@ -74,9 +73,8 @@ class ControlPlane:
         identity: Returns the admin server's present TLS identity.
         export: Returns the metadata that a node lacks.
         torrent: Returns an artifact's torrent, or None.
-        swarm_port: Returns the port of the origin's swarm.
-        call: Has the origin's swarm dial points for an artifact.
-        welcome: Called with a node that may connect to the origin's swarm from now on.
+        origin: Returns the origin.
+        streams: What byte streams neighbours may open.
         refused: Called with the host of a stranger who was turned away, and the reason.
         stun: Tells neighbours whom to ask how NATs show them.
     """
@@ -92,9 +90,8 @@ class ControlPlane:
         threads: trio.CapacityLimiter,
         export: Callable[[Mapping[str, int]], Bundle],
         torrent: Callable[[InfoHash], bytes | None],
-        swarm_port: Callable[[], int],
-        call: Callable[[InfoHash, Sequence[Candidate]], None],
-        welcome: Callable[[NodeId], None],
+        origin: Callable[[], OriginSwarm],
+        streams: StreamTable,
         refused: Callable[[str, str], None],
         stun: StunDesk,
     ) -> None:
@@ -103,12 +100,13 @@ class ControlPlane:
         self._identity = identity
         self._store = store
         self._threads = threads
-        self._welcome = welcome
+        self._origin = origin
+        self._streams = streams
         self._stun = stun
         self._links: dict[NodeId, Link] = {}
         self.reach = Reach(key.node, self._links)
         self._versions: Mapping[str, int] = {}
-        self._swarms = Swarms(key.node, swarm_port, self._links, call)
+        self._swarms = Swarms(key.node, origin, self._links)
         self._revoked: set[NodeId] = set()
         self.directory = Directory(authority.fleet, rates=settings.rates, heartbeat_s=settings.heartbeat_s)
         self._clones = CloneGuard(store, threads)
@@ -196,7 +194,7 @@ class ControlPlane:
         self._swarms.altered(info_hash, reason)
 
     def content_mended(self, info_hash: InfoHash) -> None:
-        """The origin has a good copy of an artifact again: what was said against it is history."""
+        """The origin has a good copy of an artifact again."""
         self._swarms.mended(info_hash)
 
     def attached(self) -> Mapping[NodeId, NodeId | None]:
@@ -205,8 +203,7 @@ class ControlPlane:
 
     async def tell(self, node: NodeId, message: FromServer) -> bool:
         """Tell a node something; False when there is no way to it now."""
-        device = self.directory.get(node)
-        return device is not None and await self._desk.send(device, message)
+        return (device := self.directory.get(node)) is not None and await self._desk.send(device, message)
 
     # Running -----------------------------------------------------------------------------------------
 
@@ -220,6 +217,7 @@ class ControlPlane:
             nursery.start_soon(self.reach.run)
             nursery.start_soon(self.callees.run)
             address = await nursery.start(self._serve)
+            nursery.start_soon(partial(self._swarms.run, port=address[1]))
             task_status.started(address)
 
     async def _serve(self, *, task_status: Any) -> None:
@@ -228,6 +226,7 @@ class ControlPlane:
             port=self._settings.port,
             identity=self._identity,
             requests=self._requests,
+            streams=self._streams,
             on_link=self._carry,
             revoked=lambda node: node in self._revoked,
             task_status=task_status,
@@ -245,7 +244,7 @@ class ControlPlane:
             await older.aclose("a newer link of this node has come")
         exchange = self.reach.linked(node, link)
         self.directory.learn(device)
-        self._welcome(node)
+        self._origin().learn([node])
         _log.info("link.attached", node=node, name=device.name, host=link.remote_host)
         self._stun.arrived(link)
         try:
@@ -280,7 +279,8 @@ class ControlPlane:
         return device
 
     def _detach(self, node: NodeId) -> None:
-        self._swarms.forget(node)
+        if node in self._links:
+            self._swarms.forget(node)
         self._desk.forget(node)
         self.directory.forget(node)
 

@@ -1,4 +1,4 @@
-"""What the control plane is told by its configuration, and what it needs of the store."""
+"""What the control plane is told by its configuration, and what it needs of the store and of the origin."""
 
 from __future__ import annotations
 
@@ -8,12 +8,31 @@ from typing import Protocol
 import msgspec
 
 from p2pdist.core.desired import Order
-from p2pdist.ids import GroupPath, NodeId
+from p2pdist.ids import GroupPath, InfoHash, NodeId
 from p2pdist.server.control.admit import AdmitStore
 from p2pdist.server.control.clones import CloneStore
 from p2pdist.server.control.desk import DeskStore
 from p2pdist.server.control.devices import Device
+from p2pdist.wire.frames import Candidate, Endpoint
 from p2pdist.wire.messages import RateLimits
+
+
+class OriginSwarm(Protocol):
+    """What the control plane needs of the origin; see :class:`~p2pdist.server.origin.Origin`."""
+
+    @property
+    def port(self) -> int:
+        """The port of its swarm."""
+
+    @property
+    def endpoints(self) -> Sequence[Endpoint]:
+        """Where its swarm listens."""
+
+    def learn(self, nodes: list[NodeId]) -> None:
+        """Learn of nodes that may connect from now on."""
+
+    def call(self, info_hash: InfoHash, points: Sequence[Candidate]) -> None:
+        """Dial points for an artifact."""
 
 
 class PlaneStore(AdmitStore, DeskStore, CloneStore, Protocol):

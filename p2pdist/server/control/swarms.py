@@ -12,49 +12,55 @@ from p2pdist.core.sources import DIRECT, SourceRules
 from p2pdist.core.tracker import Tracker
 from p2pdist.ids import GroupPath, InfoHash, NodeId
 from p2pdist.net.link import Link
+from p2pdist.node.introductions import Introductions
 from p2pdist.server.control.neighbours import network_of, send_frame
+from p2pdist.server.control.ports import OriginSwarm
 from p2pdist.trust.catalog import SeedGrant
-from p2pdist.wire.frames import Announce, Candidate, ContentRefused, Presence, Role, Sources
+from p2pdist.wire.frames import Announce, ContentRefused, Presence, Role, Sources
 
 
 class Swarms:
     """The tracker of the admin server's own neighbours.
 
     Args:
-        origin: The admin server's node, which is the origin.
-        port: Returns the port of the origin's swarm.
+        node: The admin server's node, which is the origin's.
+        origin: Returns the origin.
         links: The links that stand, by node; kept by the caller.
-        call: Has the origin dial points that want an artifact and dial nobody themselves.
     """
 
-    def __init__(
-        self,
-        origin: NodeId,
-        port: Callable[[], int],
-        links: Mapping[NodeId, Link],
-        call: Callable[[InfoHash, Sequence[Candidate]], None],
-    ) -> None:
-        self._call = call
+    def __init__(self, node: NodeId, origin: Callable[[], OriginSwarm], links: Mapping[NodeId, Link]) -> None:
+        self._node = node
         self._origin = origin
-        self._port = port
         self._links = links
-        self._tracker = Tracker(SourceRules())
+        self._introductions = Introductions(
+            node,
+            links,
+            endpoints=lambda: origin().endpoints,
+            far=lambda hosts: None,  # to the origin everybody is
+            again=self._decide_again,
+        )
+        self._tracker = Tracker(SourceRules(), hopeless=self._introductions.hopeless)
         self._refused: dict[InfoHash, ContentRefused] = {}
+
+    async def run(self, *, port: int) -> None:
+        """Introduce devices until cancelled. *port* is UDP's for the first observer; 0 is any."""
+        await self._introductions.run(port=port)
 
     def set_origin(self, artifacts: Sequence[Presence]) -> None:
         """Say what the origin serves: all of it."""
+        port = self._origin().port
         self._tracker.announce(
-            self._origin,
+            self._node,
             role="origin",
-            where=Whereabouts(site="origin", gateway=None, host="0.0.0.0", port=self._port()),
+            where=Whereabouts(site="origin", gateway=None, host="0.0.0.0", port=port),
             group=GroupPath("/"),
-            announce=Announce(role="origin", port=self._port(), artifacts=list(artifacts)),
+            announce=Announce(role="origin", port=port, artifacts=list(artifacts)),
         )
         self._send_decisions()
 
     def altered(self, info_hash: InfoHash, reason: str) -> None:
         """The origin's own copy is not what was signed: tell everybody who wants it, now and later."""
-        refused = ContentRefused(info_hash=info_hash, source=self._origin, by=self._origin, reason=reason)
+        refused = ContentRefused(info_hash=info_hash, source=self._node, by=self._node, reason=reason)
         self._refused[info_hash] = refused
         for member in self._tracker.members(info_hash):
             link = self._links.get(member.node)
@@ -73,15 +79,16 @@ class Swarms:
         """
         role: Role = "point" if grant is not None else "device"
         assert link.remote is not None, "strangers have no control stream"
+        if grant is not None:
+            where = Whereabouts(site=node, gateway=None, host=link.remote_host, port=frame.port)
+        else:
+            where = self._introductions.announced(node, link, frame, spread=True)
+            if where.gateway is None:  # in the organisation's own network
+                where = msgspec.structs.replace(where, site=f"{DIRECT}{network_of(link.remote_host)}")
         self._tracker.announce(
             node,
             role=role,
-            where=Whereabouts(
-                site=str(node) if role == "point" else f"{DIRECT}{network_of(link.remote_host)}",
-                gateway=None,
-                host=link.remote_host,
-                port=frame.port,
-            ),
+            where=where,
             group=link.remote.group,
             announce=frame,
             dialled=not dials(grant),
@@ -93,24 +100,32 @@ class Swarms:
                 send_frame(link, refusal)
 
     def forget(self, node: NodeId) -> None:
-        """A neighbour is gone."""
+        """A neighbour is gone: others of its place may have to fetch for themselves."""
         self._tracker.forget(node)
+        self._introductions.gone(node)
+        self._send_decisions()
 
     def _send_decisions(self) -> None:
         for receiver, sources in self._tracker.poll():
-            if receiver == self._origin:
+            if receiver == self._node:
                 called = [c for c in sources.candidates if c.taken and c.dial == "receiver"]
                 if called:
-                    self._call(InfoHash(sources.info_hash), called)
+                    self._origin().call(InfoHash(sources.info_hash), called)
                 continue
             target = self._links.get(receiver)
             if target is not None:
                 send_frame(target, self._seen_by(target, sources))
+                self._introductions.decided(receiver, sources)
+
+    def _decide_again(self, info_hash: InfoHash, nodes: tuple[NodeId, ...]) -> None:
+        for node in nodes:
+            self._tracker.again(node, info_hash)
+        self._send_decisions()
 
     def _seen_by(self, link: Link, sources: Sources) -> Sources:
         """Name the origin by the address at which the receiver reaches it."""
         candidates = [
-            msgspec.structs.replace(c, host=link.local_host) if c.node == self._origin else c
+            msgspec.structs.replace(c, host=link.local_host) if c.node == self._node else c
             for c in sources.candidates
         ]
         return Sources(info_hash=sources.info_hash, candidates=candidates)

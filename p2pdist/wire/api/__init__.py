@@ -57,6 +57,8 @@ from p2pdist.wire.api.releases import (
     Published,
     ReleaseInfo,
     ReleaseList,
+    RetriedDeployment,
+    RetryDeployment,
 )
 from p2pdist.wire.api.sessions import Carrier, NewSession, SessionInfo
 from p2pdist.wire.api.views import (
@@ -119,6 +121,8 @@ __all__ = [
     "ReleaseList",
     "RemoveGroup",
     "Request",
+    "RetriedDeployment",
+    "RetryDeployment",
     "RevokeDevice",
     "SessionInfo",
     "Status",

@@ -14,6 +14,9 @@ GroupText = Annotated[str, Meta(max_length=limits.GROUP_PATH_CHARS_MAX, descript
 TargetText = Annotated[
     str, Meta(max_length=limits.TARGET_PATH_CHARS_MAX, description="a target path, or product@version")
 ]
+DeviceText = Annotated[
+    str, Meta(max_length=255, description="a device's name, its id, or the beginning of its id")
+]
 ApiRole = Literal["admin", "operator", "reader"]
 
 PROBLEM_TYPE = "application/problem+json"

@@ -155,7 +155,10 @@ class DeviceList(Answer, frozen=True, kw_only=True):
 
 
 class DeviceDeployment(Answer, frozen=True, kw_only=True):
-    """How far one deployment is on one device. ``received`` are its content bytes by kind of source."""
+    """How far one deployment is on one device. ``received`` are its content bytes by kind of source.
+
+    ``retry_pending`` says that another try was asked for, of which the device has said nothing yet.
+    """
 
     deployment: str
     target: str
@@ -172,6 +175,7 @@ class DeviceDeployment(Answer, frozen=True, kw_only=True):
     output: str
     seconds: float
     updated: int | None
+    retry_pending: bool = False
 
 
 class CloneInfo(Answer, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from p2pdist import limits
-from p2pdist.wire.api.base import Answer, GroupText, Request, TargetText
+from p2pdist.wire.api.base import Answer, DeviceText, GroupText, Request, TargetText
 from p2pdist.wire.api.members import DeviceDeployment
 
 
@@ -104,6 +104,21 @@ class DeploymentInfo(Answer, frozen=True, kw_only=True):
     stages: dict[str, int]
 
 
+class RetryDeployment(Request, frozen=True, kw_only=True):
+    """Try again on devices that failed or refused; without names on all of them."""
+
+    devices: Annotated[list[DeviceText], Meta(max_length=limits.RETRY_DEVICES_MAX)] = msgspec.field(
+        default_factory=list
+    )
+
+
+class RetriedDeployment(Answer, frozen=True, kw_only=True):
+    """The devices (their ids) that are to try again, now or when they are there again."""
+
+    deployment: DeploymentInfo
+    devices: list[str]
+
+
 class DeploymentList(Answer, frozen=True, kw_only=True):
     """Every deployment, newest first."""
 
@@ -111,7 +126,10 @@ class DeploymentList(Answer, frozen=True, kw_only=True):
 
 
 class DeploymentDetail(Answer, frozen=True, kw_only=True):
-    """A deployment with each of its devices. ``finished`` once each has installed, failed or refused."""
+    """A deployment with each of its devices.
+
+    ``finished`` once each has installed, failed or refused, and is not to try again.
+    """
 
     deployment: DeploymentInfo
     finished: bool

@@ -10,18 +10,20 @@ from msgspec import Meta
 from p2pdist import limits
 from p2pdist.wire.api.base import Answer, Request
 from p2pdist.wire.frames import NodeIdText
+from p2pdist.wire.services import Service
 
 
 class NewSession(Request, frozen=True, kw_only=True):
     """Announce a session to a device.
 
     ``authority`` is the certificate (PEM) of an authority that was made for this session; in the session's
-    TLS the initiator shows a certificate of it that names ``initiator``. ``purpose`` is for the audit log.
+    TLS the initiator shows a certificate of it that names ``initiator``. ``service`` is written into the
+    audit log and told to the device, which takes no other one in this session.
     """
 
     authority: Annotated[str, Meta(max_length=limits.ENROL_BYTES_MAX)]
     initiator: NodeIdText
-    purpose: Annotated[str, Meta(min_length=1, max_length=255)]
+    service: Service
 
 
 class Carrier(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""How a gateway brings devices behind different NATs together.
+"""How a node that carries devices brings those behind different NATs together: a point, the admin server.
 
 The decisions are made in :mod:`p2pdist.core.places` and :mod:`p2pdist.core.meetings`.
 """
@@ -6,12 +6,13 @@ The decisions are made in :mod:`p2pdist.core.places` and :mod:`p2pdist.core.meet
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
 import trio
 
 from p2pdist import limits
+from p2pdist.core.farhosts import FarHosts
 from p2pdist.core.meetings import AskToShow, Command, DecideAgain, Meetings, TellToCall
 from p2pdist.core.places import Whereabouts, is_outside, whereabouts
 from p2pdist.errors import P2PDistError
@@ -20,38 +21,44 @@ from p2pdist.logs import get_logger
 from p2pdist.net.link import Link
 from p2pdist.net.observer import OBSERVERS, Observers
 from p2pdist.node.reports import Bell
-from p2pdist.swarm.session import Swarm
-from p2pdist.wire.frames import Announce, Call, Endpoint, Observe, Sources
+from p2pdist.wire.frames import Announce, Call, Endpoint, Observe, Presence, Sources
 
 _log = get_logger()
 
+_FULL_LOGGED_EVERY_S = 600.0
 _LINK_OTHER_SIDE = {4: "0.0.0.0", 6: "::"}
 
 
 class Introductions:
-    """The meetings of the devices that one distribution point carries.
+    """The meetings of the devices that one node carries.
 
     Args:
-        node: The point.
-        swarm: Its swarm.
+        node: The node that carries them.
         links: The links of the devices; kept by the caller.
-        again: Decides once more on the sources of a device.
+        endpoints: Returns where the node's own swarm listens.
+        far: Takes the outside addresses of all devices that are not in the node's own site.
+        again: Decides once more on the sources of devices.
     """
 
     def __init__(
         self,
         node: NodeId,
-        swarm: Swarm,
         links: Mapping[NodeId, Link],
+        *,
+        endpoints: Callable[[], Sequence[Endpoint]],
+        far: Callable[[Sequence[str]], None],
         again: Callable[[InfoHash, tuple[NodeId, ...]], None],
     ) -> None:
         self._node = node
-        self._swarm = swarm
         self._links = links
+        self._endpoints = endpoints
+        self._tell_far = far
         self._again = again
         self._meetings = Meetings(observers=OBSERVERS, new_token=lambda: secrets.token_hex(16))
         self._observers: Observers | None = None
-        self._far: dict[NodeId, str] = {}
+        self._far = FarHosts()
+        self._heard: dict[NodeId, Sequence[Presence]] = {}
+        self._told_full = 0, -inf
         self._due = Bell()
 
     def hopeless(self, info_hash: InfoHash, one: NodeId, other: NodeId) -> str | None:
@@ -65,18 +72,11 @@ class Introductions:
             node: The device.
             link: Its link.
             announce: What it says.
-            spread: Whether this point is a gateway for others than its own site.
+            spread: Whether this node carries others than its own site.
         """
         where = whereabouts(self._node, link.remote_host, announce.port, announce.endpoints, spread=spread)
-        if where.gateway is not None:
-            self._far[node] = where.host
-        else:
-            self._far.pop(node, None)
-        self._swarm.set_far(list(set(self._far.values()))[: limits.FAR_HOSTS_MAX])
-        now = trio.current_time()
-        for presence in announce.artifacts:
-            unreached = frozenset(NodeId(other) for other in presence.unreached)
-            self._meetings.handle_unreached(InfoHash(presence.info_hash), node, unreached, now)
+        self._place(node, where.host if where.gateway is not None else None)
+        self._heard[node] = announce.artifacts  # once the decisions are made that follow from it
         self._due.ring()
         return where
 
@@ -92,7 +92,8 @@ class Introductions:
 
     def gone(self, node: NodeId) -> None:
         """The link of a device is gone."""
-        self._far.pop(node, None)
+        self._place(node, None)
+        self._heard.pop(node, None)
         self._meetings.handle_gone(node)
 
     async def run(self, *, port: int) -> None:
@@ -101,11 +102,36 @@ class Introductions:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._observers.run)
             while True:
+                self._take_in_what_was_heard()
                 while (command := self._meetings.poll_command()) is not None:
                     self._carry_out(command)
+                self._say_if_full()
                 deadline = self._meetings.next_deadline()
                 await self._due.wait(inf if deadline is None else deadline - trio.current_time())
                 self._meetings.handle_tick(trio.current_time())
+
+    def _place(self, node: NodeId, host: str | None) -> None:
+        if self._far.handle_placed(node, host):
+            self._tell_far(self._far.hosts())
+
+    def _take_in_what_was_heard(self) -> None:
+        heard, self._heard = self._heard, {}
+        for node, presences in heard.items():
+            self._meetings.handle_announced(node, presences, trio.current_time())
+
+    def _say_if_full(self) -> None:
+        """Log that there is no room for all meetings, once in a while."""
+        statistics, now = self._meetings.statistics(), trio.current_time()
+        count = statistics.forgotten + statistics.refused
+        if count > self._told_full[0] and now >= self._told_full[1] + _FULL_LOGGED_EVERY_S:
+            self._told_full = count, now
+            _log.warning(
+                "content.meetings_full",
+                pairs=statistics.pairs,
+                forgotten=statistics.forgotten,
+                refused=statistics.refused,
+                hint="more pairs of devices behind NATs than one gateway can bring together: add another",
+            )
 
     def _seen(self, token: str, observer: int, endpoint: Endpoint) -> None:
         self._meetings.handle_seen(token, observer, endpoint, trio.current_time())
@@ -149,7 +175,7 @@ class Introductions:
             Endpoint(host=_LINK_OTHER_SIDE[version], port=observer.port)
             for observer in self._observers.at(link.local_host)
         ]
-        for own in self._swarm.endpoints:
+        for own in self._endpoints():
             if is_outside(own.host) and (":" in own.host) != (version == 6):
                 found += self._observers.at(own.host)
         return found[: limits.ENDPOINTS_MAX]
