@@ -48,8 +48,14 @@ class Multiplex:
         self._served = served
         self._session = Session(dialler=dialler, window_bytes=limits.TUNNEL_WINDOW_BYTES)
         self._carrier = Carrier(
-            stream, self._session, self, dialler=dialler, peer=peer, sever=lambda: None
-        )  # what carries it is closed by its owner
+            stream,
+            self._session,
+            self,
+            dialler=dialler,
+            peer=peer,
+            sever=lambda: None,  # what carries it is closed by its owner
+            flusher=None,
+        )
         self._streams = ByteStreams(
             peer,
             self._session,
