@@ -89,8 +89,7 @@ class Link:
 
     Attributes:
         remote: None for a stranger.
-        remote_host: The neighbour's address.
-        local_host: Our address.
+        remote_host, local_host: The neighbour's address, and ours.
     """
 
     __slots__ = (
@@ -397,6 +396,5 @@ class Link:
                 self._carrier.finish(ended, loud=refusal is not None)
 
     def _expired(self) -> bool:
-        if self.remote is None:
-            return False
-        return time.time() > self.remote.not_after.timestamp() + limits.CLOCK_SKEW_S
+        remote = self.remote
+        return remote is not None and time.time() > remote.not_after.timestamp() + limits.CLOCK_SKEW_S

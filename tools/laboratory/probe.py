@@ -15,9 +15,9 @@ import itertools
 import json
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from laboratory.responder import TCP_PORTS, UDP_PORTS, open_socket
@@ -61,15 +61,9 @@ class Probe:
             found |= dict.fromkeys(only_with_udp)
         else:
             tests |= only_with_udp
-        threads = [
-            threading.Thread(target=lambda name=name, test=test: found.__setitem__(name, test()))
-            for name, test in tests.items()
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return found
+        with ThreadPoolExecutor(len(tests)) as threads:
+            running = {name: threads.submit(test) for name, test in tests.items()}
+        return found | {name: test.result() for name, test in running.items()}
 
     def outside(self, ours: socket.socket, address: int = 0, port: int = 0) -> Any:
         """Return the endpoint of a socket as one of the server's endpoints sees it, or None."""
@@ -94,6 +88,8 @@ class Probe:
     def _hairpin(self) -> bool:
         with self._socket() as left, self._socket() as right:
             to_left, to_right = self.outside(left), self.outside(right)
+            if to_left is None or to_right is None:
+                raise TimeoutError("the server does not answer any more")
             heard: set[socket.socket] = set()
             for _ in range(TRIES):
                 left.sendto(b"{}", tuple(to_right))
