@@ -67,6 +67,7 @@ class AlertDesk:
         self._carried: dict[lt.torrent_handle, Carried] = {}
         self._strangers: dict[str, float] = {}
         self._now = 0.0
+        self._wronged = set[str]()
         self.listening: int | None = None
         self.endpoints: list[Endpoint] = []
         """Where the session listens, by this machine's own addresses; loopback and link-local last."""
@@ -109,13 +110,19 @@ class AlertDesk:
         hurried = any(carried.is_nearly_complete() for carried in self._carried.values())
         return LAST_BATCH_S if hurried else BATCH_S
 
-    def read(self, alerts: list[lt.alert], *, now: float) -> None:
-        """Handle a batch of alerts. *now* is a monotonic time in seconds."""
+    def read(self, alerts: list[lt.alert], *, now: float) -> set[str]:
+        """Handle a batch of alerts. *now* is a monotonic time in seconds.
+
+        Returns:
+            The addresses that libtorrent keeps out without reason.
+        """
         self._now = now
+        self._wronged = set[str]()
         for alert in alerts:
             handler = self._handlers.get(type(alert))
             if handler is not None:
                 handler(alert)
+        return self._wronged
 
     # Content -----------------------------------------------------------------------------------------
 
@@ -158,6 +165,8 @@ class AlertDesk:
         peer = alert.pid.to_bytes()
         for piece, suspects in carried.ledger.peer_banned(peer):
             self._refuse(carried, piece, peer, suspects)
+        if carried.ledger.is_wronged(peer):
+            self._wronged.add(alert.endpoint[0])
 
     def _refuse(self, carried: Carried, piece: int, peer: PeerId | None, suspects: frozenset[PeerId]) -> None:
         self._emit(

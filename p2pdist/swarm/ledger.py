@@ -81,6 +81,7 @@ class Ledger:
         self._late: dict[tuple[int, int], tuple[PeerId, ...]] = {}
         self._asked: dict[int, set[PeerId]] = {}
         self._in_doubt: dict[int, frozenset[PeerId]] = {}
+        self._convicted: set[PeerId] = set()
         self._received: dict[PeerId, int] = {}
         self._sent: dict[PeerId, int] = {}
         self.refused_bytes = 0
@@ -137,14 +138,30 @@ class Ledger:
             blocks[block] = _Senders(senders.peers, certain=True)
         if len(peers) > 1:
             self._in_doubt[piece] = peers
+        else:
+            self._convicted |= peers
         return peers
 
     def peer_banned(self, peer: PeerId) -> list[tuple[int, frozenset[PeerId]]]:
-        """A peer is proven to have sent wrong blocks. Returns the pieces in doubt that this explains."""
-        explained = [(piece, suspects) for piece, suspects in self._in_doubt.items() if peer in suspects]
+        """libtorrent holds a peer for who sent wrong blocks. Returns the pieces in doubt that this explains.
+
+        Where somebody who has sent wrong blocks before is among the suspects, it is not believed: those may be
+        from there, too. What libtorrent reads back to find out may have been written over meanwhile.
+        """
+        explained = [
+            (piece, suspects)
+            for piece, suspects in self._in_doubt.items()
+            if peer in suspects and (peer in self._convicted or suspects.isdisjoint(self._convicted))
+        ]
         for piece, _ in explained:
             del self._in_doubt[piece]
+        if explained:
+            self._convicted.add(peer)
         return explained
+
+    def is_wronged(self, peer: PeerId) -> bool:
+        """Whether a peer that libtorrent has banned is one that nothing is known against."""
+        return peer not in self._convicted and any(peer in suspects for suspects in self._in_doubt.values())
 
     def peer_gone(self, peer: PeerId) -> None:
         """The connection to a peer has ended: a block asked for again now does not come from it."""

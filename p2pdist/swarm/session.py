@@ -78,8 +78,7 @@ class Swarm:
         self._outbox = Outbox()
         self._sync_in, self._sync_out = trio.open_memory_channel[Carried](limits.TORRENTS_ACTIVE_MAX)
         self._resting = Resting(self._carried, self._start_again)
-        self._busy = trio.Event()
-        self._listening = trio.Event()
+        self._busy, self._listening = trio.Event(), trio.Event()
         self.calls = Calls(session, self._carried, self._book, self._links, self._emit, self._redial)
         self._desk = AlertDesk(
             book=self._book, emit=self._emit, flushed=self._sync_in.send_nowait, failed=self._resting.add
@@ -305,8 +304,9 @@ class Swarm:
             await trio.lowlevel.wait_readable(wake)
             with suppress(BlockingIOError):
                 wake.recv(4_096)
-            alerts = self._session.pop_alerts()
-            self._desk.read(alerts, now=trio.current_time())
+            wronged = self._desk.read(self._session.pop_alerts(), now=trio.current_time())
+            if wronged:
+                self.reconnect(wronged)
             if self._desk.listening or self._desk.listen_failure:
                 self._listening.set()
             if self._desk.content_moved:

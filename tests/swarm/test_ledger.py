@@ -182,6 +182,31 @@ def test_a_refused_piece_of_two_senders_is_explained_by_a_ban() -> None:
     assert received(accounts) == {"a": 64 * KIB}
 
 
+def test_who_is_banned_beside_one_that_has_sent_wrong_blocks_before_is_not_accused() -> None:
+    accounts = ledger()
+    fetch(accounts, B, 1, 0, 1, 2, 3)
+    assert accounts.piece_failed(1) == {B}
+    fetch(accounts, A, 0, 0, 1)
+    fetch(accounts, B, 0, 2, 3)
+    assert accounts.piece_failed(0) == {A, B}
+    assert accounts.peer_banned(A) == []
+    assert accounts.is_wronged(A)
+    assert not accounts.is_wronged(B)
+    assert accounts.peer_banned(B) == [(0, frozenset({A, B}))]
+    assert not accounts.is_wronged(A)
+
+
+def test_who_has_sent_wrong_blocks_alone_is_accused_whoever_else_has() -> None:
+    accounts = ledger(192 * KIB)
+    for piece, peer in enumerate((A, B)):
+        fetch(accounts, peer, piece, 0, 1, 2, 3)
+        assert accounts.piece_failed(piece) == {peer}
+    fetch(accounts, A, 2, 0, 1)
+    fetch(accounts, B, 2, 2, 3)
+    accounts.piece_failed(2)
+    assert accounts.peer_banned(A) == [(2, frozenset({A, B}))]
+
+
 def test_a_refusal_that_nothing_explains_is_handed_over_with_the_whole_piece() -> None:
     accounts = ledger()
     fetch(accounts, A, 0, 0, 1)
