@@ -145,7 +145,7 @@ class Ledger:
     def peer_banned(self, peer: PeerId) -> list[tuple[int, frozenset[PeerId]]]:
         """libtorrent holds a peer for who sent wrong blocks. Returns the pieces in doubt that this explains.
 
-        Where somebody who has sent wrong blocks before is among the suspects, it is not believed: those may be
+        Where somebody who has sent wrong blocks before is among the suspects it is not believed: those may be
         from there, too. What libtorrent reads back to find out may have been written over meanwhile.
         """
         explained = [
