@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -29,7 +28,6 @@ class Reach:
         self._due: dict[NodeId, float] = {}
         self._missed: dict[NodeId, float] = {}
         self._others: dict[NodeId, list[Endpoint]] = {}
-        self._since = math.inf
 
     @property
     def paths(self) -> Mapping[NodeId, Path]:
@@ -38,7 +36,6 @@ class Reach:
 
     def handle_sources(self, sources: Iterable[Source], now: float) -> None:
         """These are the sources now."""
-        self._since = min(self._since, now)
         before, self._sources = self._sources, {source.node: source for source in sources}
         for node, source in self._sources.items():
             old = before.get(node)
@@ -82,8 +79,8 @@ class Reach:
         return node in self._linked
 
     def is_dialling(self, now: float) -> bool:
-        """Whether it has just begun, and a source that is dialled, not called, is not connected yet."""
-        return now < self._since + DIAL_S and any(
+        """Whether a source that is dialled, not called, has still time to be connected."""
+        return any(
             source.path != "punched" and not source.expected and node not in self._linked
             for node, source in self._sources.items()
             if self._due.get(node, 0.0) > now
