@@ -220,7 +220,6 @@ DETOURS_LOOKED_AT_MAX = 16  # addresses of the one neighbour above: it has a few
 ENDPOINTS_MAX = 8  # of one node's swarm, or of its observers: two families, a few interfaces
 ENDPOINTS_DIALLED_MAX = 4  # of one source, one after the other
 FAR_HOSTS_MAX = 1_024  # outside addresses that a gateway serves as the WAN; each is a rule of libtorrent
-SEPARATIONS_MAX = 32  # devices from which one is known to be separated; the oldest is forgotten
 UNREACHED_MAX = 16  # sources of one artifact that a node says it cannot reach: each costs a meeting
 PIECE_BYTES_MIN = 64 * KIB
 PIECE_BYTES_MAX = 4 * MIB

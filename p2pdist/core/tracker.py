@@ -30,19 +30,11 @@ class Tracker:
     Args:
         rules: The numbers in the rules.
         hopeless: Says of an artifact and two devices in different places why they cannot meet.
-        separated: Says whom a device could not reach lately, for whatever artifact.
     """
 
-    def __init__(
-        self,
-        rules: SourceRules | None = None,
-        *,
-        hopeless: HopelessFor | None = None,
-        separated: Callable[[NodeId], frozenset[NodeId]] = lambda node: frozenset(),
-    ) -> None:
+    def __init__(self, rules: SourceRules | None = None, *, hopeless: HopelessFor | None = None) -> None:
         self._rules = rules or SourceRules()
         self._hopeless = hopeless or (lambda info_hash, one, other: None)
-        self._separated = separated
         self._swarms: dict[InfoHash, dict[NodeId, Member]] = {}
         self._told: dict[NodeId, dict[InfoHash, Sources]] = {}
         self._due: dict[tuple[NodeId, InfoHash], None] = {}
@@ -68,14 +60,13 @@ class Tracker:
             dialled: Whether it dials nobody, so that others have to dial it.
         """
         listed = {InfoHash(presence.info_hash): presence for presence in announce.artifacts}
-        separated = self._separated(node)
         for info_hash in [h for h, members in self._swarms.items() if node in members]:
             if info_hash not in listed:
                 self._leave(node, info_hash)
         for info_hash, presence in listed.items():
             members = self._swarms.setdefault(info_hash, {})
             known = members.get(node)
-            members[node] = _member(node, role, where, group, presence, dialled, separated)
+            members[node] = _member(node, role, where, group, presence, dialled)
             if known is None or _matters(known, members[node]):
                 self._introduce(info_hash, members[node])
             self._due[node, info_hash] = None
@@ -159,13 +150,7 @@ def _matters(before: Member, now: Member) -> bool:
 
 
 def _member(
-    node: NodeId,
-    role: Role,
-    where: Whereabouts,
-    group: GroupPath,
-    presence: Presence,
-    dialled: bool,
-    separated: frozenset[NodeId],
+    node: NodeId, role: Role, where: Whereabouts, group: GroupPath, presence: Presence, dialled: bool
 ) -> Member:
     return Member(
         node=node,
@@ -181,5 +166,5 @@ def _member(
         gateway=where.gateway,
         translated=where.translated,
         own=where.own,
-        unreached=separated | frozenset(NodeId(other) for other in presence.unreached),
+        unreached=frozenset(NodeId(other) for other in presence.unreached),
     )

@@ -15,9 +15,6 @@ from p2pdist import limits
 from p2pdist.core.farhosts import FarHosts
 from p2pdist.core.meetings import AskToShow, Command, DecideAgain, Meetings, TellToCall
 from p2pdist.core.places import Whereabouts, is_outside, whereabouts
-from p2pdist.core.separations import Separations
-from p2pdist.core.sources import SourceRules
-from p2pdist.core.tracker import Tracker
 from p2pdist.errors import P2PDistError
 from p2pdist.ids import InfoHash, NodeId
 from p2pdist.logs import get_logger
@@ -57,7 +54,6 @@ class Introductions:
         self._endpoints = endpoints
         self._tell_far = far
         self._again = again
-        self._separations = Separations()
         self._meetings = Meetings(observers=OBSERVERS, new_token=lambda: secrets.token_hex(16))
         self._observers: Observers | None = None
         self._far = FarHosts()
@@ -69,14 +65,6 @@ class Introductions:
         """Return why two devices cannot meet; None while they may."""
         return self._meetings.hopeless(info_hash, one, other)
 
-    def tracker(self) -> Tracker:
-        """Return a tracker that takes into account what is known here of who can meet whom."""
-        return Tracker(
-            SourceRules(),
-            hopeless=self.hopeless,
-            separated=lambda node: self._separations.of(node, trio.current_time()),
-        )
-
     def announced(self, node: NodeId, link: Link, announce: Announce, *, spread: bool) -> Whereabouts:
         """Take in where a device is and whom it cannot reach; return what others have to know.
 
@@ -86,7 +74,6 @@ class Introductions:
             announce: What it says.
             spread: Whether this node carries others than its own site.
         """
-        self._separations.handle_announced(node, announce.artifacts, trio.current_time())
         where = whereabouts(self._node, link.remote_host, announce.port, announce.endpoints, spread=spread)
         self._place(node, where.host if where.gateway is not None else None)
         self._heard[node] = announce.artifacts  # once the decisions are made that follow from it
@@ -108,7 +95,6 @@ class Introductions:
         self._place(node, None)
         self._heard.pop(node, None)
         self._meetings.handle_gone(node)
-        self._separations.handle_gone(node)
 
     async def run(self, *, port: int) -> None:
         """Observe and introduce until cancelled. *port* is UDP's for the first observer; 0 is any."""

@@ -18,6 +18,8 @@ import trio
 from p2pdist.core.dialling import dials
 from p2pdist.core.places import Whereabouts
 from p2pdist.core.scope import covers, grant_valid
+from p2pdist.core.sources import SourceRules
+from p2pdist.core.tracker import Tracker
 from p2pdist.errors import TrustError, Unavailable
 from p2pdist.ids import GroupPath, InfoHash, NodeId
 from p2pdist.logs import get_logger
@@ -93,7 +95,7 @@ class Members:
             far=member.swarm.set_far,
             again=self._decide_again,
         )
-        self._tracker = self._introductions.tracker()
+        self._tracker = Tracker(SourceRules(), hopeless=self._introductions.hopeless)
         self.stun = StunDesk(stun, wanted=lambda: self._gateway_grant(member.node) is not None)
         self._refused: dict[InfoHash, ContentRefused] = {}
         self._origins: dict[InfoHash, Candidate] = {}

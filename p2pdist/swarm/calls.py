@@ -147,7 +147,7 @@ class Calls:
             due_since = trio.current_time() if due_since is None else due_since
             for call in self._take_new(trio.current_time()):
                 await self._begin(call)
-            with trio.move_on_at(due_since + (CALL_LOOK_S if self._calls or self._new else LOOK_S)):
+            with trio.move_on_at(due_since + (CALL_LOOK_S if self._calls else LOOK_S)):
                 await self._due.wait()
                 continue
             due_since, now = None, trio.current_time()
@@ -196,9 +196,6 @@ class Calls:
         if not carried.present or coming or carried.reach.is_linked(call.node):
             return
         now = trio.current_time()
-        if call.dials and not self._calls and carried.reach.is_dialling(now):
-            self._new.append(call)  # what is dialled comes first: it would wait until all calls are over
-            return
         carried.reach.handle_called(call.node, now)
         carried.called_at = now
         await self._forget_unless_linked(hosts)

@@ -58,10 +58,9 @@ class Carried:
         self.ledger = Ledger(length=artifact.length, piece_bytes=piece_bytes, block_bytes=BLOCK_BYTES)
         self.status: lt.torrent_status | None = None
         self.sources: tuple[Source, ...] = ()
-        self._fresh = fresh
+        self._unknown = fresh
         """Nobody can have dialled us, nothing is there to be checked: it has had no sources yet."""
         self._expected: dict[tuple[str, int], float] = {}
-        self._dialled: set[tuple[str, int]] = set()
         """Sources that are expected to dial us, and when we do it ourselves, in monotonic seconds."""
         self.divided: tuple[NodeId, ...] = ()
         """The points among which the pieces are divided; see :mod:`~p2pdist.swarm.division`."""
@@ -104,37 +103,31 @@ class Carried:
     def set_sources(self, sources: tuple[Source, ...], now: float, *, watched: bool) -> None:
         """These are the sources now; with *watched* they may be where nobody can be dialled."""
         self.sources, self.watched = sources, watched
-        named = addresses(sources) | {(to.host, to.port) for each in sources for to in each.endpoints}
-        self._dialled &= named
         self.reach.handle_sources(sources, now)
 
     def dial(self, sources: Iterable[Source], now: float) -> None:
         """Connect to sources; to those that are expected to dial us only if they have not done so in time.
 
         Nothing happens to a connection that stands already. libtorrent dials once a second, but at once when
-        a torrent starts: so one with which nobody is connected is started once more for a new source.
+        a torrent starts, so one that nobody can have found yet is started once more.
         """
-        new = False
+        dialled = False
         for source in sources:
             if not source.dialled:
                 continue
             if source.path == "punched":
                 for endpoint in source.endpoints if self.present else ():
-                    new |= self._connect((endpoint.host, endpoint.port))
+                    self.handle.connect_peer((endpoint.host, endpoint.port))
+                    dialled = True
             elif source.expected:
                 self._expected.setdefault((source.host, source.port), now + PATIENCE_S)
             elif self.present:
-                new |= self._connect((source.host, source.port))
-        if new and self._fresh and self.is_alone():
+                self.handle.connect_peer((source.host, source.port))
+                dialled = True
+        if dialled and self._unknown:
+            self._unknown = False
             self.handle.pause()
             self.handle.resume()
-
-    def _connect(self, address: tuple[str, int]) -> bool:
-        """Have libtorrent connect to an address; return whether it is one that was not named before."""
-        self.handle.connect_peer(address)
-        known = address in self._dialled
-        self._dialled.add(address)
-        return not known
 
     def dial_overdue(self, now: float) -> None:
         """Connect to sources that were expected to dial us, and may not have done so."""

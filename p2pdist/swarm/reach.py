@@ -78,14 +78,6 @@ class Reach:
         """Whether a node was connected when that was looked at last."""
         return node in self._linked
 
-    def is_dialling(self, now: float) -> bool:
-        """Whether a source that is dialled, not called, has still time to be connected."""
-        return any(
-            source.path != "punched" and not source.expected and node not in self._linked
-            for node, source in self._sources.items()
-            if self._due.get(node, 0.0) > now
-        )
-
     @property
     def unreached(self) -> tuple[NodeId, ...]:
         """The sources that have been missed, at most as many as may be told."""

@@ -71,12 +71,3 @@ def test_its_other_addresses_are_tried_one_after_the_other_before_it_is_missed()
         tried += reach.next_endpoints(now)
         reach.handle_linked({}, now)
     assert tuple(tried) == OTHERS
-
-
-def test_a_source_that_is_dialled_has_time_until_it_is_connected_or_missed() -> None:
-    reach = told()
-    assert reach.is_dialling(DIAL_S - 0.1)
-    assert not reach.is_dialling(DIAL_S)
-    assert not told("punched").is_dialling(0.0)
-    reach.handle_linked({NODE: "direct"}, 0.1)
-    assert not reach.is_dialling(0.2)

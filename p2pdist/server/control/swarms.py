@@ -8,7 +8,8 @@ import msgspec
 
 from p2pdist.core.dialling import dials
 from p2pdist.core.places import Whereabouts
-from p2pdist.core.sources import DIRECT
+from p2pdist.core.sources import DIRECT, SourceRules
+from p2pdist.core.tracker import Tracker
 from p2pdist.ids import GroupPath, InfoHash, NodeId
 from p2pdist.net.link import Link
 from p2pdist.node.introductions import Introductions
@@ -38,7 +39,7 @@ class Swarms:
             far=lambda hosts: None,  # to the origin everybody is
             again=self._decide_again,
         )
-        self._tracker = self._introductions.tracker()
+        self._tracker = Tracker(SourceRules(), hopeless=self._introductions.hopeless)
         self._refused: dict[InfoHash, ContentRefused] = {}
 
     async def run(self, *, port: int) -> None:
