@@ -22,7 +22,7 @@ from typing import Any
 
 from laboratory.responder import TCP_PORTS, UDP_PORTS, open_socket
 
-TRIES = 4
+TRIES = 8
 WAIT_S = 0.5
 SECOND_ANSWER_S = 1.0
 _ids = itertools.count()
