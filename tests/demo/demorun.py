@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,3 +31,26 @@ def processes_in(directory: Path) -> list[str]:
         if str(directory) in line:
             found.append(line)
     return found
+
+
+def check_that_a_signal_ends_everything(directory: Path, number: signal.Signals, *arguments: str) -> None:
+    """Send a signal to a demonstration whose server runs: it ends in order, and leaves nothing."""
+    with subprocess.Popen(
+        command(*arguments),
+        env=environment(directory),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as demo:
+        assert demo.stdout is not None
+        shown = []
+        for line in demo.stdout:
+            shown.append(line)
+            if line.startswith("Distribution points"):
+                break
+        assert any("p2pdist-server" in line for line in processes_in(directory)), "".join(shown)
+        demo.send_signal(number)
+        shown.append(demo.stdout.read())
+    assert demo.returncode == 130, "".join(shown)
+    assert processes_in(directory) == []
+    assert list(directory.iterdir()) == []

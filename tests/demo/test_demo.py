@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from demorun import command, environment, processes_in
+from demorun import check_that_a_signal_ends_everything, command, environment, processes_in
 
 
 @pytest.mark.slow
@@ -66,22 +66,4 @@ def test_programs_are_told_why_it_cannot_go_on(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_an_interruption_ends_every_process_and_removes_every_file(tmp_path: Path) -> None:
-    with subprocess.Popen(
-        command("--sites", "1", "--devices", "1"),
-        env=environment(tmp_path),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as demo:
-        assert demo.stdout is not None
-        shown = []
-        for line in demo.stdout:
-            shown.append(line)
-            if line.startswith("Distribution points"):
-                break
-        assert any("p2pdist-server" in line for line in processes_in(tmp_path)), "".join(shown)
-        demo.send_signal(signal.SIGINT)
-        shown.append(demo.stdout.read())
-    assert demo.returncode == 130, "".join(shown)
-    assert processes_in(tmp_path) == []
-    assert list(tmp_path.iterdir()) == []
+    check_that_a_signal_ends_everything(tmp_path, signal.SIGINT, "--sites", "1", "--devices", "1")

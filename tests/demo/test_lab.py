@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from demo_fleet.lab import KINDS
-from demorun import command, environment, processes_in
+from demorun import check_that_a_signal_ends_everything, command, environment, processes_in
 from laboratory.namespaces import why_not
 
 pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(600)]
@@ -61,25 +61,7 @@ def test_devices_behind_everything_install_and_the_path_of_each_is_told(tmp_path
 
 
 def test_a_signal_ends_every_process_and_removes_every_file(tmp_path: Path) -> None:
-    with subprocess.Popen(
-        command("--network", "lab", "--devices", "1"),
-        env=environment(tmp_path),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as demo:
-        assert demo.stdout is not None
-        shown = []
-        for line in demo.stdout:
-            shown.append(line)
-            if line.startswith("Distribution points"):
-                break
-        assert any("p2pdist-server" in line for line in processes_in(tmp_path)), "".join(shown)
-        demo.send_signal(signal.SIGTERM)
-        shown.append(demo.stdout.read())
-    assert demo.returncode == 130, "".join(shown)
-    assert processes_in(tmp_path) == []
-    assert list(tmp_path.iterdir()) == []
+    check_that_a_signal_ends_everything(tmp_path, signal.SIGTERM, "--network", "lab", "--devices", "1")
 
 
 def test_it_says_what_lacks_where_there_can_be_no_laboratory(tmp_path: Path) -> None:
