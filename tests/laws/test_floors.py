@@ -19,6 +19,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"core"}),
     frozenset({"net", "swarm", "store", "install"}),
     frozenset({"node"}),
+    frozenset({"duties"}),
     frozenset({"server", "seed", "agent", "sign", "cli"}),
 )
 """From the ground up. A room imports from floors below its own and from nowhere else, so that a change

@@ -1,0 +1,36 @@
+"""The kinds of work: which duty each needs, and what does it.
+
+To add one: its structure in :data:`p2pdist.wire.work.AnyWork`, a line in :func:`duty_of`, and one in
+:func:`perform` that imports it only there. What does it is ``async def(work, port) -> Ended``: it says how
+far it is through its :class:`~p2pdist.duties.run.RunPort`, raises the project's errors for what ends it, may
+be cancelled at any checkpoint and leaves nothing behind then, and may be begun again after a crash.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from p2pdist.duties.run import Ended, RunPort
+from p2pdist.trust.catalog import Duty
+from p2pdist.wire.polling import Poll
+from p2pdist.wire.work import AnyWork
+
+
+def duty_of(work: AnyWork) -> Duty:
+    """Return the duty that a node needs for *work*."""
+    match work:
+        case Poll():
+            return "discovery"
+        case _:
+            assert_never(work)
+
+
+async def perform(work: AnyWork, port: RunPort) -> Ended:
+    """Do *work*; raises P2PDistError when it cannot be done."""
+    match work:
+        case Poll():
+            from p2pdist.duties.discovery.polling import poll
+
+            return await poll(work, port)
+        case _:
+            assert_never(work)
