@@ -17,6 +17,11 @@ from p2pdist.wire.polling import Poll
 AnyWork: TypeAlias = Poll
 
 
+def kind_of(work: AnyWork) -> str:
+    """Return the name of a kind of work, as it is on the wire."""
+    return str(type(work).__struct_config__.tag)
+
+
 def encode_work(work: AnyWork) -> bytes:
     """Pack a piece of work. Raises UsageError when it is larger than an assignment may be."""
     try:
