@@ -125,7 +125,7 @@ class Runner:
         with running.scope:
             ended = await self._when_it_is_time(assignment, port)
         if running.scope.cancelled_caught:
-            ended = Ended(outcome="cancelled", reason="it was stopped, or another run took its place")
+            ended = Ended(outcome="cancelled")
         _log.info("task.ended", task=assignment.task, run=assignment.run, outcome=ended.outcome)
         result = TaskResult(
             id=nacl.utils.random(12).hex(),

@@ -254,17 +254,18 @@ def record_task_results(
 ) -> None:
     """Store how runs ended on nodes. The first result of a run on a node counts."""
     for node, result in said:
-        values = {
+        values: dict[str, Any] = {
             "state": result.outcome,
             "step": "",
             "rate_bytes_per_s": 0,
-            "reason": clean(result.reason),
             "figures": {clean(name): count for name, count in result.figures.items()},
             "report": clean(result.id),
             "seconds": min(result.seconds, float(2**31)),
             "updated": now,
             "finished": now,
         }
+        if result.outcome != "cancelled":  # else the server said why, before the node
+            values["reason"] = clean(result.reason)
         unsaid = sa.and_(_of(task_runs, node, result), task_runs.c.report == "")
         connection.execute(sa.update(task_runs).where(unsaid).values(**values))
 

@@ -76,7 +76,7 @@ class LabFleet:
         self.operator = directory / "operator"
         self.operator.mkdir(mode=0o700)
         self.publication = self.operator / "publication"
-        self._environment = {
+        self.environment = {
             "PATH": f"{BIN}:{os.environ.get('PATH', '')}",
             "HOME": str(self.operator),
             "LANG": "C.UTF-8",
@@ -106,7 +106,7 @@ class LabFleet:
             capture_output=True,
             text=True,
             check=False,
-            env=self._environment,
+            env=self.environment,
             stdin=subprocess.DEVNULL,
             timeout=READY_S,
         )
@@ -220,7 +220,7 @@ class LabFleet:
     ) -> Program:
         words = [str(BIN / program), "run", "--config", str(config)]
         log = self.directory / f"{name}.log"
-        self.programs[name] = Program(host, words, log, {**self._environment, **settings}, ready)
+        self.programs[name] = Program(host, words, log, {**self.environment, **settings}, ready)
         self.programs[name].start()
         return self.programs[name]
 
