@@ -8,7 +8,7 @@ its :class:`Ports`.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Protocol, TypeAlias
 
 import nacl.utils
@@ -24,13 +24,14 @@ from p2pdist.logs import get_logger
 from p2pdist.node.reports import Bell
 from p2pdist.trust.catalog import Duty
 from p2pdist.wire.tasks import Assignment, Confirmed, TaskItems, TaskProgress, TaskResult
-from p2pdist.wire.work import decode_work
+from p2pdist.wire.work import AnyWork, decode_work
 
 _log = get_logger()
 
 _CLOCK_LOOK_S = 30.0  # the wall clock may be set while a run waits for its time
 
 Said: TypeAlias = TaskProgress | Confirmed
+Perform: TypeAlias = Callable[[AnyWork, RunPort], Awaitable[Ended]]
 
 
 class Ports(Protocol):
@@ -60,11 +61,13 @@ class Runner:
     Args:
         ports: The way to the admin server, and the node's grant.
         journal: What an earlier process of this node knew.
+        perform: Does a piece of work.
     """
 
-    def __init__(self, ports: Ports, journal: Journal) -> None:
+    def __init__(self, ports: Ports, journal: Journal, perform: Perform = perform) -> None:
         self._ports = ports
         self._journal = journal
+        self._perform = perform
         self._assignments: tuple[Assignment, ...] | None = None
         self._running: dict[str, _Running] = {}
         self._said: set[str] = set()  # over the present link
@@ -150,10 +153,10 @@ class Runner:
             if time.time() > assignment.not_after:
                 return Ended(outcome="refused", reason="it came too late, by the clock of this node")
             with trio.move_on_after(limits.TASK_RUN_S_MAX):
-                return await self._perform(assignment, port)
+                return await self._checked(assignment, port)
         return Ended(outcome="failed", reason=f"it has not ended in {limits.TASK_RUN_S_MAX} seconds")
 
-    async def _perform(self, assignment: Assignment, port: RunPort) -> Ended:
+    async def _checked(self, assignment: Assignment, port: RunPort) -> Ended:
         try:
             work = decode_work(assignment.work)
         except PeerError as error:
@@ -166,7 +169,7 @@ class Runner:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(port.tell)
             try:
-                ended = await perform(work, port)
+                ended = await self._perform(work, port)
             except* P2PDistError as errors:
                 ended = Ended(outcome="failed", reason="; ".join(map(str, _each(errors))))
             nursery.cancel_scope.cancel()
