@@ -119,6 +119,8 @@ def test_a_point_without_the_duty_polls_nothing_until_its_grant_has_it(site: Sit
     (refused,) = site.discover(site.point.ipv4[0], code=6)["nodes"]
     assert refused["state"] == "refused"
     assert refused["reason"] == "the grant of this node has the duties seed, gateway, and not discovery"
+    site.grant("discovery")
+    assert site.point.ipv4[0] in found(site.discover(site.point.ipv4[0])), "it needs no other duty"
     site.grant("seed", "gateway", "discovery")
     assert site.point.ipv4[0] in found(site.discover(site.point.ipv4[0]))
 
