@@ -11,7 +11,7 @@ from p2pdist.cli.tasks import begin
 from p2pdist.errors import UsageError
 from p2pdist.wire.polling import Poll, PollMethod
 
-_METHODS = ("echo", "neighbours")
+_METHODS = ("echo", "neighbours", "multicast")
 
 
 def discover(
@@ -38,7 +38,8 @@ def discover(
     exclude
         A network or address not to ask; can be given several times.
     method
-        echo (ICMP), or neighbours (who answered ARP on the node's own segments); by default both.
+        echo (ICMP), neighbours (who answered ARP on the node's own segments), or multicast (who answers on
+        its own segments over IPv6); by default the first two, without ranges the last two.
     per_s
         At most so many questions a second, up to 1000; on a segment of the node itself up to 200.
     every
@@ -50,9 +51,9 @@ def discover(
     timeout
         How long to watch: 90s, 30m, 12h.
     """
-    chosen = method or list(_METHODS if ranges else _METHODS[1:])
+    chosen = method or list(_METHODS[:2] if ranges else _METHODS[1:])
     if unknown := [each for each in chosen if each not in _METHODS]:
-        raise UsageError(f"{unknown[0]!r} is not a method", hint=f"there are {' and '.join(_METHODS)}")
+        raise UsageError(f"{unknown[0]!r} is not a method", hint=f"there are {', '.join(_METHODS)}")
     work = Poll(
         ranges=list(ranges),
         excluded=exclude or [],

@@ -50,10 +50,14 @@ class Journal:
         self.lags = False
         """Whether what is written says something that is not true any more."""
 
+    def has_begun(self, assignment: Assignment) -> bool:
+        """Whether an earlier process has begun this run, and did not end it."""
+        known = self._begun.get(assignment.task)
+        return known is not None and known.run == assignment.run
+
     def begin(self, assignment: Assignment) -> int:
         """A run begins; return how often it has."""
-        known = self._begun.get(assignment.task)
-        times = known.times + 1 if known is not None and known.run == assignment.run else 1
+        times = self._begun[assignment.task].times + 1 if self.has_begun(assignment) else 1
         self._begun[assignment.task] = _Begun(run=assignment.run, times=times)
         return times
 

@@ -36,7 +36,7 @@ def check_work(work: AnyWork) -> None:
     match work:
         case Poll():
             addresses_to_ask(work.ranges, work.excluded)
-            if "neighbours" not in work.methods and not work.ranges:
+            if work.methods == ["echo"] and not work.ranges:
                 raise UsageError("a poll by echo needs ranges", hint="name one, such as 10.1.0.0/24")
         case _:
             assert_never(work)

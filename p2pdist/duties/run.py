@@ -28,7 +28,8 @@ class Ended:
 
 
 class RunPort:
-    """One run's way to say how far it is. What is said is sent at most once a second.
+    """One run's way to say how far it is. What is said is sent at most once a second, and the newest again
+    while there is no way.
 
     Args:
         assignment: The run.
@@ -81,8 +82,9 @@ class RunPort:
         while True:
             await self._news.wait()
             progress, self._progress = self._progress, None
-            if progress is not None:
-                await self._say(progress)
+            if progress is not None and not await self._say(progress) and self._progress is None:
+                self._progress = progress
+                self._news.ring()
             await self._pass_on()
             await trio.sleep(limits.TASK_PROGRESS_EVERY_S)
 

@@ -150,7 +150,7 @@ class Runner:
         while (wait := assignment.not_before - time.time()) > 0:
             await trio.sleep(min(wait, _CLOCK_LOOK_S))
         async with self._places:
-            if time.time() > assignment.not_after:
+            if time.time() > assignment.not_after and not self._journal.has_begun(assignment):
                 return Ended(outcome="refused", reason="it came too late, by the clock of this node")
             with trio.move_on_after(limits.TASK_RUN_S_MAX):
                 return await self._checked(assignment, port)
@@ -166,6 +166,7 @@ class Runner:
         if self._journal.begin(assignment) > limits.TASK_BEGUN_MAX:
             return Ended(outcome="failed", reason="this node was ended each time that it was begun")
         await self._save()
+        port.progress("begun")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(port.tell)
             try:

@@ -11,15 +11,16 @@ from p2pdist import limits
 
 Range = Annotated[str, Meta(min_length=2, max_length=49, pattern=r"^[0-9a-fA-F:./]+\Z")]
 """A network or an address as people write it: ``10.1.0.0/24``, ``10.1.0.7``."""
-PollMethod = Literal["echo", "neighbours"]
+PollMethod = Literal["echo", "multicast", "neighbours"]
 
 
 class Poll(msgspec.Struct, frozen=True, kw_only=True, tag_field="work", tag="poll"):
     """Find out which addresses answer.
 
     ``echo`` asks each address of ``ranges`` without those of ``excluded`` by ICMP, at most ``per_s`` a
-    second. ``neighbours`` reads the kernel's table of neighbours: who is on the node's own segments, also if
-    it answers no ping. Without ranges it says all that the table has.
+    second. ``multicast`` asks everybody on the node's own segments by ICMPv6, once for all: IPv6 is not
+    scanned. ``neighbours`` reads the kernel's table of neighbours: who is on the node's own segments, also
+    if it answers no ping. Without ranges it says all that the table has.
     """
 
     ranges: Annotated[list[Range], Meta(max_length=limits.POLL_RANGES_MAX)] = msgspec.field(

@@ -254,6 +254,35 @@ async def test_what_comes_too_late_is_refused(tmp_path: Path) -> None:
     assert (result.outcome, "too late" in result.reason) == ("refused", True)
 
 
+async def test_what_was_begun_in_time_is_begun_again_however_late_it_is(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "tasks")
+    journal.begin(assignment(not_after=1_000))
+    journal.save()
+    server = Server()
+    async with running(server, tmp_path) as runner:
+        runner.assign([assignment(not_after=1_000)])
+        assert (await server.result()).outcome == "done"
+
+
+async def test_that_a_run_has_begun_is_said_as_soon_as_there_is_a_way(
+    tmp_path: Path,
+) -> None:
+    async def hang(work: AnyWork, port: RunPort) -> Ended:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    server = Server()
+    server.reached = False
+    async with running(server, tmp_path, hang) as runner:
+        runner.assign([assignment()])
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        server.reached = True
+        await server.until(1)
+    (said,) = server.said
+    assert isinstance(said, TaskProgress)
+    assert said.step == "begun"
+
+
 async def test_an_error_of_the_work_is_its_failure_also_out_of_a_nursery(tmp_path: Path) -> None:
     async def fail(work: AnyWork, port: RunPort) -> Ended:
         async with trio.open_nursery() as nursery:

@@ -84,6 +84,11 @@ def mac_of(host: Host) -> str:
     return next(str(link["address"]) for link in links if link["ifname"] != "lo")
 
 
+def link_local(host: Host) -> str:
+    shown = json.loads(host.run("ip", "-j", "-6", "address", "show", "scope", "link"))
+    return str(shown[0]["addr_info"][0]["local"])
+
+
 def drop_everything(host: Host) -> None:
     """Let a host drop every packet of IPv4 that comes in; ARP is none."""
     host.namespace.rules(
@@ -105,6 +110,12 @@ def test_a_point_behind_a_nat_finds_its_neighbours_also_those_that_answer_no_pin
     assert seen[site.silent.ipv4[0]] == ("neighbours", f"hardware address {mac_of(site.silent)}")
     assert seen[site.point.ipv4[0]][0] == "echo", "it answers itself"
     assert run["nodes"][0]["figures"]["asked"] == 254
+
+
+def test_neighbours_over_ipv6_are_found_without_a_scan(site: Site) -> None:
+    seen = found(site.discover("--method", "multicast", "--method", "neighbours"))
+    known = ("multicast, neighbours", f"hardware address {mac_of(site.neighbour)}")
+    assert [known] == [how for address, how in seen.items() if address == link_local(site.neighbour)]
 
 
 def test_what_is_excluded_is_neither_asked_nor_found(site: Site) -> None:

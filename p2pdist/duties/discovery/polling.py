@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_interface
+from ipaddress import IPv4Address, IPv4Network, ip_interface
 
 import ifaddr
 import trio
@@ -13,7 +13,7 @@ from p2pdist.core.polling import addresses_to_ask, excludes, on_segment
 from p2pdist.duties.run import Ended, RunPort
 from p2pdist.errors import Unavailable
 from p2pdist.net.neighbours import read_neighbours
-from p2pdist.net.pings import Pinger, open_pinger
+from p2pdist.net.pings import ALL_NODES, Address, Pinger, open_pinger
 from p2pdist.wire.polling import Poll
 from p2pdist.wire.tasks import TaskItem
 
@@ -34,11 +34,18 @@ async def poll(work: Poll, port: RunPort) -> Ended:
                 await _echo(pinger, asked, work.per_s, found, port)
         except Unavailable as error:
             failures.append(str(error))
+    if "multicast" in work.methods:
+        try:
+            async with open_pinger(6) as pinger:
+                await _multicast(pinger, found, port)
+        except Unavailable as error:
+            failures.append(str(error))
     if "neighbours" in work.methods:
         port.progress("reading the table of neighbours")
         try:
             for address, mac in await trio.to_thread.run_sync(read_neighbours):
-                if address in wanted or (not work.ranges and not excludes(work.excluded, address)):
+                wished = address in wanted or (not work.ranges and not excludes(work.excluded, address))
+                if wished or found.has(address):
                     await found.neighbour(address, mac)
         except Unavailable as error:
             failures.append(str(error))
@@ -54,16 +61,20 @@ class Found:
 
     def __init__(self, port: RunPort) -> None:
         self._port = port
-        self._answered: set[IPv4Address | IPv6Address] = set()
-        self._macs: dict[IPv4Address | IPv6Address, str] = {}
+        self._answered: set[Address] = set()
+        self._macs: dict[Address, str] = {}
 
-    async def answered(self, address: IPv4Address) -> None:
+    def has(self, address: Address) -> bool:
+        """Whether it has answered a ping."""
+        return address in self._answered
+
+    async def answered(self, address: Address) -> None:
         """It has answered a ping."""
         if address not in self._answered:
             self._answered.add(address)
             await self._say(address)
 
-    async def neighbour(self, address: IPv4Address | IPv6Address, mac: str) -> None:
+    async def neighbour(self, address: Address, mac: str) -> None:
         """It stands in the table of neighbours."""
         self._macs[address] = mac
         await self._say(address)
@@ -76,8 +87,9 @@ class Found:
             "neighbours": len(self._macs),
         }
 
-    async def _say(self, address: IPv4Address | IPv6Address) -> None:
-        methods = [("echo", address in self._answered), ("neighbours", address in self._macs)]
+    async def _say(self, address: Address) -> None:
+        echo = "echo" if address.version == 4 else "multicast"
+        methods = [(echo, address in self._answered), ("neighbours", address in self._macs)]
         mac = self._macs.get(address)
         await self._port.item(
             TaskItem(
@@ -108,9 +120,32 @@ async def _echo(
         nursery.cancel_scope.cancel()
 
 
+async def _multicast(pinger: Pinger, found: Found, port: RunPort) -> None:
+    """Ask everybody on every segment of this machine, twice: one datagram may be lost."""
+    port.progress("asking all neighbours over IPv6")
+    interfaces = await trio.to_thread.run_sync(_interfaces)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_hear, pinger, found)
+        for _ in range(2):
+            for interface in interfaces:
+                await pinger.ask(ALL_NODES, interface=interface)
+            await trio.sleep(limits.POLL_ANSWER_S)
+        nursery.cancel_scope.cancel()
+
+
 async def _hear(pinger: Pinger, found: Found) -> None:
     async for address in pinger.answers():
         await found.answered(address)
+
+
+def _interfaces() -> list[int]:
+    """The numbers of the interfaces that have a segment of IPv6."""
+    return [
+        adapter.index
+        for adapter in ifaddr.get_adapters()
+        if adapter.index is not None
+        and any(ip.is_IPv6 and ip_interface(ip.ip[0]).is_link_local for ip in adapter.ips)
+    ]
 
 
 def _segments() -> list[IPv4Network]:
