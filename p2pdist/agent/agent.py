@@ -23,8 +23,8 @@ from p2pdist.node.content import Content
 from p2pdist.node.home import Home
 from p2pdist.node.member import Member, open_member
 from p2pdist.node.post import OwnPost, Post
-from p2pdist.node.program import notify_ready
 from p2pdist.node.settings import MemberSettings
+from p2pdist.node.supervisor import notify_ready
 from p2pdist.swarm.session import (
     ArtifactFinished,
     PieceRefused,
