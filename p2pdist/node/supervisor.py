@@ -19,7 +19,7 @@ from p2pdist.logs import get_logger
 
 _log = get_logger()
 
-_SIGNS = 4  # in the time for one: a loop that stands still for less than three quarters of it is not ended
+_SIGNS = 8  # in the time for one, so that a loop may stand still for seven eighths of it: it works, slowly
 
 
 def notify_ready(status: str) -> None:
