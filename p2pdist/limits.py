@@ -167,6 +167,7 @@ PUNCH_ATTEMPTS_KEPT = 8  # that a session can tell of
 PUNCH_HOSTS_MAX = 4  # own addresses of each family that are tried: a laptop with cable, Wi-Fi and VPN has 3
 PUNCH_CANDIDATES_MAX = 24  # of one side: own addresses of both families, each seen by two STUN servers
 PUNCH_PAIRS_TOLD_MAX = 64  # of one attempt in its report
+PUNCH_PORTS_MAX = 1_000  # that an operator may name: each is tried when all are taken, 10 ms
 PUNCH_PAIRS_MAX = 256  # address pairs in one attempt, with those that only the peer's packets show
 PUNCH_DESCRIPTION_BYTES_MAX = 4 * KIB  # 24 candidates of IPv6 have 2 KiB
 PUNCH_STUN_BYTES = 128  # our request; the largest answer, with every address attribute in IPv6, has 116

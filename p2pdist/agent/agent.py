@@ -206,6 +206,7 @@ async def open_agent(
         swarm_requests=config.swarm.requests,
         rates=config.rates.limits(),
         policy=config.sessions.policy(),
+        session_ports=config.sessions.ports(),
         dialled=isinstance(config, SeedConfig) and config.point.dialled,
     )
     layout = InstallLayout(root=config.install.root, state=home.state / "install")
