@@ -76,9 +76,7 @@ LINK_HANDSHAKE_S = 10.0  # TLS and the HTTP/2 preface; a slow 3G link needs 3
 DIAL_STAGGER_S = 0.25  # before a neighbour's next address is dialled, too (RFC 8305, section 5)
 LINK_KEEPALIVE_S = 20.0  # below the 30 s at which careless NATs forget a TCP connection
 LINK_DEAD_AFTER_S = 45.0  # two keepalives and their answers lost
-LINK_LOST_S = (
-    10.0  # until a node that loses the neighbour which carries it is with another, however that was lost
-)
+LINK_LOST_S = 10.0  # until whoever loses the neighbour that carries it is with another, however it was lost
 LINK_REDIAL_S = 2.0  # of them, once it is noticed: one for a neighbour that does not answer, and a handshake
 LINK_PACES_S = (3.0, 6.0, 12.0)  # of keepalives where few neighbours ask: with 3 a hung one costs below 10 s
 LINK_PACE_ASKED_PER_S = 300  # ... so many in a second at most: 3 % of a core for 900 neighbours, each 3 s
