@@ -45,7 +45,7 @@ class SupervisedProgram(ProcessProgram):
     hung = 0
 
     async def start(self) -> None:
-        """Start it, and wait until it says that it is ready, or has ended."""
+        """Start it, and wait until it says that it is ready; it has to."""
         await self._nursery.start(self._supervise)
 
     async def _supervise(self, task_status: trio.TaskStatus[None]) -> None:
