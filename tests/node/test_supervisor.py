@@ -107,7 +107,28 @@ async def test_a_program_shows_life_several_times_within_the_time_that_the_super
     monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
     with trio.move_on_after(6.9):
         await show_life()
-    assert supervisor.heard() == ["WATCHDOG=1"] * 8
+    assert supervisor.heard() == ["WATCHDOG=1"] * 7
+
+
+async def test_a_program_with_thousands_of_steps_to_do_shows_life_between_them(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "400000")
+    turns: list[float] = []
+
+    async def step() -> None:
+        turns.append(trio.current_time())
+        while trio.current_time() < turns[-1] + 0.01:
+            pass
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(show_life)
+        await trio.testing.wait_all_tasks_blocked()
+        async with trio.open_nursery() as busy:
+            for _ in range(100):
+                busy.start_soon(step)  # all of them in one turn: nobody else has his meanwhile
+        assert len(supervisor.heard()) >= 10
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(
