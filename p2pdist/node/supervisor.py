@@ -13,6 +13,8 @@ import math
 import os
 import re
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import trio
 
@@ -67,6 +69,24 @@ async def show_life() -> None:
             await trio.sleep(seconds / _SIGNS)  # a step for when nobody else takes one
     finally:
         trio.lowlevel.remove_instrument(steps)
+
+
+@contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """Have the supervisor wait so long for signs of life during the block: a step that is known to be long.
+
+    Raises:
+        UsageError: see :func:`watchdog_s`.
+    """
+    usual = watchdog_s()
+    if usual is None or usual >= seconds:
+        yield
+        return
+    _notify(f"WATCHDOG_USEC={round(seconds * 1_000_000)}")
+    try:
+        yield
+    finally:
+        _notify(f"WATCHDOG_USEC={round(usual * 1_000_000)}", "WATCHDOG=1")
 
 
 class _Steps(trio.abc.Instrument):

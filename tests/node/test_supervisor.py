@@ -17,7 +17,7 @@ import trio.testing
 
 from p2pdist.errors import UsageError
 from p2pdist.node.program import run_program
-from p2pdist.node.supervisor import notify_ready, notify_stopping, show_life, watchdog_s
+from p2pdist.node.supervisor import notify_ready, notify_stopping, patience, show_life, watchdog_s
 
 READY_S = 30.0
 WATCHDOG_S = 2.0
@@ -129,6 +129,21 @@ async def test_a_program_with_thousands_of_steps_to_do_shows_life_between_them(
                 busy.start_soon(step)  # all of them in one turn: nobody else has his meanwhile
         assert len(supervisor.heard()) >= 10
         nursery.cancel_scope.cancel()
+
+
+def test_a_step_that_is_known_to_be_long_is_announced_and_the_usual_time_counts_afterwards(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "7000000")
+    with patience(60):
+        assert supervisor.heard() == ["WATCHDOG_USEC=60000000"]
+    assert supervisor.heard() == ["WATCHDOG_USEC=7000000\nWATCHDOG=1"]
+    with patience(7):
+        pass
+    monkeypatch.delenv("WATCHDOG_USEC")
+    with patience(60):
+        pass
+    assert supervisor.heard() == [], "there was no need"
 
 
 @pytest.mark.parametrize(
