@@ -14,7 +14,7 @@ from p2pdist.node.supervisor import _SIGNS
 
 NAMES = sorted(path.stem for path in UNITS.glob("*.service"))
 CARRIERS = ("p2pdist-seed", "p2pdist-server")  # whoever is linked to them loses them
-STEP_S = 1.4  # the longest that is not announced, at a gateway with 15,000 devices (0103)
+STEP_S = 2.2  # the longest that was seen and is not announced, at a gateway on a busy machine (0103)
 
 
 def test_every_program_that_runs_as_a_service_has_a_unit() -> None:
@@ -39,7 +39,7 @@ def test_one_that_hangs_is_ended_soon_enough_for_whoever_it_carries(name: str) -
 @pytest.mark.parametrize("name", CARRIERS)
 def test_one_that_only_has_much_to_do_is_not_ended(name: str) -> None:
     hangs_s = float(service_of(name)["WatchdogSec"])
-    assert hangs_s - hangs_s / _SIGNS >= 3 * STEP_S
+    assert hangs_s - hangs_s / _SIGNS >= 2 * STEP_S
 
 
 def test_without_a_watchdog_the_links_notice_in_time_where_they_are_few_or_the_machine_is_gone() -> None:
