@@ -25,6 +25,7 @@ from fleet_addresses import free_port
 from fleet_logs import LogBook
 from fleet_programs import DEVICES, POINTS, Program, ServerOptions, ServerProgram
 from fleet_signing import Publication
+from harness import Fleet
 
 from p2pdist.cli.profile import Target
 from p2pdist.ids import GroupPath, InfoHash, NodeId, TargetPath
@@ -330,6 +331,18 @@ class Processes:
         tables = msgspec.to_builtins(config, enc_hook=str)
         path.write_text(_toml({**tables, "log": {"json": True}}))
         return ProcessProgram(self._nursery, who, _call(module, "run", path), self._log)
+
+
+async def reaching_server(fleet: Fleet) -> ServerProcess:
+    """Return the admin server of a fleet of processes, once it can reach every device."""
+    server = fleet.server
+    assert isinstance(server, ServerProcess)
+
+    async def reached() -> bool:
+        return {device.name for device in fleet.devices} <= await server.online()
+
+    await fleet.until(reached, "the server can reach every device")
+    return server
 
 
 def _call(module: str, command: str, config: Path) -> list[str]:
