@@ -26,7 +26,7 @@ import msgspec
 from p2pdist import limits
 from p2pdist.core.scope import affinity
 from p2pdist.ids import GroupPath, NodeId
-from p2pdist.wire.frames import Endpoint, Path, Role
+from p2pdist.wire.frames import Dialler, Endpoint, Path, Role
 
 Hopeless = Callable[[NodeId, NodeId], str | None]
 """Why two nodes cannot meet, in words; None while they may."""
@@ -118,12 +118,13 @@ class Member(Place, frozen=True, kw_only=True):
 
 
 class Ruling(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether one node takes another as a source, why, and how it reaches it."""
+    """Whether one node takes another as a source, why, how it reaches it, and who of the two dials."""
 
     taken: bool
     reason: str
     path: Path = "direct"
     endpoints: tuple[Endpoint, ...] = ()
+    dial: Dialler = "either"
 
 
 class Places:
@@ -182,7 +183,10 @@ class Places:
         return self._across(receiver, source)
 
     def _across(self, receiver: Member, source: Member) -> Ruling:
-        """Decide on a pair of two places: who has a global address is dialled, and both are called."""
+        """Decide on a pair of two places: who has a global address is dialled, and both are called.
+
+        Only one dials: two connections that cross end each other (decision 0062).
+        """
         why = self._hopeless(receiver.node, source.node)
         if why is not None and (_apart(receiver, source) or (receiver.translated and source.translated)):
             return Ruling(taken=False, reason=f"through its gateway: {why}", path="relayed")
@@ -190,7 +194,11 @@ class Places:
             return Ruling(taken=False, reason="another place, and both have the artifact", path="punched")
         if not source.translated:
             reason = "another network: it is dialled, and both call each other"
-            return Ruling(taken=True, reason=reason, path="punched", endpoints=source.own)
+            dial: Dialler = "receiver" if receiver.translated else "either"
+            return Ruling(taken=True, reason=reason, path="punched", endpoints=source.own, dial=dial)
+        if not receiver.translated:
+            reason = "behind a NAT: it dials this node, and both call each other"
+            return Ruling(taken=True, reason=reason, path="punched", dial="source")
         reason = "behind another NAT: both call each other at the same moment"
         return Ruling(taken=True, reason=reason, path="punched")
 

@@ -123,6 +123,7 @@ def _ruled(receiver: Member, member: Member, ruling: Ruling) -> Candidate:
         _candidate(receiver, member, ruling.taken, ruling.reason),
         path=ruling.path,
         endpoints=list(ruling.endpoints),
+        dial=ruling.dial,
     )
     if not (member.site == receiver.site and ruling.endpoints and member.translated):
         return candidate

@@ -44,6 +44,9 @@ CALL_LOOK_S: Final = 0.2
 CALLS_WAITING_MAX: Final = 64
 """Calls that were asked for and have not begun; what is beyond is not made."""
 
+FAMILY_S: Final = 0.3
+"""How long a call goes to an address of one family alone; see RFC 8305, section 5."""
+
 TRACKERS_S: Final = 10.0
 """How long the trackers stay that were added; by then their datagrams have come, or are lost."""
 
@@ -63,7 +66,11 @@ class _Call:
     node: NodeId
     endpoints: tuple[Endpoint, ...]
     dials: bool
-    until: float = 0.0
+    begun: float = 0.0
+
+    def dialled(self, now: float) -> tuple[Endpoint, ...]:
+        """Where the packet is sent now: at first to one, as of two connections at once both may be closed."""
+        return self.endpoints[: 1 if now < self.begun + FAMILY_S else None]
 
 
 class Calls:
@@ -147,7 +154,7 @@ class Calls:
             due_since = trio.current_time() if due_since is None else due_since
             for call in self._take_new(trio.current_time()):
                 await self._begin(call)
-            with trio.move_on_at(due_since + (CALL_LOOK_S if self._calls else LOOK_S)):
+            with trio.move_on_at(self._next_look(due_since)):
                 await self._due.wait()
                 continue
             due_since, now = None, trio.current_time()
@@ -160,6 +167,12 @@ class Calls:
             if self._calls or self._new or self._trackers:
                 self._due.set()
 
+    def _next_look(self, since: float) -> float:
+        """Return when to look again: soon, and sooner where somebody should be connected by then."""
+        now = trio.current_time()
+        awaited = min((each.reach.next_look(now) for each in self._carried.values()), default=math.inf)
+        return min(since + (CALL_LOOK_S if self._calls else LOOK_S), awaited)
+
     async def look_at(self, carried: Carried) -> Sequence[lt.peer_info]:
         """See who is connected to this node for an artifact, and dial who should be and is not."""
         async with carried.changing:
@@ -167,7 +180,8 @@ class Calls:
                 return ()
             peers = await trio.to_thread.run_sync(carried.handle.get_peer_info)
         now = trio.current_time()
-        carried.reach.handle_linked(paths_of(peers, self._book), now)
+        answering = {peer.ip[0] for peer in peers if not peer.flags & lt.peer_info.connecting}
+        carried.reach.handle_linked(paths_of(peers, self._book), now, answering=answering)
         for endpoint in () if self.holds_back() else carried.reach.next_endpoints(now):
             carried.handle.connect_peer((endpoint.host, endpoint.port))
         self._tell_reach(carried)
@@ -203,12 +217,12 @@ class Calls:
             for endpoint in call.endpoints:
                 self._send_datagram(carried, endpoint, secrets.token_hex(4))
             return
-        call.until = now + REPEAT_S
+        call.begun = now
         if not self._calls:
             self._held_since = now
             self._session.apply_settings(_CALLING)
         self._calls.append(call)
-        for endpoint in call.endpoints:
+        for endpoint in call.dialled(now):
             carried.handle.connect_peer((endpoint.host, endpoint.port))
         for observer in self._observers[:1]:  # its answer has libtorrent dial at once
             self._send_datagram(carried, observer, secrets.token_hex(16))
@@ -217,13 +231,13 @@ class Calls:
         """Repeat what has not come through, and end what has, or has taken too long."""
         now = trio.current_time()
         for call in list(self._calls):
-            over = call.until + 2 * UTP_CONNECT_MS / 1_000 <= now
+            over = call.begun + REPEAT_S + 2 * UTP_CONNECT_MS / 1_000 <= now
             if not call.carried.present or call.carried.reach.is_linked(call.node) or over:
                 self._calls.remove(call)
                 if over:
                     await self._forget_unless_linked({endpoint.host for endpoint in call.endpoints})
-            elif now < call.until:
-                for endpoint in call.endpoints:
+            elif now < call.begun + REPEAT_S:
+                for endpoint in call.dialled(now):
                     call.carried.handle.connect_peer((endpoint.host, endpoint.port))
             if not self._calls:
                 self._next_call_at = now + DIALLING_S if now >= self._held_since + HELD_BACK_S else now

@@ -103,7 +103,7 @@ class Carried:
     def set_sources(self, sources: tuple[Source, ...], now: float, *, watched: bool) -> None:
         """These are the sources now; with *watched* they may be where nobody can be dialled."""
         self.sources, self.watched = sources, watched
-        self.reach.handle_sources(sources, now)
+        self.reach.handle_sources(sources, now, at_once=self._unknown)
 
     def dial(self, sources: Iterable[Source], now: float) -> None:
         """Connect to sources; to those that are expected to dial us only if they have not done so in time.
@@ -113,17 +113,12 @@ class Carried:
         """
         dialled = False
         for source in sources:
-            if not source.dialled:
-                continue
-            if source.path == "punched":
-                for endpoint in source.endpoints if self.present else ():
-                    self.handle.connect_peer((endpoint.host, endpoint.port))
+            for address in source.addresses[:1] if source.dialled else ():
+                if source.expected:
+                    self._expected.setdefault((address.host, address.port), now + PATIENCE_S)
+                elif self.present:
+                    self.handle.connect_peer((address.host, address.port))
                     dialled = True
-            elif source.expected:
-                self._expected.setdefault((source.host, source.port), now + PATIENCE_S)
-            elif self.present:
-                self.handle.connect_peer((source.host, source.port))
-                dialled = True
         if dialled and self._unknown:
             self._unknown = False
             self.handle.pause()
@@ -134,7 +129,8 @@ class Carried:
         overdue = [address for address, until in self._expected.items() if until <= now]
         for address in overdue:
             del self._expected[address]
-            if self.present and any((source.host, source.port) == address for source in self.sources):
+            known = ((each.host, each.port) for source in self.sources for each in source.addresses)
+            if self.present and address in known:
                 self.handle.connect_peer(address)
 
     def is_watched(self, now: float) -> bool:

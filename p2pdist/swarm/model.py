@@ -39,8 +39,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     waits 3 s. One that is not to be ``dialled`` from here makes every connection itself.
 
     One that is to be ``punched`` is not dialled at its address, but called when both are told to.
-    ``endpoints`` are more addresses to dial: tried one after the other while it is not connected, those of
-    one that is to be punched at once.
+    ``endpoints`` are more addresses to dial, one after the other while it is not connected.
     """
 
     node: NodeId
@@ -52,6 +51,12 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     dialled: bool = True
     path: Path = "direct"
     endpoints: tuple[Endpoint, ...] = ()
+
+    @property
+    def addresses(self) -> tuple[Endpoint, ...]:
+        """Where it is dialled, in this order; nowhere, if it can only be called."""
+        own = () if self.path == "punched" else (Endpoint(host=self.host, port=self.port),)
+        return (*own, *self.endpoints)
 
 
 class ArtifactFinished(msgspec.Struct, frozen=True, kw_only=True):

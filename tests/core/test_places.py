@@ -128,6 +128,23 @@ def test_who_has_a_global_address_is_dialled_even_if_no_call_can_work() -> None:
     assert candidate.taken and candidate.endpoints[0].host == "9.9.9.9"
 
 
+def public(number: int, host: str) -> Member:
+    """A device with this global address and no NAT before it."""
+    where = whereabouts(GATEWAY, host, 7602, [Endpoint(host=host, port=7602)], spread=True)
+    return msgspec.structs.replace(
+        device(number, host), site=where.site, host=where.host, own=where.own, translated=False
+    )
+
+
+def test_of_two_in_different_places_one_dials_and_never_both() -> None:
+    home, one, other = device(0, "203.0.113.7"), public(1, "9.9.9.9"), public(2, "8.8.8.8")
+    members = [home, one, other]
+    assert told(home, members)[one.node].dial == "receiver"
+    assert told(one, members)[home.node].dial == "source"
+    assert told(one, members)[other.node].dial == "either"  # who was there first is dialled
+    assert not told(one, members)[home.node].endpoints
+
+
 places = st.lists(
     st.tuples(st.integers(7, 10), st.booleans(), st.sets(st.integers(0, 11), max_size=4)),
     min_size=1,

@@ -43,14 +43,19 @@ class Talk:
 
     def __init__(self, tunnel: trio.abc.HalfCloseableStream) -> None:
         self._tunnel = tunnel
+        self._enough = False
         self.said = self.heard = 0
 
     async def say(self) -> None:
-        """Go on until cancelled."""
-        while True:
+        """Go on until there is :meth:`enough`: a block that has begun is said to its end."""
+        while not self._enough:
             self.said += 1
             await self._tunnel.send_all(self._block(self.said))
             await trio.sleep(PAUSE_S)
+
+    def enough(self) -> None:
+        """Say nothing new."""
+        self._enough = True
 
     async def hear(self) -> None:
         """Fail as soon as something is missing, doubled or altered."""
@@ -146,7 +151,7 @@ async def test_a_gateway_lost_in_the_middle_of_everything_costs_ten_seconds_and_
             talk = Talk(tunnel)
             async with trio.open_nursery() as talking:
                 nursery.start_soon(talk.hear)
-                talking.start_soon(talk.say)
+                nursery.start_soon(talk.say)
                 talking.start_soon(talker.talk)
                 nursery.start_soon(talker.attach, [lost, other])
                 await fleet.until(lambda: talk.heard and talker.said, "everybody talks")
@@ -171,6 +176,7 @@ async def test_a_gateway_lost_in_the_middle_of_everything_costs_ten_seconds_and_
                 for each in (release, *small):
                     await fleet.until_reported(each)
                 talking.cancel_scope.cancel()
+            talk.enough()
             await fleet.until(lambda: talk.heard == talk.said, "all of the session's bytes are back")
 
             await come_back(lost, how)  # what it has on its disk is still to be passed on

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import libtorrent as lt
+import msgspec
 import pytest
 from swarm_fleet import SWARM
 
@@ -17,6 +18,7 @@ from p2pdist.swarm.alerts import BATCH_S, LAST_BATCH_S, AlertDesk
 from p2pdist.swarm.carried import PATIENCE_S, STUCK_S, Carried
 from p2pdist.swarm.ledger import NodeBook
 from p2pdist.swarm.model import Artifact, Source, SwarmEvent
+from p2pdist.wire.frames import Endpoint
 
 PEER = b"-PD1Daaaaaaaaaaaaaaa"
 
@@ -70,6 +72,21 @@ def test_a_source_is_dialled_at_once_and_one_that_is_expected_only_when_it_lets_
     carried.dial_overdue(100.0 + PATIENCE_S)
     carried.dial_overdue(100.0 + 2 * PATIENCE_S)
     assert handle.told == ["dial 192.0.2.1", "dial 192.0.2.2"]
+
+
+def test_of_one_that_is_to_be_called_one_address_is_dialled_or_none_while_it_is_expected_to_dial(
+    carried: Carried, handle: Handle
+) -> None:
+    endpoints = (Endpoint(host="2001:db8::1", port=7602), Endpoint(host="192.0.2.3", port=7602))
+    called = msgspec.structs.replace(source("192.0.2.9"), path="punched", endpoints=endpoints)
+    carried.dial([called], 0.0)
+    assert handle.told == ["dial 2001:db8::1"]
+    expected = msgspec.structs.replace(called, expected=True)
+    carried.sources = (expected,)
+    carried.dial([expected], 0.0)
+    assert handle.told == ["dial 2001:db8::1"]
+    carried.dial_overdue(PATIENCE_S)
+    assert handle.told == ["dial 2001:db8::1"] * 2
 
 
 def test_hearing_of_an_expected_source_again_does_not_put_it_off(carried: Carried, handle: Handle) -> None:
