@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 
 from laboratory.kinds import KINDS
@@ -28,6 +29,9 @@ from matrix.table import as_json, as_markdown, as_table
 _AT_ONCE = {Traffic.SESSION: 2, Traffic.CONTENT: 4}
 """Pairs at the same time: a session takes a core for a second, content waits for its line."""
 
+_AGAIN_MAX = 5
+"""Pairs on another path than the theory's that are run again alone; that of more would be no accident."""
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Tell the parser of the command what it takes."""
@@ -43,7 +47,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--paths",
         action="store_true",
-        help="let the paths alone decide over the exit code, not the times: for a machine that is not quiet",
+        help="let the paths alone decide over the exit code, not the times, and run the few pairs that are "
+        "on a wrong one again, alone: for a machine that is not quiet",
     )
     parser.add_argument("--json", action="store_true", help="print the outcomes as JSON")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the tables into FILE, as Markdown")
@@ -64,10 +69,12 @@ def run(options: argparse.Namespace) -> int:
     begun = time.monotonic()
     outcomes: list[Outcome] = []
     try:
-        with Laboratory() as laboratory, Programs(directory) as programs:
+        with Laboratory() as laboratory, _programs(directory / "all") as programs:
             for outcome in outcomes_of(pairs, laboratory, programs, _say):
                 outcomes.append(outcome)
                 _say(f"{len(outcomes)} of {len(pairs)}: {_line(outcome)}")
+        if options.paths:
+            run_again(outcomes, directory / "again")
     except MatrixError as error:
         _say(str(error))
         return 1
@@ -81,6 +88,26 @@ def run(options: argparse.Namespace) -> int:
             _show(outcomes, options, time.monotonic() - begun)
     wrong = [each for each in outcomes if (each.is_off if options.paths else not each.ok)]
     return int(bool(wrong))
+
+
+def run_again(outcomes: list[Outcome], directory: Path) -> None:
+    """Run the pairs that are off in a fleet of their own, if they are few, and let that count.
+
+    Args:
+        outcomes: How all went; those are replaced that are run again.
+        directory: Where the programs of that fleet live; it is made.
+
+    Raises:
+        MatrixError: the fleet does not come to life.
+    """
+    off = {outcome.pair: outcome for outcome in outcomes if outcome.is_off}
+    if not 0 < len(off) <= _AGAIN_MAX:
+        return
+    with Laboratory() as laboratory, _programs(directory) as programs:
+        for again in outcomes_of(list(off), laboratory, programs, _say):
+            _say(f"again: {_line(again)}")
+            before = off[again.pair]
+            outcomes[outcomes.index(before)] = replace(again, before=before.found)
 
 
 def outcomes_of(
@@ -115,6 +142,11 @@ def outcomes_of(
             ),
             _AT_ONCE[traffic],
         )
+
+
+def _programs(directory: Path) -> Programs:
+    directory.mkdir()
+    return Programs(directory)
 
 
 def _side_by_side(pairs: Sequence[Pair], work: Callable[[Pair], Found], at_once: int) -> Iterator[Outcome]:

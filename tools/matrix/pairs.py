@@ -86,10 +86,11 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A pair, and how it went."""
+    """A pair, and how it went; ``before`` is how it had gone when it had to be run again."""
 
     pair: Pair
     found: Found
+    before: Found | None = None
 
     @property
     def reached(self) -> Expected:

@@ -33,6 +33,7 @@ def _object(outcome: Outcome) -> dict[str, object]:
         "whole_seconds": _rounded(found.whole_s),
         "gateway_alone_seconds": _rounded(found.alone_s),
         "objections": outcome.objections,
+        "run_again": bool(outcome.before),
     }
 
 
@@ -54,7 +55,7 @@ def as_table(outcomes: Iterable[Outcome]) -> Table:
             pair.expected,
             found.path,
             *(_shown(seconds) for seconds in times),
-            "; ".join(outcome.objections),
+            "; ".join([*outcome.objections, *_before(outcome)]),
         )
     return table
 
@@ -70,6 +71,9 @@ def as_markdown(outcomes: Sequence[Outcome], took_s: float) -> str:
         of_it = [outcome for outcome in outcomes if outcome.pair.traffic is traffic]
         if of_it:
             parts.append(f"### {traffic.capitalize()}\n\n{_grid(of_it)}")
+    again = [f"- {outcome.pair}: {said}" for outcome in outcomes for said in _before(outcome)]
+    if again:
+        parts.append("### Run again\n\n" + "\n".join(again))
     failed = [outcome for outcome in outcomes if not outcome.ok]
     if failed:
         lines = (f"- {outcome.pair}: {'; '.join(outcome.objections)}" for outcome in failed)
@@ -91,6 +95,10 @@ def _cell(outcome: Outcome | None) -> str:
     if outcome is None:
         return ""
     return f"{outcome.found.path} {_shown(outcome.found.seconds)}" + ("" if outcome.ok else " **✗**")
+
+
+def _before(outcome: Outcome) -> list[str]:
+    return [f"run again, {outcome.before.path} at first"] if outcome.before else []
 
 
 def _shown(seconds: float | None) -> str:
