@@ -11,7 +11,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,11 +44,7 @@ _ONLINE_SEED = b"online".ljust(32, b".")  # the workshop's key of this name
 
 
 class ProcessProgram:
-    """A program in a process of its own. Its log lines go into the test's book.
-
-    Attributes:
-        within: Makes a command line one that runs where the program should; here, if not said otherwise.
-    """
+    """A program in a process of its own. Its log lines go into the test's book."""
 
     def __init__(self, nursery: trio.Nursery, who: str, arguments: list[str], log: LogBook) -> None:
         self._nursery = nursery
@@ -58,7 +54,6 @@ class ProcessProgram:
         self._process: trio.Process | None = None
         self._gone = trio.Event()
         self._error = ""
-        self.within: Callable[..., list[str]] = lambda *command: list(command)
 
     @property
     def running(self) -> bool:
@@ -86,11 +81,11 @@ class ProcessProgram:
             TemporaryDirectory(prefix="p2pdist-test-") as directory,
             trio.socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified,
         ):
-            address = f"{directory}/notify"  # a path: abstract names end at a network namespace
+            address = f"{directory}/notify"
             await notified.bind(address)
             self._gone, self._error = trio.Event(), ""
             self._process = await trio.lowlevel.open_process(
-                self.within(sys.executable, "-c", *self._arguments),
+                [sys.executable, "-c", *self._arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
