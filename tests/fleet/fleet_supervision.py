@@ -63,7 +63,7 @@ class SupervisedProgram(ProcessProgram):
         self._gone, self._error = trio.Event(), ""
         watchdog_s = float(self.unit["WatchdogSec"])
         self._process = process = await trio.lowlevel.open_process(
-            self.within("sh", "-c", _WITH_PID, "sh", sys.executable, "-c", *self._arguments),
+            ["sh", "-c", _WITH_PID, "sh", sys.executable, "-c", *self._arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
