@@ -27,8 +27,7 @@ def addresses_to_ask(ranges: Iterable[str], excluded: Iterable[str]) -> list[IPv
             f"the ranges have more than {limits.POLL_ADDRESSES_MAX} addresses",
             hint="poll them in parts, as several tasks",
         )
-    hosts = [[host for host in network.hosts() if not _among(host, without)] for network in networks]
-    return _in_turn(hosts)
+    return _in_turn([_hosts(network, without) for network in networks])
 
 
 def excludes(excluded: Iterable[str], address: IPv4Address | IPv6Address) -> bool:
@@ -39,6 +38,11 @@ def excludes(excluded: Iterable[str], address: IPv4Address | IPv6Address) -> boo
 def on_segment(address: IPv4Address, segments: Sequence[IPv4Network]) -> bool:
     """Whether *address* is on one of the segments on which this machine stands itself."""
     return _among(address, segments)
+
+
+def _hosts(network: IPv4Network, without: Iterable[IPv4Network]) -> list[IPv4Address]:
+    near = [each for each in without if each.overlaps(network)]
+    return [host for host in network.hosts() if not _among(host, near)]
 
 
 def _in_turn(lists: Sequence[Sequence[IPv4Address]]) -> list[IPv4Address]:

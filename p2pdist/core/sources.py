@@ -119,11 +119,12 @@ def _decide_places(
 
 def _ruled(receiver: Member, member: Member, ruling: Ruling) -> Candidate:
     """Name a member by an address at which the receiver can dial it, if there is one."""
+    candidate = _candidate(receiver, member, ruling.taken, ruling.reason)
     candidate = msgspec.structs.replace(
-        _candidate(receiver, member, ruling.taken, ruling.reason),
+        candidate,
         path=ruling.path,
         endpoints=list(ruling.endpoints),
-        dial=ruling.dial,
+        dial=candidate.dial if ruling.dial == "either" else ruling.dial,
     )
     if not (member.site == receiver.site and ruling.endpoints and member.translated):
         return candidate

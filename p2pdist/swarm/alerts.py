@@ -122,6 +122,8 @@ class AlertDesk:
             handler = self._handlers.get(type(alert))
             if handler is not None:
                 handler(alert)
+        for carried in self._carried.values():
+            carried.write_out()
         return self._wronged
 
     # Content -----------------------------------------------------------------------------------------
@@ -148,6 +150,7 @@ class AlertDesk:
     def _piece_finished(self, alert: lt.piece_finished_alert) -> None:
         if carried := self._carried.get(alert.handle):
             carried.have += 1
+            carried.unwritten = True
             suspects = carried.ledger.piece_verified(alert.piece_index)
             if suspects:
                 self._refuse(carried, alert.piece_index, None, suspects)
@@ -183,14 +186,16 @@ class AlertDesk:
     def _torrent_finished(self, alert: lt.torrent_finished_alert) -> None:
         carried = self._carried.get(alert.handle)
         if carried and carried.present and not carried.complete:
-            carried.wholly_flushed = True
-            carried.handle.flush_cache()
+            carried.all_verified = True
+            carried.flush()
 
     def _cache_flushed(self, alert: lt.cache_flushed_alert) -> None:
         if carried := self._carried.get(alert.handle):
+            carried.flushes = max(0, carried.flushes - 1)  # libtorrent tells of those of its own, too
             carried.flushed.set()
-            if carried.wholly_flushed and not carried.complete:
-                carried.wholly_flushed = False
+            # One that was under way when the last piece was verified does not count.
+            if carried.all_verified and not carried.flushes and not carried.complete:
+                carried.all_verified = False
                 self._flushed(carried)
 
     def _state_changed(self, alert: lt.state_changed_alert) -> None:

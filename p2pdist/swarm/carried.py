@@ -64,7 +64,11 @@ class Carried:
         """Sources that are expected to dial us, and when we do it ourselves, in monotonic seconds."""
         self.divided: tuple[NodeId, ...] = ()
         """The points among which the pieces are divided; see :mod:`~p2pdist.swarm.division`."""
-        self.wholly_flushed = False
+        self.unwritten = False
+        """Pieces were verified since a flush was asked for: they may be in libtorrent's memory only."""
+        self.flushes = 0
+        """How many flushes are under way."""
+        self.all_verified = False
         """libtorrent has every piece; the disk may not."""
         self.complete = artifact.sealed
         self.failure = ""
@@ -75,7 +79,6 @@ class Carried:
         """When a block was sent last, or the artifact became complete; monotonic seconds."""
         self.have = 0
         """Pieces that are verified: as of the last status, and counted on from there."""
-        self.have_written = 0
         self.doubtful = False
         """A write failed since the content was last checked: libtorrent counts a piece as soon as its
         hash is right, and forgets that it never reached the disk if it was among the last."""
@@ -191,6 +194,21 @@ class Carried:
         self.handle.pause()
         self.handle.resume()
 
+    def write_out(self) -> None:
+        """Have verified pieces written to the disk, unless libtorrent is at it: a kill costs what is not."""
+        if self.unwritten and not self.flushes and self.present and not self.complete:
+            self.flush()
+
+    def flush(self) -> None:
+        """Have everything that has come so far written; a ``cache_flushed_alert`` says when it is.
+
+        libtorrent 2.1.1 would keep it in memory until ``max_queued_disk_bytes`` are nearly full, or a peer
+        asks for a block that has to be read.
+        """
+        self.unwritten = False
+        self.flushes += 1
+        self.handle.flush_cache()
+
     async def settle(self) -> None:
         """Put blocks in doubt to the accounts of those who sent them, by what has come over each connection.
 
@@ -214,7 +232,7 @@ class Carried:
         """Forget a storage failure before the next attempt; the one after that, if any, waits longer."""
         self.resting = False
         self.doubtful = False
-        self.wholly_flushed = False
+        self.all_verified = False
         self._retries += 1
         self.retry_at = now + min(RETRY_S_MAX, 2.0**self._retries)
         self.have = 0

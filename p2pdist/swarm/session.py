@@ -59,8 +59,8 @@ __all__ = [
 POLL_S: Final = 1.0
 """How often rates are asked for while something moves."""
 
-UPKEEP_POLLS: Final = 4
-"""After so many polls, pieces are written out of libtorrent's cache: a kill costs no more than these."""
+REDIAL_POLLS: Final = 4
+"""After so many polls, sources are dialled again where nobody is connected."""
 
 LIBTORRENT_S: Final = 10.0
 
@@ -231,12 +231,13 @@ class Swarm:
         """Take an artifact out of the session, with everything fetched so far in its file."""
         carried.flushed, carried.removed = trio.Event(), trio.Event()
         carried.handle.pause()
-        carried.handle.flush_cache()
+        carried.flush()
         await carried.flushed.wait()
         carried.present = False
         self._session.remove_torrent(carried.handle)
         await carried.removed.wait()
         self._desk.drop(carried)
+        carried.flushes = 0
 
     async def _start_again(self, carried: Carried) -> None:
         """Go on after a storage failure or when stuck, from what is on the disk.
@@ -332,17 +333,13 @@ class Swarm:
                 elif carried.idle_at() <= now:
                     carried.disconnect_idle(now)
                     self._busy.set()
-            if polls % UPKEEP_POLLS == 0:
-                self._keep_up()
+            if polls % REDIAL_POLLS == 0:
+                self._redial_alone()
             if any(carried.is_moving() for carried in self._carried.values()):
                 self._busy.set()
 
-    def _keep_up(self) -> None:
-        """Write out what is fetched so far, and dial again where nobody is connected."""
+    def _redial_alone(self) -> None:
         for carried in self._carried.values():
-            if carried.have != carried.have_written and not carried.complete and carried.present:
-                carried.have_written = carried.have
-                carried.handle.flush_cache()
             if carried.is_alone():
                 self._dial(carried, carried.sources)
 

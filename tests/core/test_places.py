@@ -145,6 +145,13 @@ def test_of_two_in_different_places_one_dials_and_never_both() -> None:
     assert not told(one, members)[home.node].endpoints
 
 
+def test_a_gateway_that_dials_nobody_is_dialled_from_another_place_too() -> None:
+    home = device(0, "203.0.113.7")
+    dialled = msgspec.structs.replace(gateway(), dialled=True)
+    (candidate,) = decide_sources(home, [dialled, home])
+    assert (candidate.taken, candidate.dial) == (True, "receiver")
+
+
 places = st.lists(
     st.tuples(st.integers(7, 10), st.booleans(), st.sets(st.integers(0, 11), max_size=4)),
     min_size=1,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from lab_fleet import LINK_PORT, LabFleet
+from lab_fleet import POINTS, LabFleet
 from laboratory.network import Host, Laboratory
 
 pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -20,13 +20,9 @@ class Site:
     def __init__(self, fleet: LabFleet, point: Host, neighbour: Host, silent: Host) -> None:
         self.fleet = fleet
         self.point, self.neighbour, self.silent = point, neighbour, silent
-        said = fleet.command(
-            point, "p2pdist-seed", "enrol", "--bundle", fleet.bundle(),
-            "--token-file", fleet.token("/points"), "--data", fleet.data("point"), "--name", "point",
-        )  # fmt: skip
-        self.node = said.split()[0]
+        fleet.enrol("point", point, POINTS)
         self.grant("seed", "gateway", "discovery")
-        fleet.start_node("point", point, "points/behind-nat.toml")
+        fleet.start("point", point, "points/behind-nat.toml")
         fleet.until_asked(lambda: fleet.states().get("point") == ("online", ""), "the point is linked")
 
     @property
@@ -35,21 +31,23 @@ class Site:
 
     def grant(self, *duties: str) -> None:
         """Sign a grant with these duties, and publish it."""
-        words = [word for duty in duties for word in ("--duty", duty)]
-        address = f"{self.point.ipv4[0]}:{LINK_PORT}"
-        self.fleet.sign("grant", self.node, "--scope", "/plant", *words, "--address", address)
+        self.fleet.grant("point", self.point, "/plant", duties=duties)
         self.fleet.publish()
 
     def begin(self, per_s: int) -> str:
         """Begin a poll of the network; return the task once it is under way on the point."""
-        made = self.fleet.ask("p2pdist", "discover", self.network, "--via", "point", "--per-s", str(per_s))
+        made = self.fleet.ask("discover", self.network, "--via", "point", "--per-s", str(per_s))
         task = str(made["id"])
         self.fleet.until_asked(lambda: self.state(task)["state"] == "running", "it has begun")
         return task
 
     def state(self, task: str) -> Any:
         """How far the point is, as the admin server has it."""
-        return self.fleet.ask("p2pdist", "task", "show", task)["nodes"][0]
+        return self.fleet.ask("task", "show", task)["nodes"][0]
+
+    def logged(self, task: str, event: str) -> int:
+        """How often the point has logged something of a task."""
+        return sum(fields["task"] == task for fields in self.fleet.logged("point", event))
 
     def discover(self, *words: str, code: int = 0) -> Any:
         """Poll through the point until it has ended, and return what the operator sees, as JSON."""
@@ -137,18 +135,14 @@ def test_a_point_without_the_duty_polls_nothing_until_its_grant_has_it(site: Sit
 
 
 def test_a_run_of_a_point_that_is_killed_in_the_middle_is_begun_again_and_ends_once(site: Site) -> None:
-    program = site.fleet.programs["point"]
-    before = len(program.log.read_text())
     task = site.begin(per_s=60)
-    program.kill()
-    assert site.state(task)["state"] == "running"
-    program.start()
+    site.fleet.restart("point")
     site.fleet.until_asked(lambda: site.state(task)["finished"], "it has ended")
     state = site.state(task)
     assert (state["state"], state["figures"]["asked"]) == ("done", 254)
-    assert site.point.ipv4[0] in found(site.fleet.ask("p2pdist", "task", "show", task))
-    log = program.log.read_text()[before:]
-    assert (log.count("task.begun"), log.count("task.ended")) == (2, 1)
+    assert site.point.ipv4[0] in found(site.fleet.ask("task", "show", task))
+    began, ended = site.logged(task, "task.begun"), site.logged(task, "task.ended")
+    assert (began, ended) == (2, 1)
 
 
 def test_a_run_that_is_stopped_in_the_middle_ends_on_the_point(site: Site) -> None:

@@ -25,7 +25,7 @@ async def poll(work: Poll, port: RunPort) -> Ended:
         UsageError: the ranges are none, or too large.
     """
     found = Found(port)
-    asked = addresses_to_ask(work.ranges, work.excluded)
+    asked = await trio.to_thread.run_sync(addresses_to_ask, work.ranges, work.excluded)
     wanted = frozenset(asked)
     failures: list[str] = []
     if "echo" in work.methods and asked:

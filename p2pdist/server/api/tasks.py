@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import trio
+
 from p2pdist import limits
 from p2pdist.core.schedules import next_time
 from p2pdist.duties.kinds import check_work
@@ -33,7 +35,7 @@ async def list_tasks(api: Api, call: Call[None]) -> wire.TaskList:
 async def add_task(api: Api, call: Call[wire.NewTask]) -> wire.TaskInfo:
     """Make a task; without a schedule it begins at once."""
     new = call.body
-    check_work(new.work)
+    await trio.to_thread.run_sync(check_work, new.work)
     nodes = list(dict.fromkeys([await _resolve(api, text) for text in new.nodes]))
     following = next_time(new.schedule, new.zone, call.now) if new.schedule else None
     if new.schedule and following is None:
