@@ -128,7 +128,12 @@ class Tasks:
                 refused = self.refusals(record, now)
             except UsageError as error:  # another version, or other time zones, than when it was made
                 refused = dict.fromkeys(record.nodes, str(error))
-            await self._store.write(tasks.begin_run, record.id, now=now, refused=refused, next_at=following)
+            try:
+                await self._store.write(
+                    tasks.begin_run, record.id, now=now, refused=refused, next_at=following
+                )
+            except UsageError:
+                continue  # it was removed in this moment
             _log.info("task.due", task=record.id, following=following)
             changed += 1
         if changed:
