@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, IPv4Network, ip_interface
 
 import ifaddr
@@ -17,6 +18,8 @@ from p2pdist.net.pings import ALL_NODES, Address, Pinger, open_pinger
 from p2pdist.wire.polling import Poll
 from p2pdist.wire.tasks import TaskItem
 
+_LOOK_S = 20.0  # the kernel keeps who answers ARP, and nothing else, for a minute
+
 
 async def poll(work: Poll, port: RunPort) -> Ended:
     """Poll, and say of each address that was found how it was, and with which hardware address.
@@ -27,33 +30,44 @@ async def poll(work: Poll, port: RunPort) -> Ended:
     found = Found(port)
     asked = await trio.to_thread.run_sync(addresses_to_ask, work.ranges, work.excluded)
     wanted = frozenset(asked)
+    reads = "neighbours" in work.methods
     failures: list[str] = []
+
+    async def look() -> None:
+        for address, mac in await trio.to_thread.run_sync(read_neighbours):
+            wished = address in wanted or (not work.ranges and not excludes(work.excluded, address))
+            if wished or found.has(address):
+                await found.neighbour(address, mac)
+
+    async def look_meanwhile() -> None:
+        if reads:
+            async with _collecting([]):  # the last look says why there is none
+                await look()
+
     if "echo" in work.methods and asked:
-        try:
-            async with open_pinger() as pinger:
-                await _echo(pinger, asked, work.per_s, found, port)
-        except Unavailable as error:
-            failures.append(str(error))
+        async with _collecting(failures), open_pinger() as pinger:
+            await _echo(pinger, asked, work.per_s, found, port, look_meanwhile)
     if "multicast" in work.methods:
-        try:
-            async with open_pinger(6) as pinger:
-                await _multicast(pinger, found, port)
-        except Unavailable as error:
-            failures.append(str(error))
-    if "neighbours" in work.methods:
+        async with _collecting(failures), open_pinger(6) as pinger:
+            await _multicast(pinger, found, port)
+    if reads:
         port.progress("reading the table of neighbours")
-        try:
-            for address, mac in await trio.to_thread.run_sync(read_neighbours):
-                wished = address in wanted or (not work.ranges and not excludes(work.excluded, address))
-                if wished or found.has(address):
-                    await found.neighbour(address, mac)
-        except Unavailable as error:
-            failures.append(str(error))
+        async with _collecting(failures):
+            await look()
     figures = {"asked": len(asked), **found.figures()}
     if not failures:
         return Ended(figures=figures)
     some = len(failures) < len(work.methods)
     return Ended(outcome="partly" if some else "failed", reason="; ".join(failures), figures=figures)
+
+
+@asynccontextmanager
+async def _collecting(failures: list[str]) -> AsyncIterator[None]:
+    """A method that cannot be used here ends by itself; the others go on."""
+    try:
+        yield
+    except Unavailable as error:
+        failures.append(str(error))
 
 
 class Found:
@@ -76,8 +90,9 @@ class Found:
 
     async def neighbour(self, address: Address, mac: str) -> None:
         """It stands in the table of neighbours."""
-        self._macs[address] = mac
-        await self._say(address)
+        if self._macs.get(address) != mac:
+            self._macs[address] = mac
+            await self._say(address)
 
     def figures(self) -> dict[str, int]:
         """Count how many were found, and how."""
@@ -102,17 +117,26 @@ class Found:
 
 
 async def _echo(
-    pinger: Pinger, asked: Collection[IPv4Address], per_s: int, found: Found, port: RunPort
+    pinger: Pinger,
+    asked: Collection[IPv4Address],
+    per_s: int,
+    found: Found,
+    port: RunPort,
+    look: Callable[[], Awaitable[None]],
 ) -> None:
+    """Ask every address; *look* at the table of neighbours before the kernel forgets who answered ARP."""
     segments = await trio.to_thread.run_sync(_segments)
     most_on_segment = limits.POLL_ON_SEGMENT_PER_S
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_hear, pinger, found)
-        due = trio.current_time()
+        due = looked = trio.current_time()
         for number, address in enumerate(asked, start=1):
             near = on_segment(address, segments)
             await pinger.ask(address)
             port.progress("asking", done=number, total=len(asked))
+            if trio.current_time() > looked + _LOOK_S:
+                await look()
+                looked = trio.current_time()
             due = max(due, trio.current_time() - 1) + 1 / (min(per_s, most_on_segment) if near else per_s)
             await trio.sleep_until(due)
         port.progress("waiting for answers", done=len(asked), total=len(asked))
