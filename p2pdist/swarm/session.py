@@ -19,6 +19,7 @@ from p2pdist.swarm.calls import Calls
 from p2pdist.swarm.carried import Carried, addresses, check_content_file, sync_content_file
 from p2pdist.swarm.dh import FFDHE2048_PEM
 from p2pdist.swarm.division import points_among, priorities
+from p2pdist.swarm.feeding import Feeding
 from p2pdist.swarm.ledger import NodeBook
 from p2pdist.swarm.links import LinkClasses
 from p2pdist.swarm.model import (
@@ -80,6 +81,7 @@ class Swarm:
         self._resting = Resting(self._carried, self._start_again)
         self._busy, self._listening = trio.Event(), trio.Event()
         self.calls = Calls(session, self._carried, self._book, self._links, self._emit, self._redial)
+        self.feeding = Feeding(self._carried)
         self._desk = AlertDesk(
             book=self._book, emit=self._emit, flushed=self._sync_in.send_nowait, failed=self._resting.add
         )

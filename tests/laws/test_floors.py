@@ -19,6 +19,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"core"}),
     frozenset({"net", "swarm", "store", "install"}),
     frozenset({"node"}),
+    frozenset({"duties"}),
     frozenset({"server", "seed", "agent", "sign", "cli"}),
 )
 """From the ground up. A room imports from floors below its own and from nowhere else, so that a change
@@ -64,7 +65,7 @@ ONLY_IN: dict[str, tuple[frozenset[str], str]] = {
     "alembic": (frozenset({"store"}), "the store keeps its own schema up to date"),
     "starlette": (frozenset({"server"}), "only the admin server has an HTTP API"),
     "anycorn": (frozenset({"server"}), "only the admin server has an HTTP API"),
-    "httpx": (frozenset({"cli"}), "nodes speak through links; only the operator's command line uses HTTP"),
+    "httpx": (frozenset({"cli", "duties"}), "nodes speak through links; HTTP is for operators and mirrors"),
     "tuf": (frozenset({"trust", "sign", "server"}), "metadata is verified in one place by the stock client"),
     "securesystemslib": (frozenset({"trust", "sign", "server"}), "signing is the business of trust"),
     "aiortc": (frozenset({"net"}), "it costs 25 MB and an asyncio island: one adapter, imported when needed"),
@@ -84,7 +85,7 @@ ENDPOINT_FORBIDDEN = {
     "psycopg": "the fleet's database is the server's",
     "starlette": "the HTTP API is the server's",
     "anycorn": "the HTTP API is the server's",
-    "httpx": "the HTTP API's client is the operator's",
+    "httpx": "8 MB, imported only when a mirror is read",
     "aiortc": "25 MB, imported only when a session needs it",
     "aioice": "imported only when a session needs it",
     "av": "18 MB that no data channel needs",
