@@ -152,7 +152,8 @@ class Mirrors:
 
     def is_wanted(self, url: str, *, count: int, seconds: float, now: float) -> bool:
         """Whether a request that brought *count* bytes in *seconds* goes on. It may be too slow."""
-        slow = seconds > _SLOW_AFTER_S and count / seconds < self._best_rate(now) / _SLOW
+        best = self._best_rate(now, without=url)
+        slow = seconds > _SLOW_AFTER_S and count / seconds < best / _SLOW
         return not self._states[url].dropped and not slow
 
     def has_lied(self, url: str) -> bool:
@@ -178,10 +179,14 @@ class Mirrors:
             for url, state in self._states.items()
         )
 
-    def _best_rate(self, now: float) -> float:
+    def _best_rate(self, now: float, *, without: str = "") -> float:
         """Return the highest measured rate of those that can be asked, in bytes per second; or 0."""
-        working = [s.rate for s in self._states.values() if not s.dropped and s.rests_until <= now]
-        return max((rate for rate in working if rate < math.inf), default=0.0)
+        rates = (
+            state.rate
+            for url, state in self._states.items()
+            if url != without and not state.dropped and state.rests_until <= now
+        )
+        return max((rate for rate in rates if rate < math.inf), default=0.0)
 
     def _is_free(self, state: _State, now: float) -> bool:
         # One that has failed is tried with a single request first.

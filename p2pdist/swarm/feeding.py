@@ -14,6 +14,8 @@ import trio
 from p2pdist.errors import UsageError
 from p2pdist.ids import InfoHash, NodeId
 from p2pdist.swarm.carried import Carried
+from p2pdist.swarm.links import LinkClasses
+from p2pdist.swarm.wanshare import WanShare
 
 
 class Holdings(NamedTuple):
@@ -30,10 +32,15 @@ class Feeding:
 
     Args:
         carried: The artifacts in the session.
+        links: The rates of its peers.
+
+    Attributes:
+        wan: Shares the limit of the WAN between those peers and mirrors.
     """
 
-    def __init__(self, carried: Mapping[InfoHash, Carried]) -> None:
+    def __init__(self, carried: Mapping[InfoHash, Carried], links: LinkClasses) -> None:
         self._carried = carried
+        self.wan = WanShare(links.limit)
 
     async def holdings(self, info_hash: InfoHash) -> Holdings | None:
         """Return where the pieces are; None while it cannot be fed: its disk fails, or it is being read

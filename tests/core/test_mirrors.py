@@ -84,6 +84,7 @@ def test_a_request_many_times_slower_than_the_best_mirror_is_given_up_after_a_wh
     assert mirrors.is_wanted(A, count=0, seconds=1.0, now=0.0)
     assert not mirrors.is_wanted(A, count=0, seconds=4.0, now=0.0)
     assert mirrors.is_wanted(A, count=1_000_000, seconds=4.0, now=0.0)
+    assert mirrors.is_wanted(B, count=0, seconds=4.0, now=0.0)  # nobody else is known to be better
 
 
 def test_a_mirror_that_fails_rests_twice_as_long_each_time() -> None:

@@ -23,6 +23,7 @@ from p2pdist.ids import NodeId
 from p2pdist.swarm.session import Swarm
 from p2pdist.swarm.torrents import MadeTorrent, make_torrent
 from p2pdist.trust.catalog import Mirror
+from p2pdist.wire.messages import RateLimits
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(NGINX is None, reason="needs nginx")]
 
@@ -236,6 +237,23 @@ async def test_a_reading_that_was_cancelled_goes_on_with_what_is_missing(
         assert was_read.complete
         assert was_read.pieces.read < was_read.pieces.pieces - 30
         assert vendor.received(swarm) == {account_of(mirror.url): SIZE}
+
+
+async def test_what_is_read_from_mirrors_stays_below_the_limit_of_the_wan(
+    vendor: Vendor, client: MirrorClient
+) -> None:
+    node = Node(authority(), "point", "127.0.0.1")
+    opened = open_nginx(vendor.directory / "nginx", vendor.authority, vendor.file)
+    async with opened as mirror, node.open() as swarm:
+        wanted = vendor.wanted("copy", node.node, mirror.url)
+        await swarm.add(wanted.artifact)
+        swarm.set_rates(RateLimits(wan_down=1_000_000))
+        with trio.move_on_after(3.0):
+            await read(wanted, swarm, client)
+        statistics = swarm.statistics(wanted.artifact.info_hash)
+        assert not statistics.complete
+        # What comes at once on each of four connections is on top of nine tenths.
+        assert 1_500_000 < sum(vendor.received(swarm).values()) < 3_600_000
 
 
 async def test_when_no_mirror_is_left_the_reading_says_so(

@@ -64,11 +64,12 @@ async def read_artifact(
     """
     reader = await trio.to_thread.run_sync(_Reader, wanted, swarm, client, trio.current_time())
     try:
-        async with trio.open_nursery() as nursery:
-            for _ in range(limits.MIRROR_REQUESTS_MAX):
-                nursery.start_soon(reader.ask)
-            await reader.watch(progress or (lambda was_read: None))
-            nursery.cancel_scope.cancel()
+        with swarm.feeding.wan.reading():
+            async with trio.open_nursery() as nursery:
+                for _ in range(limits.MIRROR_REQUESTS_MAX):
+                    nursery.start_soon(reader.ask)
+                await reader.watch(progress or (lambda was_read: None))
+                nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         raise sole_error(group) from None
     return reader.was_read()
@@ -103,6 +104,7 @@ class _Reader:
             self._ready = holdings is not None
             if holdings is not None:
                 self._reading.handle_holdings(holdings.held, holdings.elsewhere, now)
+            self._swarm.feeding.wan.look()
             progress(self.was_read())
             if self._reading.complete or self._reading.is_hopeless(now):
                 return
@@ -131,6 +133,7 @@ class _Reader:
         ) as answer:
             while self._reading.is_wanted(request, trio.current_time()):
                 data = await answer.receive()
+                await self._swarm.feeding.wan.pass_bytes(len(data))
                 if not data:
                     raise MirrorFailed("it sent less than it said")
                 for piece in self._reading.handle_bytes(request, data, answer.etag):
