@@ -276,7 +276,8 @@ MIRROR_STALL_S = 15.0  # as long, bytes that come slower than the next line are 
 MIRROR_RATE_MIN_BYTES_PER_S = 1 * KIB  # a range of the largest size takes an hour then: another mirror helps
 MIRROR_BACKOFF_S_MAX = 300.0  # after its eighth failure in a row; the first costs a second
 RETRY_AFTER_S_MAX = 3_600.0  # a mirror that wants more is asked once an hour
-MIRROR_PATIENCE_S = 20.0  # another reader's part does not move: a slow mirror's first range takes as long
+MIRROR_PATIENCE_S = 20.0  # at least, while another reader's part does not move: it may only have begun
+MIRROR_READER_RATE_BYTES_PER_S = 64 * KIB  # ... and as long as a piece takes at this rate: a minute for 4 MiB
 MIRROR_UNVERIFIED_BYTES_MAX = 64 * MIB  # handed to libtorrent and not verified yet: a disk that is behind
 MIRROR_REFUSED_KEPT = 8  # pieces of several mirrors kept to tell who lied, of 4 MiB each at most
 

@@ -36,7 +36,7 @@ class Request:
     9110, section 13.1.5).
     """
 
-    __slots__ = ("began", "end", "if_range", "mirror", "partial", "pieces", "position", "start")
+    __slots__ = ("began", "end", "if_range", "mirror", "moved", "partial", "pieces", "position", "start")
 
     def __init__(
         self, mirror: Mirror, pieces: range, partial: Partial, start: int, end: int, now: float
@@ -48,7 +48,7 @@ class Request:
         self.if_range = partial.etag if continues else ""
         self.start = self.position = start
         self.end = end
-        self.began = now
+        self.began = self.moved = now
 
 
 class ReadingStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,6 +102,10 @@ class Reading:
         self._partial: dict[int, Partial] = {}
         self._queue: deque[range] = deque()
         self._queue_is_old = True
+        self._patience_s = max(limits.MIRROR_PATIENCE_S, piece_bytes / limits.MIRROR_READER_RATE_BYTES_PER_S)
+        self._under_way = 0
+        self._width = 1
+        """How many requests there may be: the others wait for a piece now and then, so it has to be done."""
         self._moved = [now] * readers
         self._came = now
         self._read = self._repeated = self._taken_over = 0
@@ -145,7 +149,8 @@ class Reading:
 
     def next_request(self, now: float) -> Request | None:
         """Return what is to be asked for now; None when there is nothing, or nobody to be asked."""
-        if len(self._handed_over) * self._piece_bytes >= limits.MIRROR_UNVERIFIED_BYTES_MAX:
+        unverified = len(self._handed_over) * self._piece_bytes
+        if self._under_way >= self._width or unverified >= limits.MIRROR_UNVERIFIED_BYTES_MAX:
             return None
         mirror = self.mirrors.choose(now)
         pieces = self._next_pieces(now) if mirror is not None else None
@@ -158,11 +163,12 @@ class Reading:
         lied = any(map(self.mirrors.has_lied, partial.urls))
         if lied or not self._assembly.may_go_on(first, partial, mirror.url):
             partial = Partial()
+        self._under_way += 1
         self.mirrors.handle_begun(mirror.url)
         start = first * self._piece_bytes + len(partial.data)
         return Request(mirror, pieces, partial, start, self._end_of(pieces[-1]), now)
 
-    def handle_bytes(self, request: Request, data: bytes, etag: str = "") -> Iterator[Piece]:
+    def handle_bytes(self, request: Request, data: bytes, now: float, etag: str = "") -> Iterator[Piece]:
         """Take in the next bytes of an answer with this ETag; yield the pieces that they complete.
 
         What is beyond the end of the request is left out. To be iterated to its end.
@@ -178,6 +184,7 @@ class Reading:
             rest = rest[len(taken) :]
             if request.position == self._end_of(piece):
                 partial, request.partial = request.partial, Partial()
+                self._adapt_width(request, len(partial.data), now)
                 right = self._assembly.judge(piece, partial)
                 if right is not None:
                     yield right
@@ -204,6 +211,7 @@ class Reading:
 
         What it did not bring is to be read from there, but what has changed from anew.
         """
+        self._under_way -= 1
         count = request.position - request.start
         if error is None:
             self.mirrors.handle_done(request.mirror.url, count=count, seconds=now - request.began)
@@ -215,6 +223,12 @@ class Reading:
         if request.partial.data and not (error is not None and error.fault == "changed"):
             self._partial[request.position // self._piece_bytes] = request.partial
         self._queue_is_old = True
+
+    def _adapt_width(self, request: Request, count: int, now: float) -> None:
+        """Allow more requests where pieces come quickly, and fewer where the line is full."""
+        quick = (now - request.moved) * self._piece_bytes < count * self._patience_s / 4
+        request.moved = now
+        self._width = min(max(1, self._width + (1 if quick else -1)), limits.MIRROR_REQUESTS_MAX)
 
     # Which pieces -----------------------------------------------------------------------------------
 
@@ -255,7 +269,7 @@ class Reading:
         return self._states[piece] == _LACKING and (not self._elsewhere[piece] or self._nothing_comes(now))
 
     def _nothing_comes(self, now: float) -> bool:
-        return now - self._came >= limits.MIRROR_PATIENCE_S
+        return now - self._came >= self._patience_s
 
     # Who moves --------------------------------------------------------------------------------------
 
@@ -267,10 +281,12 @@ class Reading:
 
     def _give_up(self, now: float) -> None:
         """Give up readers whose part has not moved for a while and is not complete."""
-        for reader, moved in enumerate(self._moved):
+        for reader, moved in enumerate(tuple(self._moved)):
             own = reader == self._division.reader or reader in self._division.given_up
-            if not own and now - moved >= limits.MIRROR_PATIENCE_S and self._lacks_some_of(reader):
+            if not own and now - moved >= self._patience_s and self._lacks_some_of(reader):
                 self._division.given_up.add(reader)
+                self._came = now  # those who stand in for it have just begun
+                self._moved = [now] * len(self._moved)
 
     def _lacks_some_of(self, reader: int) -> bool:
         pieces = (piece for run in self._division.runs(reader) for piece in run)

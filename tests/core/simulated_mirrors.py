@@ -117,10 +117,17 @@ class World:
         kinds: The mirrors.
         readers: How many readers.
         connected: Whether pieces get from one reader to the others.
+        line: How many bytes each reader's requests get through together in a tick; 0 is unlimited.
     """
 
     def __init__(
-        self, seed: int, kinds: list[type[SimulatedMirror]], *, readers: int = 1, connected: bool = True
+        self,
+        seed: int,
+        kinds: list[type[SimulatedMirror]],
+        *,
+        readers: int = 1,
+        connected: bool = True,
+        line: int = 0,
     ) -> None:
         self.random = Random(seed)
         self.content = self.random.randbytes(self.random.randrange(1, 120 * PIECE))
@@ -130,6 +137,7 @@ class World:
             for mirror in (kind(f"m{i}", self.content, self.random) for i, kind in enumerate(kinds))
         }
         self.connected = connected
+        self.line = line
         self.now = 0.0
         hashes = [hashlib.sha256(self.piece(p)).digest() for p in range(self.pieces)]
         self.readers = [
@@ -201,10 +209,12 @@ class World:
         mirror = self.mirrors[request.mirror.url]
         try:
             data = mirror.send(request, self.now)
+            if self.line:
+                data = data[: self.line // len(reader.asked) + (self.random.random() < 0.5)]
         except MirrorFailed as error:
             return error
         mirror.sent += len(data)
-        for piece in reader.reading.handle_bytes(request, data, mirror.etag()):
+        for piece in reader.reading.handle_bytes(request, data, self.now, mirror.etag()):
             assert piece.data == self.piece(piece.piece)
             if reader.reading.handle_handed_over(piece.piece, self.now):
                 reader.handed.append(piece.piece)

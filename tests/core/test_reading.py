@@ -53,6 +53,14 @@ def test_readers_that_are_connected_read_each_piece_once_together(
 
 
 @settings(max_examples=20, deadline=None)
+@given(st.integers(), st.integers(2, 3))
+def test_readers_behind_slow_lines_are_not_taken_for_dead(seed: int, readers: int) -> None:
+    world = World(seed, [SimulatedMirror], readers=readers, line=4)
+    assert world.run(3_600)
+    assert world.read == world.pieces
+
+
+@settings(max_examples=20, deadline=None)
 @given(st.integers(), st.integers(2, 4), st.data())
 def test_the_others_read_the_part_of_one_that_does_nothing_once(
     seed: int, readers: int, data: st.DataObject
@@ -95,12 +103,12 @@ def test_a_broken_request_goes_on_at_its_byte_at_another_mirror() -> None:
     one = reading(1, urls=(URL, other))
     request = one.next_request(0.0)
     assert request is not None
-    assert list(one.handle_bytes(request, bytes(40), '"1"')) == []
+    assert list(one.handle_bytes(request, bytes(40), 0.0, '"1"')) == []
     one.handle_ended(request, 0.0, MirrorFailed("it broke off"))
     again = one.next_request(0.0)
     assert again is not None
     assert (again.mirror.url, again.position, again.end, again.if_range) == (other, 40, PIECE, "")
-    (piece,) = one.handle_bytes(again, bytes(PIECE - 40))
+    (piece,) = one.handle_bytes(again, bytes(PIECE - 40), 0.0)
     assert [tuple(part) for part in piece.parts] == [(URL, 0), (other, 40)]
 
 
@@ -108,7 +116,7 @@ def test_a_broken_request_goes_on_at_the_same_mirror_only_with_the_same_file() -
     one = reading(1)
     request = one.next_request(0.0)
     assert request is not None
-    assert list(one.handle_bytes(request, bytes(40), '"1"')) == []
+    assert list(one.handle_bytes(request, bytes(40), 0.0, '"1"')) == []
     one.handle_ended(request, 0.0, MirrorFailed("it broke off"))
     again = one.next_request(1.0)
     assert again is not None
@@ -123,7 +131,7 @@ def test_bytes_beyond_the_range_are_left_out() -> None:
     one = reading(1)
     request = one.next_request(0.0)
     assert request is not None
-    (piece,) = one.handle_bytes(request, bytes(PIECE + 5))
+    (piece,) = one.handle_bytes(request, bytes(PIECE + 5), 0.0)
     assert piece.data == bytes(PIECE)
     assert not one.is_wanted(request, 0.0)
 
@@ -132,7 +140,7 @@ def test_a_piece_that_libtorrent_was_given_and_does_not_have_is_read_again() -> 
     one = reading(1)
     request = one.next_request(0.0)
     assert request is not None
-    assert len(list(one.handle_bytes(request, bytes(PIECE)))) == 1
+    assert len(list(one.handle_bytes(request, bytes(PIECE), 0.0))) == 1
     assert one.handle_handed_over(0, 0.0)
     one.handle_ended(request, 0.0)
     one.handle_holdings(b"\0", b"\0", 1.0)
@@ -147,7 +155,7 @@ def test_no_more_is_asked_for_than_the_disk_keeps_up_with(monkeypatch: pytest.Mo
     for piece in range(4):
         request = one.next_request(0.0)
         assert request is not None
-        assert len(list(one.handle_bytes(request, bytes([piece]) * PIECE))) == 1
+        assert len(list(one.handle_bytes(request, bytes([piece]) * PIECE, 0.0))) == 1
         assert one.handle_handed_over(piece, 0.0)
         one.handle_ended(request, 0.0)
     assert one.next_request(0.0) is None
@@ -160,7 +168,7 @@ def test_what_came_through_the_swarm_meanwhile_counts_as_repeated() -> None:
     request = one.next_request(0.0)
     assert request is not None
     one.handle_holdings(b"\1", b"\0", 1.0)
-    assert len(list(one.handle_bytes(request, bytes(PIECE)))) == 1
+    assert len(list(one.handle_bytes(request, bytes(PIECE), 0.0))) == 1
     assert not one.handle_handed_over(0, 1.0)
     one.handle_ended(request, 1.0)
     assert (one.statistics().repeated, one.complete) == (1, True)

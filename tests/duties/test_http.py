@@ -6,8 +6,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from mirror_servers import (
     NGINX,
     TINYPROXY,
@@ -21,6 +24,7 @@ from mirror_servers import (
 
 from p2pdist import limits
 from p2pdist.core.mirrors import MirrorFailed
+from p2pdist.duties.mirrors import http
 from p2pdist.duties.mirrors.http import MirrorClient, open_client
 from p2pdist.duties.mirrors.settings import MirrorSettings
 from p2pdist.errors import UsageError
@@ -210,6 +214,27 @@ async def test_an_answer_that_is_not_the_range_is_refused(
     async with open_server(authority, answering(head)) as url:
         trouble = await refusal(client, url)
     assert (trouble.fault, trouble.what[: len(what)]) == (fault, what)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.sampled_from([200, 206, 302, 404, 429, 503]) | st.integers(100, 599),
+    st.dictionaries(
+        st.sampled_from(["Content-Range", "Content-Encoding", "Retry-After", "ETag"]),
+        st.from_regex(r"bytes [0-9*]{1,20}-[0-9]{0,20}/[0-9*]{0,20}", fullmatch=True)
+        | st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), max_size=40),
+    ),
+    st.booleans(),
+)
+def test_any_head_is_the_range_or_a_failure(status: int, headers: dict[str, str], conditional: bool) -> None:
+    response = httpx.Response(status, headers=headers)
+    try:
+        http._check(response, 10, 20, length=100, conditional=conditional)
+    except MirrorFailed as error:
+        assert error.retry_after_s is None or 0 <= error.retry_after_s <= limits.RETRY_AFTER_S_MAX
+    else:
+        assert status == 206
+        assert headers["Content-Range"].startswith("bytes 10-1")
 
 
 async def test_redirects_have_an_end(authority: WebAuthority, client: MirrorClient) -> None:

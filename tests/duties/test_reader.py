@@ -124,6 +124,23 @@ async def test_two_points_read_each_byte_once_together(vendor: Vendor, client: M
     assert all((vendor.directory / node.node).read_bytes() == vendor.data for node in nodes)
 
 
+async def test_a_point_reads_the_part_of_another_that_does_nothing(
+    vendor: Vendor, client: MirrorClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MIRROR_PATIENCE_S", 2.0)
+    fleet = authority()
+    own, dead = Node(fleet, "point", "127.0.0.1"), Node(fleet, "point", "127.0.0.2")
+    opened = open_nginx(vendor.directory / "nginx", vendor.authority, vendor.file)
+    async with opened as mirror, own.open() as swarm:
+        wanted = vendor.wanted("copy", own.node, mirror.url, readers=(own.node, dead.node))
+        await swarm.add(wanted.artifact)
+        was_read = await read(wanted, swarm, client)
+        assert was_read.complete
+        pieces = was_read.pieces.pieces
+        assert pieces // 3 < was_read.pieces.taken_over < pieces * 2 // 3
+        assert mirror.sent == SIZE
+
+
 async def test_bad_mirrors_of_each_sort_are_named_and_the_artifact_comes_from_the_good_one(
     vendor: Vendor, client: MirrorClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,7 +241,7 @@ async def test_a_reading_that_was_cancelled_goes_on_with_what_is_missing(
     vendor: Vendor, client: MirrorClient
 ) -> None:
     node = Node(authority(), "point", "127.0.0.1")
-    slow = open_nginx(vendor.directory / "slow", vendor.authority, vendor.file, rules="limit_rate 300k;")
+    slow = open_nginx(vendor.directory / "slow", vendor.authority, vendor.file, rules="limit_rate 700k;")
     async with slow as mirror, node.open() as swarm:
         wanted = vendor.wanted("copy", node.node, mirror.url)
         await swarm.add(wanted.artifact)

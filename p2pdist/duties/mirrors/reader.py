@@ -136,7 +136,8 @@ class _Reader:
                 await self._swarm.feeding.wan.pass_bytes(len(data))
                 if not data:
                     raise MirrorFailed("it sent less than it said")
-                for piece in self._reading.handle_bytes(request, data, answer.etag):
+                now = trio.current_time()
+                for piece in self._reading.handle_bytes(request, data, now, answer.etag):
                     self._hand_over(piece)
             if request.position == request.end:
                 await answer.receive()  # its end, so that the connection serves the next request
