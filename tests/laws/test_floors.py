@@ -85,7 +85,7 @@ ENDPOINT_FORBIDDEN = {
     "psycopg": "the fleet's database is the server's",
     "starlette": "the HTTP API is the server's",
     "anycorn": "the HTTP API is the server's",
-    "httpx": "8 MB, imported only when a mirror is read",
+    "httpx": "6 MB, imported only when a mirror is read",
     "aiortc": "25 MB, imported only when a session needs it",
     "aioice": "imported only when a session needs it",
     "av": "18 MB that no data channel needs",

@@ -4,7 +4,7 @@
     what an operator says about the way to mirrors.
 :mod:`~p2pdist.duties.mirrors.http`
     one request to one mirror, with limits on everything that it could do wrong. The only one that
-    imports an HTTP client, which costs a node 8 MB: import it when there is something to be read.
+    imports an HTTP client, which costs a node 6 MB: import it when there is something to be read.
 :mod:`~p2pdist.duties.mirrors.reader`
     reads one artifact, as :mod:`p2pdist.core.reading` decides, into the swarm.
 
