@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from functools import partial
@@ -254,6 +256,35 @@ async def test_a_reading_that_was_cancelled_goes_on_with_what_is_missing(
         assert was_read.complete
         assert was_read.pieces.read < was_read.pieces.pieces - 30
         assert vendor.received(swarm) == {account_of(mirror.url): SIZE}
+
+
+async def test_a_reader_that_is_killed_costs_no_more_than_its_last_second(
+    vendor: Vendor, client: MirrorClient
+) -> None:
+    rules = "limit_rate 500k;"
+    async with open_nginx(vendor.directory / "slow", vendor.authority, vendor.file, rules=rules) as mirror:
+        script = Path(__file__).with_name("reading_process.py")
+        arguments = [vendor.file, vendor.directory / "copy", mirror.url, vendor.authority.ca_file]
+        command = [sys.executable, str(script), *map(str, arguments)]
+        process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        said = b""
+        with trio.fail_after(30):
+            while int(said.split()[-1] if said.split() else 0) < 30:
+                said += await process.stdout.receive_some()
+        process.kill()
+        await process.wait()
+        await process.stdout.aclose()
+        node = Node(authority(), "point", "127.0.0.1")
+        async with node.open() as swarm:
+            wanted = vendor.wanted("copy", node.node, mirror.url)
+            await swarm.add(wanted.artifact)
+            was_read = await read(wanted, swarm, client)
+        assert was_read.complete
+        assert (
+            was_read.pieces.read <= was_read.pieces.pieces - 25
+        )  # what is verified is written a moment later
+    assert (vendor.directory / "copy").read_bytes() == vendor.data
 
 
 async def test_what_is_read_from_mirrors_stays_below_the_limit_of_the_wan(
