@@ -57,6 +57,13 @@ class Vendor:
         assert statistics.unattributed == 0
         return {source.node: source.received for source in statistics.sources if source.received}
 
+    async def accounted(self, swarm: Swarm) -> dict[str, int]:
+        """Return what was received of the whole artifact, once libtorrent has told of all of it."""
+        with trio.fail_after(20):
+            while sum(each.received for each in swarm.statistics(self.torrent.info_hash).sources) < SIZE:
+                await trio.sleep(0.02)
+        return self.received(swarm)
+
 
 @pytest.fixture
 def vendor(tmp_path: Path) -> Vendor:
@@ -90,7 +97,7 @@ async def test_an_artifact_comes_from_nginx_alone_each_byte_once(
         assert (was_read.complete, was_read.reason) == (True, "")
         assert (was_read.pieces.read, was_read.pieces.repeated) == (was_read.pieces.pieces, 0)
         assert lines(was_read) == [f"{mirror.url}: {SIZE} bytes, used"]
-        assert vendor.received(swarm) == {account_of(mirror.url): SIZE}
+        assert (await vendor.accounted(swarm)) == {account_of(mirror.url): SIZE}
         assert mirror.sent == SIZE
     assert (vendor.directory / "copy").read_bytes() == vendor.data
 
@@ -120,7 +127,7 @@ async def test_two_points_read_each_byte_once_together(vendor: Vendor, client: M
         assert mirror.sent == SIZE
         assert sum(was_read.pieces.read for was_read in results) == results[0].pieces.pieces
         for own in (0, 1):
-            accounts = vendor.received(swarms[own])
+            accounts = await vendor.accounted(swarms[own])
             assert set(accounts) == {account_of(mirror.url), nodes[1 - own].node}
             assert sum(accounts.values()) == SIZE
     assert all((vendor.directory / node.node).read_bytes() == vendor.data for node in nodes)
@@ -199,7 +206,7 @@ async def test_bad_mirrors_of_each_sort_are_named_and_the_artifact_comes_from_th
         assert halver.failures > 0
         assert changer.failures > 0
         assert not found[good].failures
-        assert sum(vendor.received(swarm).values()) == SIZE
+        assert sum((await vendor.accounted(swarm)).values()) == SIZE
         assert liar.url in lines(was_read)[0]
     assert (vendor.directory / "copy").read_bytes() == vendor.data
 
@@ -234,7 +241,7 @@ async def test_when_a_mirror_dies_the_other_goes_on_at_the_byte(vendor: Vendor, 
         assert dead.failures > 0
         assert not dead.dropped
         assert good.received == other.sent < SIZE
-        accounts = vendor.received(swarm)
+        accounts = await vendor.accounted(swarm)
         assert accounts[account_of(first.url)] + accounts[account_of(other.url)] == SIZE
     assert (vendor.directory / "copy").read_bytes() == vendor.data
 
@@ -255,7 +262,7 @@ async def test_a_reading_that_was_cancelled_goes_on_with_what_is_missing(
         was_read = await read(wanted, swarm, client)
         assert was_read.complete
         assert was_read.pieces.read < was_read.pieces.pieces - 30
-        assert vendor.received(swarm) == {account_of(mirror.url): SIZE}
+        assert (await vendor.accounted(swarm)) == {account_of(mirror.url): SIZE}
 
 
 async def test_a_reader_that_is_killed_costs_no_more_than_its_last_second(
