@@ -268,6 +268,22 @@ JOURNAL_RECORDS_MAX = 50_000  # 1,000 deployments, 10,000 products, what is unco
 COLLECTED_EVERY_OBJECTS = 5_000  # new ones, in a large process: some MB; looked at every 700, they cost 7 %
 COLLECTED_BLOCKS_MAX = 500_000  # of memory in use, until which a look for unused cycles takes under 0.3 s
 
+# Mirrors ----------------------------------------------------------------------------------------------
+MIRRORS_MAX = 32  # of one release: a vendor's dozen and the organisation's own
+MIRROR_RANGE_BYTES_MAX = 4 * MIB  # in one request: the largest piece; 64 of the smallest
+MIRROR_REQUESTS_MAX = 8  # under way for one artifact: at 100 ms and 4 MiB enough for a gigabit
+MIRROR_REQUESTS_EACH_MAX = 4  # of them from one mirror: what vendors' servers take from one address
+MIRROR_REDIRECTS_MAX = 5  # of one request: from a name to a region to a cache takes three
+MIRROR_ANSWER_S = 15.0  # from the request to the end of the headers, each hop
+MIRROR_STALL_S = 15.0  # as long, bytes that come slower than the next line are waited for
+MIRROR_RATE_MIN_BYTES_PER_S = 1 * KIB  # a range of the largest size takes an hour then: another mirror helps
+MIRROR_BACKOFF_S_MAX = 300.0  # after its eighth failure in a row; the first costs a second
+RETRY_AFTER_S_MAX = 3_600.0  # a mirror that wants more is asked once an hour
+MIRROR_PATIENCE_S = 20.0  # at least, while another reader's part does not move: it may only have begun
+MIRROR_READER_RATE_BYTES_PER_S = 64 * KIB  # ... and as long as a piece takes at this rate: a minute for 4 MiB
+MIRROR_UNVERIFIED_BYTES_MAX = 64 * MIB  # handed to libtorrent and not verified yet: a disk that is behind
+MIRROR_REFUSED_KEPT = 8  # pieces of several mirrors kept to tell who lied, of 4 MiB each at most
+
 # Tasks of nodes, in general --------------------------------------------------------------------------
 WORK_BYTES_MAX = 64 * KIB  # what one assignment says is to be done: a few hundred hosts by name
 ASSIGNMENTS_MAX = 32  # of one node at once; more wait until one has ended

@@ -188,7 +188,10 @@ def _on_point(
 
 
 def _unlisted(asked: Asked, source: SourceBytes) -> Explained:
-    """A node that bytes were exchanged with, and of which nothing else is known now."""
+    """A node or a mirror that bytes were exchanged with, and of which nothing else is known now."""
+    if source.role == "mirror":
+        reason = "a vendor's mirror: its bytes count once they match the signed hashes"
+        return Explained(node=NodeId(source.node), role="mirror", address="", taken=True, reason=reason)
     taken, reason = False, "it was a source before" if source.received else "it fetched from this node"
     if asked.receiver.role == "point" and source.role == "device":
         taken, reason = True, "same site: it dials this distribution point"

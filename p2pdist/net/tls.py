@@ -89,6 +89,23 @@ def has_expired(error: BaseException | None) -> bool:
     return False
 
 
+def web_context(ca_pem: bytes | None = None) -> ssl.SSLContext:
+    """Make the context of a client of ordinary HTTPS servers, which are not members of the fleet.
+
+    They prove their host names to the CAs in *ca_pem*, or to the system's. Blocking: those are read from
+    files.
+
+    Raises:
+        UsageError: *ca_pem* holds no certificates.
+    """
+    try:
+        context = ssl.create_default_context(cadata=None if ca_pem is None else ca_pem.decode("ascii"))
+    except (ssl.SSLError, ValueError) as error:
+        raise UsageError("the CA file for mirrors holds no certificates", hint="write them in PEM") from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
 def failure(peer: str, error: BaseException | None) -> P2PDistError:
     """Say what the end of a connection with *peer* means, from the exception behind it."""
     cause = error.__cause__ if error is not None else None

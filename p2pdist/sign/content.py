@@ -68,7 +68,6 @@ def add(
         keep = 2
         timeout_s = 120
         requires = ["base>=4"]
-        mirrors = ["https://vendor.example/app-3.1.tar.zst"]
 
         [[release]]
         path = "motd"
@@ -77,6 +76,7 @@ def add(
         to = "/etc/motd"
         mode = "0644"
         reload = "systemctl reload motd"
+        mirrors = ["https://vendor.example/motd", "https://eu.vendor.example/motd,region=eu"]
 
     Parameters
     ----------

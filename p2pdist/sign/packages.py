@@ -24,10 +24,10 @@ from p2pdist.files import storage_error
 from p2pdist.ids import ChannelName, SwarmName, TargetPath, parse_product, parse_target
 from p2pdist.install.archive import pack_tree
 from p2pdist.swarm.torrents import MadeTorrent, make_torrent
-from p2pdist.trust.catalog import AnyRecipe, CommandRecipe, DebRecipe, FileRecipe, TreeRecipe
+from p2pdist.trust.catalog import AnyRecipe, CommandRecipe, DebRecipe, FileRecipe, Mirror, TreeRecipe
 from p2pdist.trust.publishing import Progress
 from p2pdist.trust.repository import Repository
-from p2pdist.trust.requirements import check_mirror, check_platform, parse_prerequisite
+from p2pdist.trust.requirements import check_platform, parse_mirror, parse_prerequisite
 
 How = Literal["tree", "deb", "command", "file"]
 
@@ -67,7 +67,7 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
     reload: str = ""
     timeout_s: int | None = None
     requires: list[str] = msgspec.field(default_factory=list)
-    mirrors: list[str] = msgspec.field(default_factory=list)
+    mirrors: list[str | Mirror] = msgspec.field(default_factory=list)
     piece_bytes: int | None = None
 
 
@@ -123,8 +123,10 @@ class PackageOptions:
     """PRODUCT>=SEQUENCE of the same channel that must be installed first. Can be given several times."""
 
     mirror: tuple[str, ...] = ()
-    """An HTTPS address from which distribution points may fetch the same content; signed, but not used yet by
-    this version. Can be given several times."""
+    """An HTTPS address from which distribution points may fetch the same content, byte for byte: of a tree
+    that is the archive that `add` makes. Can be followed by ,priority=N (0 to 255, by default 100; the lowest
+    is asked first) and ,region=R (asked first by points of this region). Can be given several times; signed,
+    but not used yet by this version."""
 
     def shared(self) -> Package:
         """Return what these options say about every package."""
@@ -254,8 +256,8 @@ def completed(package: Package) -> Package:
     check_platform(package.platform)
     for text in package.requires:
         parse_prerequisite(text)
-    for text in package.mirrors:
-        check_mirror(text)
+    mirrors = [parse_mirror(str(each)) for each in package.mirrors]
+    package = msgspec.structs.replace(package, mirrors=mirrors)
     _recipe(package, 0, 0)
     return package
 

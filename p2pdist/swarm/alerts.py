@@ -149,6 +149,7 @@ class AlertDesk:
 
     def _piece_finished(self, alert: lt.piece_finished_alert) -> None:
         if carried := self._carried.get(alert.handle):
+            self.content_moved = True
             carried.have += 1
             carried.unwritten = True
             suspects = carried.ledger.piece_verified(alert.piece_index)

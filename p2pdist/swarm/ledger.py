@@ -7,7 +7,7 @@ peer; the peer id only says which account its bytes go to.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from p2pdist.ids import NodeId
@@ -20,6 +20,10 @@ _ROLES: Final[dict[bytes, Role]] = {letter: role for role, letter in _LETTERS.it
 _ID_CHARS: Final = 15
 
 PeerId = bytes
+"""20 bytes of a peer; of a mirror, which is none, more."""
+
+_NOBODY: Final = bytes(20)
+"""Who libtorrent says that a block came from when it was given the piece."""
 
 
 def peer_id_of(role: Role, node: NodeId) -> PeerId:
@@ -84,6 +88,7 @@ class Ledger:
         self._convicted: set[PeerId] = set()
         self._received: dict[PeerId, int] = {}
         self._sent: dict[PeerId, int] = {}
+        self._mirrors: dict[PeerId, NodeId] = {}
         self.refused_bytes = 0
 
     def block_requested(self, peer: PeerId, piece: int, block: int) -> None:
@@ -96,6 +101,27 @@ class Ledger:
         elif peer not in before.peers:
             blocks[block] = before._replace(peers=(*before.peers, peer))
 
+    def piece_fed(self, piece: int, senders: Sequence[tuple[NodeId, int]]) -> None:
+        """A piece whose hash is right has come from mirrors, and libtorrent is given it.
+
+        It takes those blocks that it does not have yet. Nobody is accused for it if the piece fails.
+
+        Args:
+            piece: The piece.
+            senders: The mirrors' accounts, each with the offset in the piece from which it was its bytes.
+        """
+        peers = [(b"mirror " + account.encode(), start) for account, start in senders]
+        self._mirrors.update((peer, account) for (peer, _), (account, _) in zip(peers, senders, strict=True))
+        blocks = self._open.setdefault(piece, {})
+        length = min(self._piece_bytes, self._length - piece * self._piece_bytes)
+        for block, offset in enumerate(range(0, length, self._block_bytes)):
+            peer = next(peer for peer, start in reversed(peers) if start <= offset)
+            before = blocks.get(block)
+            if before is None or before.gone.issuperset(before.peers):
+                blocks[block] = _Senders((peer,))
+            elif not before.certain and peer not in before.peers:
+                blocks[block] = before._replace(peers=(*before.peers, peer))
+
     def request_dropped(self, peer: PeerId, piece: int, block: int) -> None:
         """A peer has refused to send a block that it was asked for."""
         if peer in self._late.get((piece, block), ()):
@@ -107,7 +133,11 @@ class Ledger:
             self._open[piece][block] = before._replace(peers=remaining)
 
     def block_received(self, peer: PeerId, piece: int, block: int) -> None:
-        """A block has been written, and came from this peer."""
+        """A block has been written, and came from this peer; or from a mirror, if the peer is all zeros."""
+        if peer == _NOBODY:
+            known = self._open.get(piece, {}).get(block)
+            senders = known.peers if known is not None else self._late.get((piece, block), ())
+            peer = next((sender for sender in senders if sender in self._mirrors), peer)
         if (piece, block) in self._late:
             self._close(piece, block, (peer,))
         elif piece in self._open:
@@ -135,7 +165,7 @@ class Ledger:
         peers = frozenset(self._asked.get(piece, ()))
         self.refused_bytes += sum(self._block_length(piece, block) for block in blocks)
         for block, senders in blocks.items():
-            blocks[block] = _Senders(senders.peers, certain=True)
+            blocks[block] = _Senders(senders.peers, gone=frozenset(senders.peers), certain=True)
         if len(peers) > 1:
             self._in_doubt[piece] = peers
         else:
@@ -179,7 +209,8 @@ class Ledger:
         """Put blocks in doubt to the account of a peer from which more has come than is in its account.
 
         Where two peers sent the same block, one of them has it in its account; nobody has more there than
-        it has sent. With refused bytes among what has come, the blocks stay in doubt.
+        it has sent, and what no peer has sent came from the mirror. With refused bytes among what has come,
+        the blocks stay in doubt.
 
         Args:
             came: How many bytes of content came over the connections that stand.
@@ -192,6 +223,8 @@ class Ledger:
             if spare.get(sender, 0) >= self._block_length(piece, block):
                 spare[sender] -= self._block_length(piece, block)
                 self._close(piece, block, (sender,))
+            else:
+                self._close(piece, block, tuple(peer for peer in peers if peer in self._mirrors) or peers)
 
     def forget_open(self) -> None:
         """Drop what is not verified: the content is being checked from the disk again."""
@@ -203,6 +236,9 @@ class Ledger:
         sources = []
         unattributed = sum(self._block_length(piece, block) for piece, block in self._late)
         for peer in sorted(self._received.keys() | self._sent.keys()):
+            if mirror := self._mirrors.get(peer):
+                sources.append(SourceBytes(node=mirror, role="mirror", received=self._received[peer], sent=0))
+                continue
             node, role = book.find(peer), role_of(peer)
             received = self._received.get(peer, 0)
             if node is None or role is None:

@@ -19,6 +19,7 @@ from p2pdist.swarm.calls import Calls
 from p2pdist.swarm.carried import Carried, addresses, check_content_file, sync_content_file
 from p2pdist.swarm.dh import FFDHE2048_PEM
 from p2pdist.swarm.division import points_among, priorities
+from p2pdist.swarm.feeding import Feeding
 from p2pdist.swarm.ledger import NodeBook
 from p2pdist.swarm.links import LinkClasses
 from p2pdist.swarm.model import (
@@ -80,6 +81,7 @@ class Swarm:
         self._resting = Resting(self._carried, self._start_again)
         self._busy, self._listening = trio.Event(), trio.Event()
         self.calls = Calls(session, self._carried, self._book, self._links, self._emit, self._redial)
+        self.feeding = Feeding(self._carried, self._links)
         self._desk = AlertDesk(
             book=self._book, emit=self._emit, flushed=self._sync_in.send_nowait, failed=self._resting.add
         )
@@ -192,8 +194,8 @@ class Swarm:
         self._session.apply_settings(dialling_settings(dials))
 
     def set_rates(self, rates: RateLimits) -> None:
-        """Limit what crosses the site's own network and the WAN, from now on. Windows are not read."""
-        self._links.limit(rates)
+        """Limit what crosses the site's own network and the WAN, mirrors too, from now on; no windows."""
+        self.feeding.wan.set_rates(rates)
 
     def statistics(self, info_hash: InfoHash) -> ArtifactStatistics:
         """Return where an artifact stands.
@@ -287,7 +289,7 @@ class Swarm:
         """End the session. Blocks the whole process, up to 3 s until peers acknowledge the end of TLS."""
         self._outbox.close()
         self._session.pause()
-        del self._session, self._desk, self._links, self.calls
+        del self._session, self._desk, self._links, self.calls, self.feeding
         self._carried.clear()
 
     async def _run(self, wake: socket.socket, *, task_status: trio.TaskStatus[None]) -> None:

@@ -123,6 +123,27 @@ def check_torrent(data: bytes, *, info_hash: InfoHash, swarm: SwarmName, length:
         )
 
 
+class PieceHashes:
+    """The hashes of an artifact's pieces, from its torrent, which :func:`check_torrent` has passed."""
+
+    def __init__(self, torrent: bytes, *, swarm: SwarmName) -> None:
+        decoded: Any = lt.bdecode(torrent)
+        file: Any = decoded[b"info"][b"file tree"][swarm.encode()][b""]
+        layers: dict[bytes, bytes] = decoded[b"piece layers"]
+        self.length: int = file[b"length"]
+        self.piece_bytes: int = decoded[b"info"][b"piece length"]
+        self._hashes: bytes = layers.get(file[b"pieces root"], file[b"pieces root"])
+
+    def is_right(self, piece: int, data: bytes) -> bool:
+        """Whether *data* is the piece, all of it."""
+        rest = self.length - piece * self.piece_bytes
+        if len(data) != min(rest, self.piece_bytes):
+            return False
+        alone = self.length < self.piece_bytes
+        expected = self._hashes[32 * piece : 32 * piece + 32]
+        return _piece_hash(data, self.piece_bytes, alone=alone) == expected
+
+
 def piece_bytes_for(length: int) -> int:
     """Choose the piece size for an artifact of *length* bytes: at least :data:`PIECES_WANTED` pieces."""
     size = limits.PIECE_BYTES_MIN
@@ -137,17 +158,19 @@ def _piece_hashes(file: BinaryIO, piece_bytes: int, content: hashlib._Hash) -> I
     A file of one piece at most has a tree of its blocks alone; in a larger one the last piece's tree
     is filled up with empty leaves.
     """
-    blocks_per_piece = piece_bytes // BLOCK_BYTES
     first = True
     while piece := file.read(piece_bytes):
         content.update(piece)
-        leaves = [
-            hashlib.sha256(piece[offset : offset + BLOCK_BYTES]).digest()
-            for offset in range(0, len(piece), BLOCK_BYTES)
-        ]
-        alone = first and len(piece) < piece_bytes
-        yield _root(leaves, _power_of_two(len(leaves)) if alone else blocks_per_piece, _EMPTY_LEAF)
+        yield _piece_hash(piece, piece_bytes, alone=first and len(piece) < piece_bytes)
         first = False
+
+
+def _piece_hash(piece: bytes, piece_bytes: int, *, alone: bool) -> bytes:
+    leaves = [
+        hashlib.sha256(piece[offset : offset + BLOCK_BYTES]).digest()
+        for offset in range(0, len(piece), BLOCK_BYTES)
+    ]
+    return _root(leaves, _power_of_two(len(leaves)) if alone else piece_bytes // BLOCK_BYTES, _EMPTY_LEAF)
 
 
 def _root(hashes: list[bytes], width: int, filler: bytes) -> bytes:

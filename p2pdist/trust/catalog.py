@@ -79,6 +79,23 @@ class FileRecipe(Recipe, frozen=True, kw_only=True, tag="file"):
 AnyRecipe: TypeAlias = TreeRecipe | DebRecipe | CommandRecipe | FileRecipe
 
 
+class Mirror(msgspec.Struct, frozen=True, kw_only=True):
+    """An HTTPS server outside the fleet that has an artifact, byte for byte.
+
+    One with a lower ``priority`` is asked first, as with RFC 5854, section 4.2.16.1; ``region`` is a name of
+    the organisation's own for where it is near, such as ``eu``, and empty when that does not matter.
+    """
+
+    url: Annotated[str, Meta(max_length=2_048)]
+    priority: Annotated[int, Meta(ge=0, le=255)] = 100
+    region: Annotated[str, Meta(pattern=r"^[a-z0-9-]*\Z", max_length=32)] = ""
+
+    def __str__(self) -> str:
+        """Return it as people write it: ``https://h/f,priority=10,region=eu``."""
+        priority = "" if self.priority == Mirror(url="").priority else f",priority={self.priority}"
+        return self.url + priority + (f",region={self.region}" if self.region else "")
+
+
 class ReleaseCustom(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
     """The ``custom`` field of a release's TUF target. Integers and strings only: TUF takes no floats."""
 
@@ -95,9 +112,10 @@ class ReleaseCustom(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """``product>=sequence`` in the same channel, all of which must be installed first."""
     rollback_from: Annotated[int, Meta(ge=1, le=2**53)] | None = None
     """A signed permission: a device whose floor is at most this may go down to this release."""
-    mirrors: Annotated[list[Annotated[str, Meta(max_length=2_048)]], Meta(max_length=32)] = msgspec.field(
-        default_factory=list
-    )
+    mirrors: Annotated[
+        list[Annotated[str, Meta(max_length=2_048)] | Mirror], Meta(max_length=limits.MIRRORS_MAX)
+    ] = msgspec.field(default_factory=list)
+    """A plain string is a :class:`Mirror` of which nothing more is said."""
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,7 +133,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     recipe: AnyRecipe
     prerequisites: tuple[str, ...] = ()
     rollback_from: int | None = None
-    mirrors: tuple[str, ...] = ()
+    mirrors: tuple[Mirror, ...] = ()
 
     def fits(self, platform: str) -> bool:
         """Whether a device with *platform* (``linux-x86_64``) is one that this release is for."""

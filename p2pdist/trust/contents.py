@@ -30,7 +30,7 @@ from p2pdist.ids import (
     parse_target,
 )
 from p2pdist.trust.catalog import Catalog, Release, ReleaseCustom, SeedGrant
-from p2pdist.trust.requirements import check_forms
+from p2pdist.trust.requirements import check_forms, mirrors_of
 
 ONLINE_ROLES = ("timestamp", "snapshot")
 """The roles that the admin server signs; people sign the others."""
@@ -201,7 +201,7 @@ def _read_release(path: str, target: Any, channel: ChannelName) -> Release:
         recipe=custom.recipe,
         prerequisites=tuple(custom.prerequisites),
         rollback_from=custom.rollback_from,
-        mirrors=tuple(custom.mirrors),
+        mirrors=mirrors_of(custom.mirrors),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from p2pdist.trust.catalog import AnyRecipe, CommandRecipe, DebRecipe, FileRecipe, TreeRecipe
+from p2pdist.trust.catalog import AnyRecipe, CommandRecipe, DebRecipe, FileRecipe, Mirror, TreeRecipe
 
 _UNITS = ("kB", "MB", "GB", "TB")
 _UNIX_SECONDS_MAX = 32_503_680_000  # the year 3000
@@ -90,6 +90,13 @@ def _list(value: Any) -> str:
     return (", ".join(value) or "none") if texts else repr(value)
 
 
+def _mirrors(value: Any) -> str:
+    try:
+        return ", ".join(map(str, msgspec.convert(value, list[str | Mirror]))) or "none"
+    except msgspec.ValidationError:
+        return repr(value)
+
+
 def _date(value: Any) -> str:
     if type(value) is not int or not 0 <= value < _UNIX_SECONDS_MAX:
         return repr(value)
@@ -113,7 +120,7 @@ _FIELDS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "info_hash": ("info-hash", _text),
     "recipe": ("installation", recipe_words),
     "prerequisites": ("needs first", _list),
-    "mirrors": ("mirrors", _list),
+    "mirrors": ("mirrors", _mirrors),
     "node": ("node", _text),
     "duties": ("duties", _list),
     "scope": ("scope", _text),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from serverkit import Fleet, TestDevice, enrolled_device, open_fleet
 
+from p2pdist.core.mirrors import account_of
 from p2pdist.ids import NodeId
 from p2pdist.swarm.torrents import MadeTorrent
 from p2pdist.wire import api as wire
@@ -18,9 +19,9 @@ TARGET = "stable/app/1.0/app.bin"
 BERLIN = "/emea/berlin"
 
 
-async def published(fleet: Fleet) -> tuple[MadeTorrent, TestDevice, TestDevice]:
+async def published(fleet: Fleet, *mirrors: str) -> tuple[MadeTorrent, TestDevice, TestDevice]:
     """A release, a distribution point for Berlin, and a device there."""
-    made = fleet.publisher.add_release("1.0", DATA)
+    made = fleet.publisher.add_release("1.0", DATA, **({"mirrors": list(mirrors)} if mirrors else {}))
     await fleet.operator.ask("POST", "/groups", wire.GroupsChanged, wire.NewGroup(path=BERLIN))
     await fleet.operator.ask("POST", "/groups", wire.GroupsChanged, wire.NewGroup(path="/emea/paris"))
     point, other = await enrolled_device(fleet, name="berlin"), await enrolled_device(fleet, name="paris")
@@ -105,6 +106,19 @@ async def test_what_a_point_holds_for_its_scope_is_held(tmp_path: Path) -> None:
         assert (answer.stage, answer.fraction) == ("held", 1.0)
         assert answer.notes[0].startswith("it is a distribution point for /emea/berlin")
         assert not any("no deployment" in note for note in answer.notes)
+
+
+async def test_a_mirror_is_a_source_by_the_name_of_its_server(tmp_path: Path) -> None:
+    url = "https://vendor.example/app.bin"
+    async with open_fleet(tmp_path) as fleet:
+        made, point, _ = await published(fleet, url)
+        await ordered(fleet)
+        got = SourceBytes(node=account_of(url), role="mirror", received=len(DATA), sent=0)
+        await said(point, reported(made, len(DATA), got))
+        answer = by_name(await explained(fleet, point))
+        assert (answer["vendor.example"].role, answer["vendor.example"].received) == ("mirror", len(DATA))
+        assert answer["vendor.example"].taken
+        assert answer["admin server"].received == 0
 
 
 async def test_the_reason_of_a_refused_release_is_told(tmp_path: Path) -> None:

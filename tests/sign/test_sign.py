@@ -387,6 +387,14 @@ def test_a_command_and_a_file_are_told_by_their_options(desk: Desk) -> None:
     assert releases["motd"]["target"] == "stable/motd/5/motd_5"
 
 
+def test_mirrors_are_signed_with_their_priority_and_region(desk: Desk) -> None:
+    tool = desk.file("tool")
+    mirrors = [*("--mirror", "https://h/x"), *("--mirror", "https://eu.h/x,priority=10,region=eu")]
+    desk.done("add", "stable", tool, *COMMAND, *mirrors)
+    (release,) = desk.data("list", "stable")["releases"]
+    assert release["mirrors"] == ["https://h/x", {"url": "https://eu.h/x", "priority": 10, "region": "eu"}]
+
+
 def test_several_packages_come_in_by_a_manifest(desk: Desk) -> None:
     tree(desk.home)
     desk.file("motd")
@@ -423,6 +431,7 @@ COMMAND = ("--product", "a", "--version", "1", "--command", "{artifact}")
         ((*NAMED, "--requires", "a>=1"), "a>=1 cannot be met"),
         ((*NAMED, "--mirror", "http://h/x"), "write https://HOST/PATH"),
         ((*NAMED, "--mirror", "https:///x"), "not a mirror's address"),
+        ((*NAMED, "--mirror", "https://h/x,priority=256"), "not a mirror with its priority"),
         ((*NAMED, "--platform", "windows"), "no device has the platform 'windows'"),
         ((*NAMED, "--platform", "amd64"), "did you mean linux-x86_64?"),
         ((*NAMED, "--reload", "echo 'x"), 'the reload "echo \'x" is no command: no closing quotation'),

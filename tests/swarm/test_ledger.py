@@ -287,3 +287,56 @@ def test_nobody_is_accused_alone_of_a_piece_that_another_was_asked_for_too_and_l
     accounts.piece_verified(0)
     accounts.block_requested(B, 0, 0)
     assert accounts.piece_failed(0) == {B}
+
+
+MIRROR = NodeId("m" * 32)
+NOBODY = bytes(20)
+
+
+def test_a_piece_that_was_fed_is_in_the_mirrors_account_once_it_is_verified() -> None:
+    accounts = ledger()
+    accounts.piece_fed(0, [(MIRROR, 0)])
+    assert received(accounts) == {}
+    accounts.block_received(NOBODY, 0, 1)
+    accounts.piece_verified(0)
+    assert received(accounts) == {"m": 64 * KIB}
+
+
+def test_of_a_piece_that_was_fed_the_blocks_that_were_there_stay_their_senders() -> None:
+    accounts = ledger()
+    fetch(accounts, A, 0, 0)
+    accounts.block_received(A, 0, 0)
+    accounts.piece_fed(0, [(MIRROR, 0)])
+    accounts.piece_verified(0)
+    assert received(accounts) == {"a": 16 * KIB, "m": 48 * KIB}
+
+
+def test_a_block_that_a_peer_was_asked_for_when_its_piece_was_fed_waits_for_libtorrents_word() -> None:
+    accounts = ledger()
+    fetch(accounts, A, 0, 0, 1)
+    accounts.piece_fed(0, [(MIRROR, 0)])
+    accounts.piece_verified(0)
+    assert received(accounts) == {"m": 32 * KIB, "?": 32 * KIB}
+    accounts.block_received(A, 0, 0)
+    accounts.block_received(NOBODY, 0, 1)
+    assert received(accounts) == {"a": 16 * KIB, "m": 48 * KIB}
+
+
+def test_without_that_word_what_no_peer_has_sent_came_from_the_mirror() -> None:
+    accounts = ledger()
+    fetch(accounts, A, 0, 0, 1)
+    accounts.piece_fed(0, [(MIRROR, 0)])
+    accounts.piece_verified(0)
+    accounts.settle({A: 16 * KIB})
+    assert received(accounts) == {"a": 16 * KIB, "m": 48 * KIB}
+
+
+def test_a_mirror_is_not_accused_of_a_peers_wrong_blocks() -> None:
+    accounts = ledger()
+    fetch(accounts, A, 0, 0)
+    accounts.block_received(A, 0, 0)
+    accounts.piece_fed(0, [(MIRROR, 0)])
+    assert accounts.piece_failed(0) == {A}
+    accounts.piece_fed(0, [(MIRROR, 0)])
+    accounts.piece_verified(0)
+    assert received(accounts) == {"m": 64 * KIB}

@@ -16,6 +16,7 @@ from p2pdist.core.explanation import (
     presumed_site,
     stage_of,
 )
+from p2pdist.core.mirrors import account_of, server_of
 from p2pdist.core.places import Place
 from p2pdist.core.scope import covers
 from p2pdist.ids import InfoHash, NodeId
@@ -128,6 +129,7 @@ async def _sources(api: Api, known: _Known, now: int) -> tuple[Sequence[Explaine
     named = {NodeId(c.node) for c in reported or ()} | {NodeId(s.source) for s in known.counted}
     records = await api.store.read(devices.find_devices, sorted(named | set(api.grants)))
     names = {node: record.name for node, record in records.items()}
+    names |= {account_of(mirror.url): server_of(mirror.url) for mirror in known.release.mirrors}
     names[api.service.home.key.node] = "admin server"
     online = device.node in attached
     asked = Asked(
