@@ -1,0 +1,118 @@
+"""The agent as one file, built once: alone, and on a bare machine over SSH as a member of a real fleet."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from fleet_laboratory import Laboratory, open_laboratory_fleet
+from fleet_logs import LogBook
+from fleet_signing import PLACE
+
+sys.path.append(str(Path(__file__).parents[1] / "duties" / "deploy"))
+
+from bare import PASSWORD, BareMachine, needs_machines
+
+from p2pdist.core.installation import InstallationSettings
+from p2pdist.duties.deploy import installing
+from p2pdist.duties.deploy.installing import HostState, Order, install
+from p2pdist.duties.deploy.protocol import Credentials, Package
+from p2pdist.ids import GroupPath, NodeId
+from p2pdist.install.platform import detect_platform
+
+pytestmark = [*needs_machines, pytest.mark.timeout(600)]
+
+ROOT = Path(__file__).parents[2]
+BUILD_S = 400
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file; building it takes about a minute."""
+    path = tmp_path_factory.mktemp("agent") / "p2pdist-agent"
+    subprocess.run(
+        [ROOT / "tools" / "build-agent", path], check=True, timeout=BUILD_S, stderr=subprocess.PIPE
+    )
+    return path
+
+
+def alone(directory: Path) -> dict[str, str]:
+    """Return an environment in which nothing but the file is found."""
+    empty = directory / "empty"
+    empty.mkdir()
+    return {"PATH": str(empty), "TMPDIR": str(directory)}
+
+
+def test_it_runs_without_python_and_without_anything_else(agent: Path, tmp_path: Path) -> None:
+    said = subprocess.run(
+        [agent, "--version"], env=alone(tmp_path), capture_output=True, text=True, check=True
+    )
+    assert said.stdout.strip()
+
+
+def test_a_mistake_in_the_call_has_the_exit_code_of_the_installed_program(
+    agent: Path, tmp_path: Path
+) -> None:
+    call = [agent, "enrol", "--bundle=nothing", "--token-file=nothing"]
+    said = subprocess.run(call, env=alone(tmp_path), capture_output=True, text=True, cwd=tmp_path)
+    assert said.returncode == 2 and "nothing cannot be read" in said.stderr
+
+
+@pytest.fixture
+def laboratory() -> Iterator[Laboratory]:
+    with Laboratory() as found:
+        yield found
+
+
+async def test_a_bare_machine_gets_the_agent_over_ssh_joins_the_fleet_and_installs_a_release(
+    agent: Path, laboratory: Laboratory, tmp_path: Path, log_book: LogBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = laboratory.add("open", hosts=1)
+    (host,) = place.hosts
+    machine = BareMachine(tmp_path / "bare", host.ipv4[0], host.command)
+    monkeypatch.setattr(installing, "_COMMAND", tuple(laboratory.server.command(*installing._COMMAND)))
+    states: list[HostState] = []
+    try:
+        async with open_laboratory_fleet(tmp_path, log_book, laboratory) as fleet:
+            await fleet.publish()
+
+            async def tell(state: HostState) -> None:
+                states.append(state)
+
+            async def reported(node: NodeId) -> None:
+                await fleet.until(lambda: _online(fleet, "bare"), "the new device is online")
+
+            data = agent.read_bytes()
+            order = Order(
+                hosts=[machine.host("bare", token=await fleet.server.make_token(GroupPath("/emea/berlin")))],
+                credentials=Credentials(user="root", password=PASSWORD),
+                package=Package(
+                    path=str(agent),
+                    length=len(data),
+                    sha256=hashlib.sha256(data).hexdigest(),
+                    platform=detect_platform(),
+                ),
+                bundle=fleet.bundle.encode(),
+                settings=InstallationSettings(),
+            )
+            with trio.fail_after(120):
+                outcome = await install(order, tell=tell, reported=reported)
+            assert outcome == "done", [(state.step, state.state, state.detail) for state in states]
+            assert not (machine.root / "usr/bin/python3").exists()
+            release = await fleet.release(group=GroupPath("/emea"))
+            place_of_it = machine.root / PLACE.lstrip("/")
+            await fleet.until(
+                lambda: place_of_it.exists() and place_of_it.read_bytes() == release.content,
+                "it is installed",
+            )
+    finally:
+        machine.end()
+
+
+async def _online(fleet: object, name: str) -> bool:
+    return name in await fleet.server.online()  # type: ignore[attr-defined]  # a process
