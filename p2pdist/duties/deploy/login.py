@@ -57,11 +57,14 @@ Said = Callable[..., None]
 
 
 class _Client(asyncssh.SSHClient):
-    """Checks the host's key, and gives the password away once."""
+    """Checks the host's key, and gives each credential away once: keys first, then the password."""
 
-    def __init__(self, host: Host, credentials: Credentials, said: Said) -> None:
+    def __init__(
+        self, host: Host, credentials: Credentials, keys: list[asyncssh.SSHKeyPair], said: Said
+    ) -> None:
         self._host = host
         self._credentials = credentials
+        self._keys = keys
         self._said = said
         self.password_sent = False
         self.key = ""
@@ -75,6 +78,9 @@ class _Client(asyncssh.SSHClient):
         if self.known:
             self._said("key", self.fingerprint, key=self.key)
         return self.known
+
+    def public_key_auth_requested(self) -> list[asyncssh.SSHKeyPair] | None:
+        return [self._keys.pop(0)] if self._keys else None
 
     def password_auth_requested(self) -> str | None:
         return self._once()
@@ -151,7 +157,23 @@ async def connect(host: Host, credentials: Credentials, said: Said) -> asyncssh.
     """
     reached = await _reach(host)
     said("reach")
-    client = _Client(host, credentials, said)
+    agent = None
+    try:
+        keys = _own_keys(credentials)
+        if credentials.agent:
+            agent = await asyncssh.connect_agent(os.environ.get("SSH_AUTH_SOCK", ""))
+            keys += await agent.get_keys()
+        return await _connect(reached, host, credentials, _Client(host, credentials, keys, said))
+    except (asyncssh.Error, OSError, ValueError) as error:
+        raise StepError("login", f"the SSH agent: {_words(error)}", final=True) from None
+    finally:
+        if agent is not None:
+            agent.close()
+
+
+async def _connect(
+    reached: socket.socket, host: Host, credentials: Credentials, client: _Client
+) -> asyncssh.SSHClientConnection:
     try:
         return await asyncssh.connect(sock=reached, config=None, **_options(host, credentials, client))
     except asyncssh.HostKeyNotVerifiable:
@@ -221,15 +243,18 @@ async def _reach(host: Host) -> socket.socket:
     raise StepError("reach", f"port {host.port} of {host.address}: {problem}")
 
 
+def _own_keys(credentials: Credentials) -> list[asyncssh.SSHKeyPair]:
+    if not credentials.key:
+        return []
+    try:
+        key = asyncssh.import_private_key(credentials.key, credentials.passphrase or None)
+    except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
+        reason = f"the private key cannot be used ({_words(error)})"
+        raise StepError("login", reason, final=True) from None
+    return list(asyncssh.load_keypairs([key]))
+
+
 def _options(host: Host, credentials: Credentials, client: _Client) -> dict[str, object]:
-    keys: list[asyncssh.SSHKey] = []
-    if credentials.key:
-        try:
-            keys.append(asyncssh.import_private_key(credentials.key, credentials.passphrase or None))
-        except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
-            raise StepError(
-                "login", f"the private key cannot be used ({_words(error)})", final=True
-            ) from None
     algorithms = list(_KEY_ALGORITHMS)
     if host.key:
         try:
@@ -242,8 +267,7 @@ def _options(host: Host, credentials: Credentials, client: _Client) -> dict[str,
         "known_hosts": ([], [], []),  # whatever key comes, our client is asked
         "server_host_key_algs": algorithms,
         "username": credentials.user,
-        "client_keys": keys or None,
-        "agent_path": os.environ.get("SSH_AUTH_SOCK") if credentials.agent else None,
+        "client_keys": None,  # our client is asked: an empty list would mean those of this machine's user
         "gss_host": None,
         "gss_kex": False,
         "host_based_auth": False,

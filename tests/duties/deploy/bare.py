@@ -35,7 +35,8 @@ mount -t tmpfs -o mode=755 run run
 mkdir -p run/sshd run/lock tmp
 chmod 1777 tmp
 rm -rf opt/p2pdist-agent etc/p2pdist var/lib/p2pdist var/cache/p2pdist etc/init.d/p2pdist-agent
-rm -f usr/bin/python* usr/local/bin/python*
+rm -rf usr/bin/python* usr/local/bin/python* root
+mkdir -m 700 root
 for user in root "$3"; do
     [ "$user" = root ] || chroot . useradd --create-home --shell /bin/sh "$user"
     echo "$user:$4" | chroot . chpasswd
@@ -161,7 +162,7 @@ class Machines:
 
     def __init__(self, directory: Path, namespace: Namespace) -> None:
         self._directory = directory
-        self._namespace = namespace
+        self.namespace = namespace
         self._made: list[BareMachine] = []
         self.within = namespace.command
 
@@ -169,7 +170,7 @@ class Machines:
         """Make one more."""
         number = len(self._made) + 1
         address = f"10.99.0.{number}"
-        self._namespace.ip(f"address add {address}/32 dev lo")
+        self.namespace.ip(f"address add {address}/32 dev lo")
         machine = BareMachine(self._directory / f"machine{number}", address, self.within, size=size)
         self._made.append(machine)
         return machine

@@ -328,9 +328,10 @@ async def test_a_member_of_another_fleet_is_not_taken_over(machines: Machines, t
 def worker_pids() -> list[int]:
     """Return the workers that this process has started."""
     found = []
-    for word in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
-        if b"p2pdist.duties.deploy.worker" in Path(f"/proc/{word}/cmdline").read_bytes():
-            found.append(int(word))
+    for thread in Path("/proc/self/task").iterdir():  # whichever has started it
+        for word in (thread / "children").read_text().split():
+            if b"p2pdist.duties.deploy.worker" in Path(f"/proc/{word}/cmdline").read_bytes():
+                found.append(int(word))
     return found
 
 
@@ -389,10 +390,14 @@ async def test_a_server_that_hangs_at_any_step_is_left_when_the_step_has_had_its
     monkeypatch.setattr(installation, "STEP_S", dict.fromkeys(STEPS, 4.0))
     monkeypatch.setattr(installation, "COPY_SILENCE_S", 4.0)
     address = "10.99.1.1"
-    machines._namespace.ip(f"address add {address}/32 dev lo")
-    # Nothing comes back from there: a device that drops everything.
-    machines._namespace.ip(
-        "link add nowhere type dummy", "address add 10.99.2.1/24 dev nowhere", "link set nowhere up"
+    machines.namespace.ip(f"address add {address}/32 dev lo")
+    # Nothing comes back from there: the other end of the cable has no address.
+    machines.namespace.ip(
+        "link add nowhere type veth peer name nobody",
+        "address add 10.99.2.1/24 dev nowhere",
+        "link set nowhere up",
+        "link set nobody up",
+        "neighbour add 10.99.2.2 lladdr 02:00:00:00:00:02 dev nowhere nud permanent",
     )
     server = subprocess.Popen(
         machines.within(
