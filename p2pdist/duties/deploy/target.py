@@ -81,7 +81,9 @@ class Target:
         package, part = self._order.package, f"{self._file}.part"
         look = (
             f'if [ -e {self._file} ] && [ "$(sha256sum <{self._file} | cut -c1-64)" = {package.sha256} ];'
-            f" then echo whole; else stat -c %s {part} 2>/dev/null || echo 0; fi"
+            f" then echo whole; elif [ -e {part} ]; then"
+            # An earlier try may still hold it open, and write to it later: not to this copy.
+            f" cp {part} {part}.new && mv {part}.new {part} && stat -c %s {part}; else echo 0; fi"
         )
         found = (await self._run("copy", look)).output.strip()
         if found == "whole":
@@ -92,8 +94,8 @@ class Target:
             "copy",
             f"mkdir -p -m 755 {service.PLACE} {service.PLACE}/versions {directory}",
         )
-        redirect = ">>" if begin else ">"
-        await self._run("copy", f"cat {redirect}{part}", _chunks(package, begin, copied))
+        fresh = "" if begin else f"rm -f {part}; "
+        await self._run("copy", f"{fresh}cat >>{part}", _chunks(package, begin, copied))
         check = (
             f'if [ "$(sha256sum <{part} | cut -c1-64)" != {package.sha256} ]; then rm -f {part}; exit 9; fi; '
             f"chmod 755 {part} && sync {part} && mv {part} {self._file} && chmod 755 {directory}"

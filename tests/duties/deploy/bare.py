@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,8 +36,8 @@ mount -t tmpfs -o mode=755 run run
 mkdir -p run/sshd run/lock tmp
 chmod 1777 tmp
 rm -rf opt/p2pdist-agent etc/p2pdist var/lib/p2pdist var/cache/p2pdist etc/init.d/p2pdist-agent
-rm -rf usr/bin/python* usr/local/bin/python* root
-mkdir -m 700 root
+rm -f usr/bin/python* usr/local/bin/python*
+mount -t tmpfs -o mode=700 home root
 for user in root "$3"; do
     [ "$user" = root ] || chroot . useradd --create-home --shell /bin/sh "$user"
     echo "$user:$4" | chroot . chpasswd
@@ -117,6 +118,7 @@ class BareMachine:
         self._process.stdin.close()
         while "Server listening" not in self.log:
             assert self._process.poll() is None, self.log
+            time.sleep(0.01)  # until the file has grown: it is read without a thread that waits
         # nsenter has become unshare, whose child is the first process in there.
         (first,) = _children(self._process.pid)
         self.root = Path(f"/proc/{first}/root")

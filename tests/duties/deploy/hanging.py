@@ -17,12 +17,12 @@ import asyncssh
 ANSWERS = {
     "platform": ("uname -s", os.uname().sysname + "\n" + os.uname().machine + "\ninit\n"),
     "space": ("df -Pk", "x 1 1 999999999 1% /\nx 1 1 999999999 1% /\n"),
-    "copy": ("cat >/opt", ""),
+    "copy": ("cat >>/opt", ""),
     "service": ("--version", ""),
     "enrol": ("enrolment.json; fi", json.dumps({"fleet": "acme"})),
     "start": ("/etc/init.d/p2pdist-agent start", ""),
 }
-OTHERS = {"id -u": "0\n", "stat -c": "0\n"}
+OTHERS = {"id -u": "0\n", "echo whole": "0\n"}
 
 
 class Server(asyncssh.SSHServer):
