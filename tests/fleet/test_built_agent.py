@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -33,12 +35,22 @@ BUILD_S = 400
 
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file; building it takes about a minute."""
-    path = tmp_path_factory.mktemp("agent") / "p2pdist-agent"
+    """The file; building it takes about a minute, and is done once for all processes of a test run."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    path = shared / "p2pdist-agent"
+    with (shared / "p2pdist-agent.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            _build(path)
+    return path
+
+
+def _build(path: Path) -> None:
     subprocess.run(
         [ROOT / "tools" / "build-agent", path], check=True, timeout=BUILD_S, stderr=subprocess.PIPE
     )
-    return path
 
 
 def alone(directory: Path) -> dict[str, str]:

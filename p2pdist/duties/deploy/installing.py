@@ -39,7 +39,7 @@ from p2pdist.duties.deploy.protocol import (
     Work,
     encode_frame,
 )
-from p2pdist.errors import P2PDistError, PeerError, Unavailable
+from p2pdist.errors import P2PDistError, PeerError, Unavailable, sole_error
 from p2pdist.ids import NodeId
 from p2pdist.trust.certificates import parse_certificate
 
@@ -101,7 +101,10 @@ async def install(
     Cancellation ends the worker, and with it every connection. The order can be given again: hosts go on
     where they were left.
     """
-    return await _Run(order, tell, reported).run()
+    try:
+        return await _Run(order, tell, reported).run()
+    except BaseExceptionGroup as group:
+        raise sole_error(group) from None
 
 
 class _Run:

@@ -1,6 +1,6 @@
 """The agent as a service of a machine: for systemd, and for machines that start services by ``/etc/init.d``.
 
-The one file unpacks itself into ``TMPDIR`` at each start, 80 MB. That is a directory of its own on the disk:
+The one file unpacks itself into ``TMPDIR`` at each start, 60 MB. That is a directory of its own on the disk:
 ``/tmp`` may be in memory, or forbid programs. What a killed agent left there goes at the next start.
 """
 

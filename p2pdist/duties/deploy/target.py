@@ -18,7 +18,7 @@ from p2pdist.duties.deploy.login import Done, Machine, StepError
 from p2pdist.duties.deploy.protocol import Host, Package, Prepare
 
 _TIMES_LENGTH = 5
-"""Free space for the agent, in lengths of its file: the file, and what it unpacks to (three of them)."""
+"""Free space for the agent, in lengths of its file: that, and twice the two to which it unpacks."""
 _FULL = "No space left on device"
 _EXIT_AGAIN = 5  # of our programs: unavailable now
 
