@@ -23,6 +23,7 @@ from p2pdist.core.installation import STEPS, InstallationSettings, Outcome
 from p2pdist.duties.deploy import installing
 from p2pdist.duties.deploy.installing import HostState, Order, install
 from p2pdist.duties.deploy.protocol import Credentials, Host, Package
+from p2pdist.duties.deploy.service import FILES
 from p2pdist.ids import NodeId
 
 pytestmark = needs_machines
@@ -126,6 +127,27 @@ async def test_another_version_takes_the_place_of_the_one_that_runs(
     assert await run(Story(), newer, machine.host("a")) == "done"
     assert running(machine) and (machine.root / "run/p2pdist-agent.pid").read_text() != before
     assert newer.sha256[:16] in str((machine.root / "opt/p2pdist-agent/p2pdist-agent").readlink())
+
+
+async def test_where_systemd_runs_the_agent_is_a_unit_of_it(machines: Machines, tmp_path: Path) -> None:
+    machine, story = machines.add(), Story()
+    (machine.root / "run/systemd/system").mkdir(parents=True)
+    # Not systemd itself: what it is asked, and that its answers are heeded.
+    machine.shadow("systemctl", 'echo "$*" >>/var/log/systemctl; [ "$2" != is-active ]')
+    package, _ = make_agent(tmp_path)
+    assert await run(story, package, machine.host("a")) == "failed"  # it was started, and is not active
+    assert story.last("a").step == "start"
+    machine.shadow("systemctl", 'echo "$*" >>/var/log/systemctl; exit 0')
+    assert await run(story, package, machine.host("a")) == "done"
+    assert (machine.root / "etc/systemd/system/p2pdist-agent.service").read_text() == FILES["systemd"][2]
+    asked = (machine.root / "var/log/systemctl").read_text().splitlines()
+    service = "p2pdist-agent.service"
+    assert asked[-4:] == [
+        "daemon-reload",
+        f"--quiet enable {service}",
+        f"start {service}",
+        f"--quiet is-active {service}",
+    ]
 
 
 async def test_several_machines_are_installed_at_once_and_no_more_than_the_limit(
