@@ -111,8 +111,10 @@ class Target:
             f"mkdir -p -m 755 {Path(service.CONFIG).parent}"
             f" && mkdir -p -m 700 {service.DATA} {service.UNPACKED}"
             f" && TMPDIR={service.UNPACKED} {self._file} --version >/dev/null"
-            f' && if [ "$(readlink {link})" != {self._file} ]; then'  # the one that runs is another
-            f" {service.STOP[self._manager]}; ln -sfn {self._file} {new} && mv -T {new} {link}; fi",
+            f' && old=$(readlink {link} || true); if [ "$old" != {self._file} ]; then'
+            f" {service.STOP[self._manager]}; ln -sfn {self._file} {new} && mv -T {new} {link} &&"
+            f" for each in {service.PLACE}/versions/*; do"  # the one before stays, to go back to
+            f' case "$each/p2pdist-agent" in {self._file} | "$old") ;; *) rm -rf "$each" ;; esac; done; fi',
         )
         path, mode, content = service.FILES[self._manager]
         await self._write(path, mode, content, keep=False)

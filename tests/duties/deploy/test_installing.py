@@ -116,17 +116,19 @@ async def test_a_second_run_finds_everything_done_and_sends_nothing(
     assert (machine.root / "var/log/agent-calls").read_text().count("enrol") == 1
 
 
-async def test_another_version_takes_the_place_of_the_one_that_runs(
+async def test_another_version_takes_the_place_of_the_one_that_runs_which_stays_beside_it(
     machines: Machines, tmp_path: Path
 ) -> None:
     machine = machines.add()
-    older, _ = make_agent(tmp_path, note="older")
-    newer, _ = make_agent(tmp_path, note="newer")
+    oldest, older, newer = (make_agent(tmp_path, note=note)[0] for note in ("oldest", "older", "newer"))
+    assert await run(Story(), oldest, machine.host("a")) == "done"
     assert await run(Story(), older, machine.host("a")) == "done"
     before = (machine.root / "run/p2pdist-agent.pid").read_text()
     assert await run(Story(), newer, machine.host("a")) == "done"
     assert running(machine) and (machine.root / "run/p2pdist-agent.pid").read_text() != before
     assert newer.sha256[:16] in str((machine.root / "opt/p2pdist-agent/p2pdist-agent").readlink())
+    kept = {path.name for path in (machine.root / "opt/p2pdist-agent/versions").iterdir()}
+    assert kept == {older.sha256[:16], newer.sha256[:16]}
 
 
 async def test_where_systemd_runs_the_agent_is_a_unit_of_it(machines: Machines, tmp_path: Path) -> None:
