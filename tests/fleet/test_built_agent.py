@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import trio
 from fleet_laboratory import Laboratory, open_laboratory_fleet
 from fleet_logs import LogBook
 from fleet_signing import PLACE
+from workshop import Workshop
 
 sys.path.append(str(Path(__file__).parents[1] / "duties" / "deploy"))
 
@@ -26,6 +28,7 @@ from p2pdist.duties.deploy.installing import HostState, Order, install
 from p2pdist.duties.deploy.protocol import Credentials, Package
 from p2pdist.ids import GroupPath, NodeId
 from p2pdist.install.platform import detect_platform
+from tests.node.nodes import Nodes
 
 pytestmark = [*needs_machines, pytest.mark.timeout(600)]
 
@@ -73,6 +76,32 @@ def test_a_mistake_in_the_call_has_the_exit_code_of_the_installed_program(
     call = [agent, "enrol", "--bundle=nothing", "--token-file=nothing"]
     said = subprocess.run(call, env=alone(tmp_path), capture_output=True, text=True, cwd=tmp_path)
     assert said.returncode == 2 and "nothing cannot be read" in said.stderr
+
+
+async def test_it_gives_the_signs_of_life_that_are_expected_of_the_program_which_unpacks_it(
+    agent: Path, tmp_path: Path
+) -> None:
+    home = Nodes(root=Workshop().roots[0]).home(tmp_path / "data")
+    home.key.save(home.root / "identity.key")
+    home.enrolment.save(home.root / "enrolment.json")
+    (home.root / "certificate.pem").write_bytes(home.certificate_pem)
+    config = tmp_path / "agent.toml"
+    config.write_text(f'[node]\ndata = "{home.root}"\n[swarm]\nhost = "127.0.0.1"\nport = 0\n')
+    address = str(tmp_path / "notify")
+    with trio.socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
+        await supervisor.bind(address)
+        process = await trio.lowlevel.open_process(
+            ["/bin/sh", "-c", 'WATCHDOG_PID=$$ exec "$0" run --config "$1"', str(agent), str(config)],
+            env={**alone(tmp_path), "NOTIFY_SOCKET": address, "WATCHDOG_USEC": "1000000"},
+        )
+        try:
+            with trio.fail_after(60):
+                while b"WATCHDOG=1" not in await supervisor.recv(4_096):
+                    pass
+        finally:
+            process.terminate()  # the one that unpacks passes it on
+            with trio.CancelScope(shield=True), trio.move_on_after(20):
+                await process.wait()
 
 
 @pytest.fixture

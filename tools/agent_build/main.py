@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from p2pdist.agent.main import main
+from p2pdist.node.supervisor import answer_for_parent
 
 # The file has unpacked libraries of its own, and points the loader at them: programs of this machine that the
 # agent runs (dpkg, journalctl) have to find the machine's.
@@ -14,4 +15,5 @@ if before is None:
 else:
     os.environ["LD_LIBRARY_PATH"] = before
 
+answer_for_parent()
 main()

@@ -29,6 +29,9 @@ After=network-online.target
 Type=notify
 # The program that is started unpacks the agent and starts it: the agent is not the main process.
 NotifyAccess=all
+# It gives signs of life; a process that hangs is ended and started again.
+WatchdogSec=60
+WatchdogSignal=SIGKILL
 Environment=TMPDIR={UNPACKED}
 ExecStartPre=-/bin/sh -c '{_SWEEP}'
 ExecStart={PROGRAM} run --config {CONFIG}
