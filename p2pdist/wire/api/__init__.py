@@ -61,6 +61,15 @@ from p2pdist.wire.api.releases import (
     RetryDeployment,
 )
 from p2pdist.wire.api.sessions import Carrier, NewSession, SessionInfo
+from p2pdist.wire.api.tasks import (
+    NewTask,
+    TaskInfo,
+    TaskItemInfo,
+    TaskList,
+    TaskNode,
+    TaskRun,
+    TaskRunNode,
+)
 from p2pdist.wire.api.views import (
     AuditInfo,
     AuditList,
@@ -110,6 +119,7 @@ __all__ = [
     "NewGroup",
     "NewPublication",
     "NewSession",
+    "NewTask",
     "NewToken",
     "PointInfo",
     "PointList",
@@ -127,6 +137,12 @@ __all__ = [
     "SessionInfo",
     "Status",
     "TargetText",
+    "TaskInfo",
+    "TaskItemInfo",
+    "TaskList",
+    "TaskNode",
+    "TaskRun",
+    "TaskRunNode",
     "Text",
     "TokenInfo",
     "TokenList",

@@ -8,25 +8,24 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
-from fleet_laboratory import Laboratory, open_laboratory_fleet
-from fleet_logs import LogBook
-from fleet_signing import PLACE
-from workshop import Workshop
+from lab_fleet import LabFleet
+from laboratory.network import Laboratory
 
-sys.path.append(str(Path(__file__).parents[1] / "duties" / "deploy"))
+sys.path += [str(Path(__file__).parents[1] / directory) for directory in ("duties/deploy", "trust")]
 
 from bare import PASSWORD, BareMachine, needs_machines
+from workshop import Workshop
 
 from p2pdist.core.installation import InstallationSettings
 from p2pdist.duties.deploy import installing
 from p2pdist.duties.deploy.installing import HostState, Order, install
 from p2pdist.duties.deploy.protocol import Credentials, Package
-from p2pdist.ids import GroupPath, NodeId
+from p2pdist.ids import NodeId
 from p2pdist.install.platform import detect_platform
 from tests.node.nodes import Nodes
 
@@ -34,6 +33,7 @@ pytestmark = [*needs_machines, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
 BUILD_S = 400
+CONTENT = b"a release" * 1_000
 
 
 @pytest.fixture(scope="module")
@@ -104,33 +104,31 @@ async def test_it_gives_the_signs_of_life_that_are_expected_of_the_program_which
                 await process.wait()
 
 
-@pytest.fixture
-def laboratory() -> Iterator[Laboratory]:
-    with Laboratory() as found:
-        yield found
-
-
-async def test_a_bare_machine_gets_the_agent_over_ssh_joins_the_fleet_and_installs_a_release(
-    agent: Path, laboratory: Laboratory, tmp_path: Path, log_book: LogBook, monkeypatch: pytest.MonkeyPatch
+def test_a_bare_machine_gets_the_agent_over_ssh_joins_the_fleet_and_installs_a_release(
+    agent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = laboratory.add("open", hosts=1)
-    (host,) = place.hosts
-    machine = BareMachine(tmp_path / "bare", host.ipv4[0], host.command)
-    monkeypatch.setattr(installing, "_COMMAND", tuple(laboratory.server.command(*installing._COMMAND)))
     states: list[HostState] = []
-    try:
-        async with open_laboratory_fleet(tmp_path, log_book, laboratory) as fleet:
-            await fleet.publish()
 
-            async def tell(state: HostState) -> None:
-                states.append(state)
+    async def tell(state: HostState) -> None:
+        states.append(state)
 
-            async def reported(node: NodeId) -> None:
-                await fleet.until(lambda: _online(fleet, "bare"), "the new device is online")
+    with Laboratory() as laboratory, LabFleet(tmp_path, laboratory.server) as fleet:
+        monkeypatch.setattr(installing, "_COMMAND", tuple(laboratory.server.command(*installing._COMMAND)))
 
+        async def reported(node: NodeId) -> None:
+            await trio.to_thread.run_sync(
+                lambda: fleet.until_asked(
+                    lambda: fleet.states().get("bare", ("",))[0] == "online", "it is online"
+                )
+            )
+
+        fleet.found()
+        (host,) = laboratory.add("open").hosts
+        machine = BareMachine(tmp_path / "bare", host.ipv4[0], host.command)
+        try:
             data = agent.read_bytes()
             order = Order(
-                hosts=[machine.host("bare", token=await fleet.server.make_token(GroupPath("/emea/berlin")))],
+                hosts=[machine.host("bare", token=fleet.token("/emea").read_text().strip())],
                 credentials=Credentials(user="root", password=PASSWORD),
                 package=Package(
                     path=str(agent),
@@ -138,22 +136,15 @@ async def test_a_bare_machine_gets_the_agent_over_ssh_joins_the_fleet_and_instal
                     sha256=hashlib.sha256(data).hexdigest(),
                     platform=detect_platform(),
                 ),
-                bundle=fleet.bundle.encode(),
+                bundle=fleet.bundle().read_bytes(),
                 settings=InstallationSettings(),
             )
-            with trio.fail_after(120):
-                outcome = await install(order, tell=tell, reported=reported)
+            outcome = trio.run(partial(install, order, tell=tell, reported=reported))
             assert outcome == "done", [(state.step, state.state, state.detail) for state in states]
             assert not (machine.root / "usr/bin/python3").exists()
-            release = await fleet.release(group=GroupPath("/emea"))
-            place_of_it = machine.root / PLACE.lstrip("/")
-            await fleet.until(
-                lambda: place_of_it.exists() and place_of_it.read_bytes() == release.content,
-                "it is installed",
-            )
-    finally:
-        machine.end()
-
-
-async def _online(fleet: object, name: str) -> bool:
-    return name in await fleet.server.online()  # type: ignore[attr-defined]  # a process
+            release = fleet.release(CONTENT)
+            fleet.deploy(release)
+            place = machine.root / "opt" / release.product
+            fleet.until(lambda: place.exists() and place.read_bytes() == CONTENT, "it is installed there")
+        finally:
+            machine.end()
