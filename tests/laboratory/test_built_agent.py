@@ -116,11 +116,10 @@ def test_a_bare_machine_gets_the_agent_over_ssh_joins_the_fleet_and_installs_a_r
         monkeypatch.setattr(installing, "_COMMAND", tuple(laboratory.server.command(*installing._COMMAND)))
 
         async def reported(node: NodeId) -> None:
-            await trio.to_thread.run_sync(
-                lambda: fleet.until_asked(
-                    lambda: fleet.states().get("bare", ("",))[0] == "online", "it is online"
-                )
-            )
+            await trio.to_thread.run_sync(fleet.until, partial(has_come, node), "it has come to the server")
+
+        def has_come(node: NodeId) -> bool:
+            return any(line["node"] == node for line in fleet.logged("server", "link.attached"))
 
         fleet.found()
         (host,) = laboratory.add("open").hosts

@@ -69,7 +69,6 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     id: _Name
     address: _Name
     port: Annotated[int, Meta(ge=1, le=65535)] = 22
-    name: Annotated[str, Meta(max_length=255)] = ""
     key: Annotated[str, Meta(max_length=limits.KIB)] = ""
     first_use: bool = False
     token: Annotated[str, Meta(max_length=limits.KIB)] = ""

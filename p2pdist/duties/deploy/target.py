@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -136,10 +135,9 @@ class Target:
                 raise StepError("enrol", f"it is a member of another fleet: {of!s:.64}", final=True)
             said = "it was a member"
         else:
-            name = f" --name={shlex.quote(self._host.name)}" if self._host.name else ""
             command = (
                 f"TMPDIR={service.UNPACKED} {service.PROGRAM} enrol --bundle=- --token-file=-"
-                f" --data={service.DATA}{name}"
+                f" --data={service.DATA}"
             )
             data = self._host.token.encode() + b"\n" + self._order.bundle
             done = await self._machine.run(command, data, step="enrol")

@@ -140,7 +140,7 @@ class BareMachine:
 
     def host(self, name: str, **fields: object) -> Host:
         """Return what somebody who knows it says of it."""
-        fields = {"key": self.key, "token": f"token-of-{name}", "name": name, **fields}
+        fields = {"key": self.key, "token": f"token-of-{name}", **fields}
         return Host(id=name, address=self.address, **fields)  # type: ignore[arg-type]  # by name
 
     def shadow(self, program: str, script: str) -> None:
