@@ -328,3 +328,12 @@ API_SILENCE_S = 60.0  # an upload or a body of which nothing comes for so long h
 API_ROWS_MAX = 1_000  # rows of a log in one answer
 DISK_RESERVE_BYTES = 64 * MIB  # an upload leaves this much for the database and the metadata
 PROFILE_BYTES_MAX = 64 * KIB  # an operator's profile, a token file
+
+# Installing the agent on other machines ----------------------------------------------------------
+INSTALL_HOSTS_MAX = 256  # of one run; each is an item that people look at
+INSTALL_PARALLEL_MAX = 32  # hosts worked on at once: as many connections, and as many commands' output
+INSTALL_OUTPUT_BYTES_MAX = 64 * KIB  # what one command on such a machine may say; ours say a line
+INSTALL_FRAME_BYTES_MAX = 2 * MIB  # one message to or from the worker: an enrolment bundle in base64
+INSTALL_CHUNK_BYTES = 64 * KIB  # of the agent's file, read and sent at once
+INSTALL_WORKERS_MAX = 8  # how often a worker that ended is replaced in one run
+AGENT_BYTES_MAX = 256 * MIB  # the agent as one file has 30 MB

@@ -10,32 +10,16 @@ from pathlib import Path
 
 import trio
 
-from p2pdist import limits
 from p2pdist.errors import P2PDistError, UsageError
-from p2pdist.files import read_bounded
 from p2pdist.logs import get_logger
 from p2pdist.node.enrol import ask_in_writing, take_answer
 from p2pdist.node.enrol import enrol as enrol_node
+from p2pdist.node.handover import read_handover
 from p2pdist.node.supervisor import notify_stopping, show_life
 from p2pdist.programs import complain
-from p2pdist.trust.enrolment import EnrolmentBundle
 from p2pdist.trust.enrolmentfiles import EnrolmentAnswer
 
 _log = get_logger()
-
-
-def read_token(path: Path) -> str:
-    """Read an enrolment token from a file, so that it never stands on a command line.
-
-    Raises:
-        UsageError: the file cannot be read, or others can read it too.
-    """
-    if path.stat().st_mode & 0o077 if path.exists() else False:
-        raise UsageError(f"{path} can be read by others", hint=f"chmod 600 {path}, and make a new token")
-    text = read_bounded(path, bytes_max=limits.KIB).decode("ascii", errors="replace").strip()
-    if not text:
-        raise UsageError(f"{path} is empty", hint="it holds what p2pdist token add printed")
-    return text
 
 
 def enrol(
@@ -56,9 +40,10 @@ def enrol(
     Parameters
     ----------
     bundle
-        The enrolment bundle that the operator handed out (`p2pdist enrolment`).
+        The enrolment bundle that the operator handed out (`p2pdist enrolment`); - reads standard input.
     token_file
-        A file with an enrolment token, readable by its owner only (`p2pdist token add GROUP`).
+        A file with an enrolment token, readable by its owner only (`p2pdist token add GROUP`). - reads
+        standard input; its first line, where the bundle follows there.
     request
         Dial nobody: write the request to this file.
     answer
@@ -73,15 +58,13 @@ def enrol(
         The address to dial from; the system's choice by default.
     """
     try:
-        fleet = EnrolmentBundle.load(bundle)
+        fleet, token = read_handover(bundle, token_file)
         if answer is not None:
             home = take_answer(data, fleet, EnrolmentAnswer.load(answer), now=datetime.now(UTC))
-        elif token_file is None:
+        elif not token:
             raise UsageError("an enrolment needs a token", hint="give it --token-file FILE")
         elif request is not None:
-            asked = ask_in_writing(
-                data, fleet, read_token(token_file), name=name or None, machine=machine or None
-            )
+            asked = ask_in_writing(data, fleet, token, name=name or None, machine=machine or None)
             asked.save(request)
             print(f"{asked.node} asks to join the fleet {asked.fleet}: {request}")
             print(f"  next: bring it to the operator, p2pdist enrolment answer {request.name} --to answer,")
@@ -93,7 +76,7 @@ def enrol(
                     enrol_node,
                     data,
                     fleet,
-                    read_token(token_file),
+                    token,
                     name=name or None,
                     machine=machine or None,
                     local_host=local_host or None,

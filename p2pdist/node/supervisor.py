@@ -53,6 +53,15 @@ def watchdog_s() -> float | None:
     return int(text) / 1_000_000
 
 
+def answer_for_parent() -> None:
+    """Give the signs of life that are expected of the process that started this one, if they are.
+
+    For a program as one file: what the supervisor starts unpacks it and starts it, and waits for its end.
+    """
+    if os.environ.get("WATCHDOG_PID") == str(os.getppid()):
+        os.environ["WATCHDOG_PID"] = str(os.getpid())
+
+
 async def show_life() -> None:
     """Give signs of life as often as the supervisor expects them, until cancelled.
 

@@ -71,7 +71,8 @@ ONLY_IN: dict[str, tuple[frozenset[str], str]] = {
     "securesystemslib": (frozenset({"trust", "sign", "server"}), "signing is the business of trust"),
     "aiortc": (frozenset({"net"}), "it costs 25 MB and an asyncio island: one adapter, imported when needed"),
     "aioice": (frozenset({"net"}), "what it lets strangers do is taken out in one adapter"),
-    "asyncio": (frozenset({"net"}), "one island, behind one adapter"),
+    "asyncio": (frozenset({"net", "duties"}), "one island behind one adapter, and programs of their own"),
+    "asyncssh": (frozenset({"duties"}), "logging in is the business of initial deployment's worker"),
     "rich": (frozenset({"cli", "sign"}), "services write logs; only programs with a person before them draw"),
     "cyclopts": (frozenset({"cli", "sign", "server", "seed", "agent", "node"}), "command lines are programs"),
     "zstandard": (frozenset({"install"}), "archives are packed and unpacked in one place, bounded"),
@@ -95,6 +96,7 @@ ENDPOINT_FORBIDDEN = {
     "rich": "4 MB for coloured text that a service does not print",
     "cyclopts": "2 MB for a command line that has been read",
     "asyncio": "1.5 MB, imported only when a session needs it",
+    "asyncssh": "31 MB, of a program that ends with the deployment that it is for",
     "difflib": "suggestions are for mistakes",
     "pickle": "unpickling outside data runs it",
 }

@@ -17,7 +17,14 @@ import trio.testing
 
 from p2pdist.errors import UsageError
 from p2pdist.node.program import run_program
-from p2pdist.node.supervisor import notify_ready, notify_stopping, patience, show_life, watchdog_s
+from p2pdist.node.supervisor import (
+    answer_for_parent,
+    notify_ready,
+    notify_stopping,
+    patience,
+    show_life,
+    watchdog_s,
+)
 
 READY_S = 30.0
 WATCHDOG_S = 2.0
@@ -218,3 +225,20 @@ async def test_a_program_that_is_told_to_end_says_so_and_shows_life_until_it_has
             await supervisor.hears("STOPPING=1")
             await supervisor.hears("WATCHDOG=1")
             assert await process.wait() == 0
+
+
+def test_a_program_that_was_unpacked_gives_the_signs_that_are_expected_of_who_unpacked_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "60000000")
+    monkeypatch.setenv("WATCHDOG_PID", str(os.getppid()))
+    assert watchdog_s() is None
+    answer_for_parent()
+    assert watchdog_s() == 60.0
+
+
+def test_a_program_does_not_answer_for_a_stranger(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "60000000")
+    monkeypatch.setenv("WATCHDOG_PID", "1" if os.getppid() != 1 else "2")
+    answer_for_parent()
+    assert watchdog_s() is None

@@ -1,0 +1,149 @@
+"""The agent as one file, built once: alone, and on a bare machine over SSH as a member of a real fleet."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import socket
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+from lab_fleet import LabFleet
+from laboratory.network import Laboratory
+
+sys.path += [str(Path(__file__).parents[1] / directory) for directory in ("duties/deploy", "trust")]
+
+from bare import PASSWORD, BareMachine, needs_machines
+from workshop import Workshop
+
+from p2pdist.core.installation import InstallationSettings
+from p2pdist.duties.deploy import installing
+from p2pdist.duties.deploy.installing import HostState, Order, install
+from p2pdist.duties.deploy.protocol import Credentials, Package
+from p2pdist.ids import NodeId
+from p2pdist.install.platform import detect_platform
+from tests.node.nodes import Nodes
+
+pytestmark = [*needs_machines, pytest.mark.timeout(600)]
+
+ROOT = Path(__file__).parents[2]
+BUILD_S = 400
+CONTENT = b"a release" * 1_000
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file; building it takes about a minute, and is done once for all processes of a test run."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    path = shared / "p2pdist-agent"
+    with (shared / "p2pdist-agent.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            _build(path)
+    return path
+
+
+def _build(path: Path) -> None:
+    subprocess.run(
+        [ROOT / "tools" / "build-agent", path], check=True, timeout=BUILD_S, stderr=subprocess.PIPE
+    )
+
+
+def alone(directory: Path) -> dict[str, str]:
+    """Return an environment in which nothing but the file is found."""
+    empty = directory / "empty"
+    empty.mkdir()
+    return {"PATH": str(empty), "TMPDIR": str(directory)}
+
+
+def test_it_runs_without_python_and_without_anything_else(agent: Path, tmp_path: Path) -> None:
+    said = subprocess.run(
+        [agent, "--version"], env=alone(tmp_path), capture_output=True, text=True, check=True
+    )
+    assert said.stdout.strip()
+
+
+def test_a_mistake_in_the_call_has_the_exit_code_of_the_installed_program(
+    agent: Path, tmp_path: Path
+) -> None:
+    call = [agent, "enrol", "--bundle=nothing", "--token-file=nothing"]
+    said = subprocess.run(call, env=alone(tmp_path), capture_output=True, text=True, cwd=tmp_path)
+    assert said.returncode == 2 and "nothing cannot be read" in said.stderr
+
+
+async def test_it_gives_the_signs_of_life_that_are_expected_of_the_program_which_unpacks_it(
+    agent: Path, tmp_path: Path
+) -> None:
+    home = Nodes(root=Workshop().roots[0]).home(tmp_path / "data")
+    home.key.save(home.root / "identity.key")
+    home.enrolment.save(home.root / "enrolment.json")
+    (home.root / "certificate.pem").write_bytes(home.certificate_pem)
+    config = tmp_path / "agent.toml"
+    config.write_text(f'[node]\ndata = "{home.root}"\n[swarm]\nhost = "127.0.0.1"\nport = 0\n')
+    address = str(tmp_path / "notify")
+    with trio.socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
+        await supervisor.bind(address)
+        process = await trio.lowlevel.open_process(
+            ["/bin/sh", "-c", 'WATCHDOG_PID=$$ exec "$0" run --config "$1"', str(agent), str(config)],
+            env={**alone(tmp_path), "NOTIFY_SOCKET": address, "WATCHDOG_USEC": "1000000"},
+        )
+        try:
+            with trio.fail_after(60):
+                while b"WATCHDOG=1" not in await supervisor.recv(4_096):
+                    pass
+        finally:
+            process.terminate()  # the one that unpacks passes it on
+            with trio.CancelScope(shield=True), trio.move_on_after(20):
+                await process.wait()
+
+
+def test_a_bare_machine_gets_the_agent_over_ssh_joins_the_fleet_and_installs_a_release(
+    agent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states: list[HostState] = []
+
+    async def tell(state: HostState) -> None:
+        states.append(state)
+
+    with Laboratory() as laboratory, LabFleet(tmp_path, laboratory.server) as fleet:
+        monkeypatch.setattr(installing, "_COMMAND", tuple(laboratory.server.command(*installing._COMMAND)))
+
+        async def reported(node: NodeId) -> None:
+            await trio.to_thread.run_sync(fleet.until, partial(has_come, node), "it has come to the server")
+
+        def has_come(node: NodeId) -> bool:
+            return any(line["node"] == node for line in fleet.logged("server", "link.attached"))
+
+        fleet.found()
+        (host,) = laboratory.add("open").hosts
+        machine = BareMachine(tmp_path / "bare", host.ipv4[0], host.command)
+        try:
+            data = agent.read_bytes()
+            order = Order(
+                hosts=[machine.host("bare", token=fleet.token("/emea").read_text().strip())],
+                credentials=Credentials(user="root", password=PASSWORD),
+                package=Package(
+                    path=str(agent),
+                    length=len(data),
+                    sha256=hashlib.sha256(data).hexdigest(),
+                    platform=detect_platform(),
+                ),
+                bundle=fleet.bundle().read_bytes(),
+                settings=InstallationSettings(),
+            )
+            outcome = trio.run(partial(install, order, tell=tell, reported=reported))
+            assert outcome == "done", [(state.step, state.state, state.detail) for state in states]
+            assert not (machine.root / "usr/bin/python3").exists()
+            release = fleet.release(CONTENT)
+            fleet.deploy(release)
+            place = machine.root / "opt" / release.product
+            fleet.until(lambda: place.exists() and place.read_bytes() == CONTENT, "it is installed there")
+        finally:
+            machine.end()
