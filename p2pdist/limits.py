@@ -156,6 +156,7 @@ WAKING_MAX = 20_000  # at once, by one sender: as many as one gateway carries; 3
 WAKE_LIFE_S = 600  # until a wake is of no use: all attempts take two minutes, and clocks differ
 WAKE_COUNTERS = 1_024  # reserved at once by the admin server: so many are left out at its restart
 WAKE_ORDERS_MAX = 64  # in one message to a distribution point: 32 KB
+WAKE_SEGMENTS_MAX = 16  # interfaces of one machine: a router has a few
 WAKES_READ_PER_S = 50  # datagrams that a resting device looks at: 20 us each; the kernel drops the others
 WAKES_READ_BURST = 20  # ... and at once
 WAKE_RECEIVE_BYTES = 16 * KIB  # unread in the kernel: 20 datagrams, so that a flood is not worked off later
