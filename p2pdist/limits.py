@@ -166,6 +166,7 @@ RESTING_KNOWN_MAX = 250_000  # devices that the admin server can wake: the large
 REST_LOOK_S_MIN = 10  # how often a resting device looks by itself, at least apart
 REST_AWAKE_S_MAX = 300.0  # without a link to anybody, until it rests again and looks later
 REST_CHECK_S = 1.0  # how often a device that is awake looks whether it is idle: a dozen comparisons
+REST_GOODBYE_LOOK_S = 0.1  # how often a device that says goodbye looks whether its words were taken
 SLEEP_COMMAND_S_MAX = 60.0  # for the command that sends the machine back to sleep
 
 # Punched paths -----------------------------------------------------------------------------------

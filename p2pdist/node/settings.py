@@ -5,6 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from p2pdist.core.services import ServicePolicy
+from p2pdist.node.home import Home
+from p2pdist.swarm.session import SwarmSettings
 from p2pdist.swarm.tuning import REQUESTS
 from p2pdist.wire.frames import Role
 from p2pdist.wire.messages import RateLimits
@@ -27,3 +29,17 @@ class MemberSettings(msgspec.Struct, frozen=True, kw_only=True):
     rates: RateLimits = RateLimits()
     policy: ServicePolicy = ServicePolicy()
     dialled: bool = False
+
+    def of_swarm(self, home: Home) -> SwarmSettings:
+        """Return what it says about the swarm of the node in *home*."""
+        return SwarmSettings(
+            role=self.role,
+            node=home.node,
+            host=self.swarm_host,
+            port=self.swarm_port,
+            requests=self.swarm_requests,
+            ca_pem=home.enrolment.ca_pem,
+            certificate_pem=home.certificate_pem,
+            key_pem=home.key.private_pem(),
+            dials=not self.dialled,
+        )

@@ -16,6 +16,7 @@ from p2pdist import limits
 from p2pdist.wire.envelope import Opened
 from p2pdist.wire.frames import Candidate, Count, InfoHashText, NodeIdText, RoleName, SessionIdText, Text
 from p2pdist.wire.services import Service
+from p2pdist.wire.wakes import WakeOrder, WakePlace
 
 Group = Annotated[str, Meta(pattern=r"^/", max_length=limits.GROUP_PATH_CHARS_MAX)]
 Target = Annotated[str, Meta(min_length=1, max_length=limits.TARGET_PATH_CHARS_MAX)]
@@ -60,6 +61,8 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
     """``channel/product`` to the sequence number that is installed."""
     opened: Opened | None = None
     """Which of the admin server's envelopes the device has dealt with."""
+    wake: WakePlace | None = None
+    """Where it listens while it has no link, if it rests; see :mod:`p2pdist.wire.wakes`."""
 
 
 class Progress(Message, frozen=True, kw_only=True, tag="progress"):
@@ -233,6 +236,12 @@ class Revoked(Message, frozen=True, kw_only=True, tag="revoked"):
     reason: Text
 
 
+class SendWakes(Message, frozen=True, kw_only=True, tag="send-wakes"):
+    """To a distribution point with the duty ``push``: wake these devices, on its own segments if need be."""
+
+    orders: Annotated[list[WakeOrder], Meta(max_length=limits.WAKE_ORDERS_MAX)]
+
+
 FromDevice: TypeAlias = Heartbeat | Progress | Report | ContentReport | Refusal | RenewalRequest
-FromServer: TypeAlias = DesiredState | Received | Certificate | SessionInvite | Revoked
+FromServer: TypeAlias = DesiredState | Received | Certificate | SessionInvite | SendWakes | Revoked
 AnyMessage: TypeAlias = FromDevice | FromServer
