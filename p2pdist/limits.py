@@ -154,6 +154,7 @@ WAKE_PAUSES_S = (0.25, 0.5, 1.5, 3.0, 6.0, 15.0, 30.0, 60.0)  # a lost datagram;
 WAKES_PER_S = 100.0  # by one sender: each woken device links, and a gateway takes in 150 in a second
 WAKING_MAX = 20_000  # at once, by one sender: as many as one gateway carries; 300 bytes each
 WAKE_LIFE_S = 600  # until a wake is of no use: all attempts take two minutes, and clocks differ
+WAKE_AWAITED_S = 15.0  # for a device that is to come for a session: below what its operator's request waits
 WAKE_COUNTERS = 1_024  # reserved at once by the admin server: so many are left out at its restart
 WAKE_ORDERS_MAX = 64  # in one message to a distribution point: 32 KB
 WAKE_SEGMENTS_MAX = 16  # interfaces of one machine: a router has a few

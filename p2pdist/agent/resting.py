@@ -150,13 +150,14 @@ async def _run(command: Sequence[str]) -> None:
     with trio.move_on_after(limits.SLEEP_COMMAND_S_MAX) as waited:
         try:
             done = await trio.run_process(
-                list(command), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False
+                list(command), stdout=subprocess.DEVNULL, capture_stderr=True, check=False
             )
         except OSError as error:
             _log.error("sleep.failed", command=command[0], reason=os.strerror(error.errno or 0))
             return
         if done.returncode:
-            _log.error("sleep.failed", command=command[0], exit_code=done.returncode)
+            said = done.stderr[-limits.TEXT_CHARS_MAX :].decode("utf-8", "replace").strip()
+            _log.error("sleep.failed", command=command[0], exit_code=done.returncode, said=said)
     if waited.cancelled_caught:
         _log.error("sleep.failed", command=command[0], reason="it took too long")
 

@@ -233,3 +233,13 @@ audit = Table(
     Column("subject", Text, nullable=False),
     Column("detail", Text, nullable=False, server_default=""),
 )
+
+wake_places = Table(
+    "wake_places",
+    metadata,
+    Column("node", _NODE, ForeignKey("devices.node", ondelete="CASCADE"), primary_key=True),
+    Column("place", JSON, nullable=False),
+    Column("via", _NODE, nullable=False, server_default=""),
+    Column("knows", LargeBinary, nullable=False),
+    Column("updated", BigInteger, nullable=False),
+)

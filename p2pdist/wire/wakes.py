@@ -27,7 +27,7 @@ TAG_BYTES: Final = 8
 NONCE_BYTES: Final = 24
 WAKE_BYTES: Final = struct.calcsize(">QQBB")
 DATAGRAM_BYTES: Final = len(MAGIC) + TAG_BYTES + NONCE_BYTES + 16 + WAKE_BYTES
-WAKE_PORT: Final = 7603
+WAKE_PORT: Final = 7604
 """Where a resting device listens, unless its configuration says otherwise."""
 
 WakeReason = Literal["synchronise", "deployment", "session"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import trio
 
@@ -20,6 +21,9 @@ class Teller:
         desk: What seals and sends.
         store: What the directory is filled from.
         threads: Limits how many threads use the store at once.
+
+    Attributes:
+        told_everybody: Called when every attached node knows: others may have to be called.
     """
 
     def __init__(
@@ -29,6 +33,7 @@ class Teller:
         self._desk = desk
         self._store = store
         self._threads = threads
+        self.told_everybody: Callable[[], None] = lambda: None
 
     async def one(self, node: NodeId, *, known: int | None) -> None:
         """Tell one node; *known* is the revision that it says it has, None if something changed here."""
@@ -43,6 +48,7 @@ class Teller:
             if number % 64 == 0:  # 5 ms: most of them have it, and telling them waits for nothing
                 await trio.lowlevel.checkpoint()
             await self.one(node, known=None)
+        self.told_everybody()
 
     async def points_of_revoked(self) -> None:
         """A node has left the fleet: distribution points should not let it in any more."""

@@ -129,13 +129,16 @@ class ApiTokenList(Answer, frozen=True, kw_only=True):
 
 
 class DeviceInfo(Answer, frozen=True, kw_only=True):
-    """A device. ``via`` is the distribution point that carries it; empty is a link of its own."""
+    """A device. ``via`` is the distribution point that carries it; empty is a link of its own.
+
+    One that is ``resting`` has none, and comes when it is woken.
+    """
 
     node: str
     name: str
     group: str
     role: Literal["device", "point"]
-    state: Literal["online", "offline", "revoked"]
+    state: Literal["online", "resting", "offline", "revoked"]
     via: str
     platform: str
     program: str
