@@ -83,7 +83,7 @@ class Member:
         self._revoked = ""
         self._revocation = trio.Event()
         self._spread = spread = int.from_bytes(home.node.encode()[:4], "big") % 997 / 997
-        self.nat = NatWatch(settings.link_host, sends=lambda: self.dials)
+        self.nat = NatWatch(settings.link_host, sends=lambda: self.dials, ports=settings.session_ports)
         self.reception = Reception(
             identity=home.tls_identity, policy=settings.policy, diagnose=lambda: diagnose(self), nat=self.nat
         )

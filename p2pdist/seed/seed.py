@@ -15,7 +15,7 @@ from p2pdist.net.link import Link, OfferedStream
 from p2pdist.net.mailbox import open_mailbox
 from p2pdist.node.config import SeedConfig
 from p2pdist.node.home import Home
-from p2pdist.node.program import notify_ready
+from p2pdist.node.supervisor import notify_ready
 from p2pdist.seed.callees import Callees
 from p2pdist.seed.members import Members
 from p2pdist.seed.post import GatewayPost

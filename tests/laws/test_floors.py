@@ -11,7 +11,7 @@ from house_source import Module, house
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"", "errors", "ids", "limits", "omitted"}),
-    frozenset({"files"}),
+    frozenset({"files", "sqlitefile"}),
     frozenset({"documents"}),
     frozenset({"config", "logs", "programs"}),
     frozenset({"wire"}),
