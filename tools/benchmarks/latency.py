@@ -10,13 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import secrets
-import shutil
 import signal
-import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import trio
+from benchmark import machine, option_parser, save, say, working_directory
 from demo_fleet.fleet import Fleet, open_fleet
 from demo_fleet.loopback import open_loopback
 from demo_fleet.payload import Package, make_baits, make_policies
 from demo_fleet.plan import CHANNEL, DEVICES_GROUP, DemoError, Plan, make_plan
 from demo_fleet.programs import Programs, open_programs
-from gateway import describe, say, spread
+from gateway import describe, spread
 from rich.console import Console
 
 PRODUCT = "news"
@@ -54,24 +50,10 @@ class Round:
 def main() -> None:
     """Run what the command line asks for."""
     options = parse()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    directory = Path(tempfile.mkdtemp(prefix="p2pdist-bench-"))
-    try:
-        with open_loopback(sites=options.sites, devices=options.devices) as network:
-            rounds = trio.run(run, options, make_plan(directory, network))
-    except* DemoError as group:
-        raise SystemExit("; ".join(str(error) for error in group.exceptions)) from None
-    except* KeyboardInterrupt:
-        raise SystemExit(130) from None
-    finally:
-        if options.keep:
-            say(options, f"logs and data of every program: {directory}")
-        else:
-            shutil.rmtree(directory, ignore_errors=True)
+    with working_directory(options) as directory:
+        rounds = _measured(options, directory)
     result = summary(options, rounds)
-    options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / f"latency-{options.sites}x{options.devices}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    path = save(options, result, f"latency-{options.sites}x{options.devices}")
     say(options, f"saved as {path}")
     if options.json:
         print(json.dumps(result))
@@ -79,33 +61,33 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    description, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="tools/bench latency",
-        description=description,
-        epilog=rest,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = option_parser(
+        "latency",
+        __doc__,
+        {
+            "--sites": (3, "sites, each with a distribution point"),
+            "--devices": (8, "devices at each site"),
+            "--rounds": (5, "updates, one after the other"),
+            "--bytes": (100_000, "the update's size"),
+            "--patience": (120.0, "give up on a step after this many seconds"),
+        },
     )
-    for name, default, text in (
-        ("--sites", 3, "sites, each with a distribution point"),
-        ("--devices", 8, "devices at each site"),
-        ("--rounds", 5, "updates, one after the other"),
-        ("--bytes", 100_000, "the update's size"),
-    ):
-        parser.add_argument(name, type=int, default=default, help=f"{text} (default {default})")
-    parser.add_argument(
-        "--patience",
-        type=float,
-        default=120.0,
-        help="give up on a step after this many seconds (default 120)",
-    )
-    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
-    parser.add_argument("--output", type=Path, default=Path("bench-results"), help="where to save it")
-    parser.add_argument("--keep", action="store_true", help="leave logs and data, and say where")
     options = parser.parse_args()
     if min(options.sites, options.devices, options.rounds, options.bytes) < 1:
         parser.error("at least one of everything")
     return options
+
+
+def _measured(options: argparse.Namespace, directory: Path) -> list[Round]:
+    rounds: list[Round] = []
+    try:
+        with open_loopback(sites=options.sites, devices=options.devices) as network:
+            rounds = trio.run(run, options, make_plan(directory, network))
+    except* DemoError as group:
+        raise SystemExit("; ".join(str(error) for error in group.exceptions)) from None
+    except* KeyboardInterrupt:
+        raise SystemExit(130) from None
+    return rounds
 
 
 async def run(options: argparse.Namespace, plan: Plan) -> list[Round]:
@@ -192,11 +174,7 @@ def summary(options: argparse.Namespace, rounds: Sequence[Round]) -> dict[str, A
                 }
                 for role in rounds[0].decoded
             },
-            "machine": {
-                "system": platform.platform(),
-                "cpus": os.cpu_count(),
-                "python": platform.python_version(),
-            },
+            "machine": machine(),
         }
     )
 
