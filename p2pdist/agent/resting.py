@@ -9,6 +9,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import trio
@@ -57,16 +58,17 @@ class RestingDevice:
         self.refused = 0
 
     async def run(self) -> None:
-        """Rest and rise until cancelled.
-
-        Raises:
-            Unavailable: the port for wakes is taken.
-        """
+        """Rest and rise until cancelled. Where wakes cannot be listened for, keep the link instead."""
         table = self._table
         self._machine = Resting(
             trio.current_time(), after_s=table.after_s, look_every_s=self._spread(table.look_every_s)
         )
-        with open_wake_socket(table.host, table.port, self._key.prefix) as wakes:
+        with ExitStack() as stack:
+            try:
+                wakes = stack.enter_context(open_wake_socket(table.host, table.port, self._key.prefix))
+            except Unavailable as error:
+                _log.error("wakes.off", reason=str(error))
+                return
             self._port = wakes.port
             self._member.heart.place = self.place
             self._member.heartbeat_soon()

@@ -32,6 +32,7 @@ _UDP_HEADER_BYTES: Final = 8
 _LOAD_WORD, _LOAD_LENGTH, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x80, 0x15, 0x06  # of linux/bpf_common.h
 _INSTRUCTION: Final = struct.Struct("=HBBI")  # code, how far to jump if true, if false, operand
 _ALL_NODES: Final = "ff02::1"
+_BROADCAST: Final = ipaddress.IPv4Address("255.255.255.255")
 _IP_PKTINFO: Final = 8  # ip(7)
 _PACKET_INFO: Final = struct.Struct("=i4s4s")  # struct in_pktinfo: interface, two addresses
 
@@ -108,9 +109,9 @@ class WakeSender:
         self.sent = 0
 
     def to(self, datagram: bytes, endpoints: Iterable[Endpoint]) -> None:
-        """Send to some addresses."""
+        """Send to some addresses, each of one host."""
         for endpoint in endpoints:
-            if _is_address(endpoint.host):  # names would be looked up, for seconds
+            if _is_one_host(endpoint.host):  # names would be looked up, for seconds
                 sender = self._ipv6 if ":" in endpoint.host else self._ipv4
                 self._send(sender, datagram, (endpoint.host, endpoint.port))
 
@@ -208,12 +209,12 @@ def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
-def _is_address(host: str) -> bool:
+def _is_one_host(host: str) -> bool:
     try:
-        ipaddress.ip_address(host)
+        address = ipaddress.ip_address(host)
     except ValueError:
         return False
-    return True
+    return not (address.is_multicast or address.is_unspecified or address == _BROADCAST)
 
 
 def _attach_filter(bound: socket.socket, prefix: bytes) -> None:

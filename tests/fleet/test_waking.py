@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from fleet_processes import Processes
 from harness import Fleet, Node, open_fleet
 
 from p2pdist.agent import resting
+from p2pdist.errors import Unavailable
 from p2pdist.net.wakes import WakeSender
 from p2pdist.node.config import RestingTable
 from p2pdist.seed import waking
@@ -185,3 +186,19 @@ async def test_a_machine_that_does_not_come_gets_magic_packets_and_is_sent_back_
         await fleet.until(asleep.exists, "the command to sleep has run")
         assert set(magic) == {"02:00:00:00:00:07"}
         assert fleet.log.find("device.woken", who=device.name, from_sleep=True)
+
+
+async def test_a_device_that_cannot_listen_for_wakes_keeps_its_link(
+    tmp_path: Path, log_book: LogBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def taken(*arguments: object) -> Any:
+        raise Unavailable("UDP port 7604 is taken")
+        yield
+
+    monkeypatch.setattr(resting, "open_wake_socket", taken)
+    async with open_fleet(tmp_path, log_book, devices=0) as fleet:
+        device = await fleet.add_device(resting=RESTING)
+        await fleet.until_logged("wakes.off", who=device)
+        await fleet.until_installed(await fleet.release())
+        assert not fleet.log.find("device.rests")

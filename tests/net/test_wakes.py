@@ -88,7 +88,8 @@ def test_a_port_that_somebody_has_is_said_to_be_taken(listening: WakeSocket) -> 
 
 def test_what_cannot_be_sent_is_left() -> None:
     with open_wake_sender() as sender:
-        sender.to(OURS, [Endpoint(host="no.such.address.invalid", port=9)])
+        for host in ("no.such.address.invalid", "255.255.255.255", "224.0.0.1", "ff02::1", "0.0.0.0"):
+            sender.to(OURS, [Endpoint(host=host, port=9)])
         sender.to_segments(OURS, 9, [Segment(index=2**30, ipv4=True, ipv6=True)])
         assert sender.sent == 0
 

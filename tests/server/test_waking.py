@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 import trio
+import trio.testing
 
 from p2pdist.ids import FleetName, GroupPath, NodeId
 from p2pdist.server.control import waking
@@ -133,6 +134,14 @@ async def running(plane: Plane, nursery: trio.Nursery) -> None:
     nursery.start_soon(plane.waker.run)
 
 
+async def looked(plane: Plane) -> None:
+    plane.waker.look()
+    with trio.fail_after(5):
+        while plane.waker._to_look:
+            await trio.sleep(0.01)
+    await trio.testing.wait_all_tasks_blocked()
+
+
 async def test_the_point_that_carried_it_last_is_asked_alone(
     nursery: trio.Nursery, straight: list[str]
 ) -> None:
@@ -168,10 +177,10 @@ async def test_a_change_wakes_only_those_who_should_know_something_else(nursery:
     plane = Plane()
     await running(plane, nursery)
     resting = plane.rests()
-    plane.waker.look()
+    await looked(plane)
     assert not plane.waker._began
     plane.directory.set_rates({GroupPath("/emea"): RateLimits(wan_down=1)})
-    plane.waker.look()
+    await looked(plane)
     assert set(plane.waker._began) == {resting.node}
 
 
@@ -183,8 +192,8 @@ async def test_a_restart_wakes_nobody_for_nothing_and_remembers_who_rests(nurser
         while resting.node not in plane.store.records:
             await trio.sleep(0.01)
     again = Plane(store=Store([resting], [r for r in plane.store.records.values() if r is not None]))
-    await again.waker.load()
-    again.waker.look()
+    await running(again, nursery)
+    await looked(again)
     assert again.waker.resting == {resting.node} and not again.waker._began
 
 
@@ -199,7 +208,7 @@ async def test_what_was_said_and_not_opened_is_called_for_unless_the_answer_was_
     plane.desk.owed.clear()
     plane.waker.heard(resting.node, PLACE, attached=False)
     assert not plane.waker._began and plane.waker.resting == {resting.node}
-    plane.waker.look()
+    await looked(plane)
     assert not plane.waker._began, "it knows what it should"
 
 

@@ -90,6 +90,7 @@ class Waker:
         self._began: dict[NodeId, float] = {}
         self._waking: Waking | None = None
         self._counter = self._reserved = 0
+        self._to_look = False
         self._news = trio.Event()
         self._came_pulse = Pulse()
 
@@ -138,10 +139,9 @@ class Waker:
             self.wake(device.node, "synchronise")
 
     def look(self) -> None:
-        """Something has changed: wake the devices that should know something else than they do."""
-        now = int(time.time())
-        for device in list(self._resting.values()):
-            self._look(device, now)
+        """Something has changed: wake the devices that should know something else than they do, soon."""
+        self._to_look = True
+        self._news.set()
 
     def wake(self, node: NodeId, reason: WakeReason) -> bool:
         """Have a resting device come; False when it is none."""
@@ -184,6 +184,8 @@ class Waker:
         with open_wake_sender() as sender:
             while True:
                 self._news = trio.Event()
+                if self._to_look:
+                    await self._look_at_all()
                 await self._carry_out(waking, sender)
                 await self._save()
                 deadline = waking.next_deadline()
@@ -195,6 +197,15 @@ class Waker:
                 waking.handle_tick(trio.current_time())
 
     # Parts -------------------------------------------------------------------------------------------
+
+    async def _look_at_all(self) -> None:
+        self._to_look = False
+        now = int(time.time())
+        for number, node in enumerate(list(self._resting)):
+            if number % 64 == 0:  # some milliseconds
+                await trio.lowlevel.checkpoint()
+            if (device := self._resting.get(node)) is not None:
+                self._look(device, now)
 
     def _look(self, device: Device, now: int) -> None:
         record = self._records[device.node]
