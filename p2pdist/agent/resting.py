@@ -125,6 +125,8 @@ class RestingDevice:
             if wake is not None:
                 await self._write_down(wake)
                 _log.info("device.woken", reason=wake.reason, from_sleep=wake.from_sleep)
+                if self._machine.resting:
+                    self._member.heart.woken = wake.counter
                 self._machine.handle_woken(trio.current_time(), from_sleep=wake.from_sleep)
                 self._looked.set()
 

@@ -131,6 +131,7 @@ class Heart:
 
     Attributes:
         place: Returns where this node can be woken while it has no link.
+        woken: The counter of the wake that it came for last.
     """
 
     def __init__(
@@ -147,6 +148,7 @@ class Heart:
     ) -> None:
         self.due = Bell()
         self.place: Callable[[], WakePlace | None] = lambda: None
+        self.woken = 0
         self._home = home
         self._metadata = metadata
         self._name = name
@@ -183,6 +185,7 @@ class Heart:
             installed=dict(self._installed()),
             opened=self._opened(),
             wake=self.place(),
+            woken=self.woken,
         )
 
 

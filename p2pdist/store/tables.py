@@ -241,5 +241,6 @@ wake_places = Table(
     Column("place", JSON, nullable=False),
     Column("via", _NODE, nullable=False, server_default=""),
     Column("knows", LargeBinary, nullable=False),
+    Column("ways", JSON, nullable=False),
     Column("updated", BigInteger, nullable=False),
 )

@@ -8,6 +8,7 @@ import msgspec
 import sqlalchemy as sa
 
 from p2pdist import limits
+from p2pdist.core.ways import Tried, WayName, Ways
 from p2pdist.ids import NodeId
 from p2pdist.store.sql import in_chunks, upsert
 from p2pdist.store.tables import devices, wake_places
@@ -18,13 +19,15 @@ class WakeRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One device that can be woken.
 
     ``via`` is who carried it last; empty: its own link with the admin server. ``knows`` is a digest of the
-    desired state that it has dealt with; empty while it has a link, and where that is not known.
+    desired state that it has dealt with; empty while it has a link, and where that is not known. ``ways``
+    is what was counted of the ways on which it was woken.
     """
 
     node: NodeId
     place: WakePlace
     via: str
     knows: bytes
+    ways: Ways = msgspec.field(default_factory=dict)
 
 
 def load_wake_places(connection: sa.Connection) -> list[WakeRecord]:
@@ -42,6 +45,7 @@ def load_wake_places(connection: sa.Connection) -> list[WakeRecord]:
             place=msgspec.convert(row.place, WakePlace),
             via=row.via,
             knows=bytes(row.knows),
+            ways=msgspec.convert(row.ways, dict[WayName, Tried]),
         )
         for row in connection.execute(query)
     ]
@@ -57,6 +61,7 @@ def save_wake_places(
             "place": msgspec.to_builtins(record.place),
             "via": record.via,
             "knows": record.knows,
+            "ways": msgspec.to_builtins(record.ways),
             "updated": now,
         }
         for record in changes.values()

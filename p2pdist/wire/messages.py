@@ -63,6 +63,8 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
     """Which of the admin server's envelopes the device has dealt with."""
     wake: WakePlace | None = None
     """Where it listens while it has no link, if it rests; see :mod:`p2pdist.wire.wakes`."""
+    woken: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    """The counter of the wake that it came for last: it tells the way on which that came."""
 
 
 class Progress(Message, frozen=True, kw_only=True, tag="progress"):

@@ -8,6 +8,7 @@ import pytest
 import trio
 import trio.testing
 
+from p2pdist.core.ways import begins_straight
 from p2pdist.ids import FleetName, GroupPath, NodeId
 from p2pdist.server.control import waking
 from p2pdist.server.control.devices import Device, Directory
@@ -16,7 +17,7 @@ from p2pdist.store.waking import WakeRecord
 from p2pdist.trust.catalog import SeedGrant
 from p2pdist.trust.keys import IdentityKey
 from p2pdist.trust.wakes import WakeKey
-from p2pdist.wire.messages import FromServer, RateLimits, SendWakes
+from p2pdist.wire.messages import FromServer, Heartbeat, RateLimits, SendWakes
 from p2pdist.wire.wakes import WakePlace
 
 SERVER = IdentityKey.generate()
@@ -66,6 +67,22 @@ class Catalog:
         self.releases: dict[str, object] = {}
 
 
+def beat(place: WakePlace | None = PLACE, woken: int = 0) -> Heartbeat:
+    return Heartbeat(
+        revision=1,
+        metadata={},
+        platform="linux-x86_64",
+        program="p2pdist",
+        name="d0",
+        certificate_expires=2**40,
+        swarms=[],
+        disk_free_bytes=0,
+        installed={},
+        wake=place,
+        woken=woken,
+    )
+
+
 def device(number: int, group: str = "/emea") -> Device:
     key = KEYS[number]
     return Device(
@@ -105,7 +122,7 @@ class Plane:
         resting = device(number)
         self.directory.learn(resting)
         self.directory.state_for(resting.node, known=None, now=1, now_ms=1_000)
-        self.waker.heard(resting.node, PLACE, attached=True)
+        self.waker.heard(resting.node, beat(), attached=True)
         self.waker.left(resting)
         self.directory.forget(resting.node)
         return resting
@@ -173,6 +190,30 @@ async def test_a_point_without_the_duty_or_outside_its_scope_is_not_asked(
     assert plane.desk.said == [] and straight[0] == "192.0.2.7"
 
 
+async def test_the_way_on_which_a_device_came_is_counted_and_taken_first_the_next_time(
+    nursery: trio.Nursery, straight: list[str]
+) -> None:
+    plane = Plane(grant(1, "seed", "push"), carrier=KEYS[1].node)
+    await running(plane, nursery)
+    plane.directory.learn(device(1))
+    for _ in range(2):
+        resting = plane.rests()
+        straight.clear()
+        plane.waker.wake(resting.node, "synchronise")
+        with trio.fail_after(10):
+            while not straight:  # the point brings nothing
+                await trio.sleep(0.01)
+        plane.directory.learn(resting)
+        woken = plane.waker._sealed[resting.node].counters["straight"]
+        plane.waker.heard(resting.node, beat(woken=woken), attached=True)
+    record = plane.waker._records[resting.node]
+    assert {way: (known.tried, known.reached) for way, known in record.ways.items()} == {
+        "point": (2, 0),
+        "straight": (2, 2),
+    }
+    assert begins_straight(record.ways)
+
+
 async def test_a_change_wakes_only_those_who_should_know_something_else(nursery: trio.Nursery) -> None:
     plane = Plane()
     await running(plane, nursery)
@@ -206,7 +247,7 @@ async def test_what_was_said_and_not_opened_is_called_for_unless_the_answer_was_
     resting = plane.rests()
     assert set(plane.waker._began) == {resting.node}
     plane.desk.owed.clear()
-    plane.waker.heard(resting.node, PLACE, attached=False)
+    plane.waker.heard(resting.node, beat(), attached=False)
     assert not plane.waker._began and plane.waker.resting == {resting.node}
     await looked(plane)
     assert not plane.waker._began, "it knows what it should"
@@ -217,7 +258,7 @@ async def test_a_device_that_does_not_rest_any_more_is_forgotten(nursery: trio.N
     await running(plane, nursery)
     resting = plane.rests()
     plane.directory.learn(resting)
-    plane.waker.heard(resting.node, None, attached=True)
+    plane.waker.heard(resting.node, beat(None), attached=True)
     plane.waker.left(resting)
     assert plane.waker.resting == frozenset()
     assert not plane.waker.wake(resting.node, "session")

@@ -211,6 +211,10 @@ async def show_device(api: Api, call: Call[None]) -> wire.DeviceDetail:
         metadata=dict(record.metadata_versions),
         swarms=list(record.swarms),
         deployments=said,
+        woken=[
+            wire.WayInfo(way=way, tried=known.tried, reached=known.reached, delay_ms=known.delay_ms)
+            for way, known in api.service.plane.waker.ways(record.node).items()
+        ],
         clones=[wire.CloneInfo(at=clone.at, host=clone.host, reason=clone.reason) for clone in clones],
     )
 

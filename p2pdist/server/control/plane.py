@@ -375,7 +375,7 @@ class ControlPlane:
             case Heartbeat(revision=revision, platform=platform, name=name, opened=opened):
                 self._desk.opened(device.node, opened)
                 known = self.directory.get(device.node)
-                self.waker.heard(device.node, message.wake, attached=known is not None)
+                self.waker.heard(device.node, message, attached=known is not None)
                 if known is not None and (known.platform, known.name) != (platform, name):
                     self.directory.learn(msgspec.structs.replace(known, platform=platform, name=name))
                 await self._teller.one(device.node, known=revision)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
@@ -19,6 +20,7 @@ import trio
 from p2pdist import limits
 from p2pdist.core.scope import covers
 from p2pdist.core.waking import GiveUp, SendWake, Waking
+from p2pdist.core.ways import WayName, Ways, after_reaching, after_trying, begins_straight
 from p2pdist.errors import P2PDistError, Unavailable
 from p2pdist.ids import NodeId
 from p2pdist.logs import get_logger
@@ -30,8 +32,8 @@ from p2pdist.store.waking import WakeRecord
 from p2pdist.trust.keys import IdentityKey
 from p2pdist.trust.wakes import WakeKey
 from p2pdist.wire.frames import Endpoint
-from p2pdist.wire.messages import SendWakes
-from p2pdist.wire.wakes import Wake, WakeOrder, WakePlace, WakeReason
+from p2pdist.wire.messages import Heartbeat, SendWakes
+from p2pdist.wire.wakes import Wake, WakeOrder, WakeReason
 
 _log = get_logger()
 
@@ -52,6 +54,21 @@ class WakeStore(Protocol):
 
     def reserve_counters(self, count: int) -> int:
         """Reserve *count* counters; returns the number before the first. Never the same twice."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Sealed:
+    """The datagrams of one device that is being woken, and the ways on which they were sent."""
+
+    order: WakeOrder
+    straight: bytes
+    straight_first: bool
+    counters: Mapping[WayName, int]
+    tried: set[WayName] = field(default_factory=set)
+
+    def way(self, counter: int) -> WayName | None:
+        """Return the way of the datagram with a counter."""
+        return next((way for way, own in self.counters.items() if own == counter), None)
 
 
 class Waker:
@@ -86,7 +103,7 @@ class Waker:
         self._unsaved: dict[NodeId, WakeRecord | None] = {}
         self._owed: dict[NodeId, bytes] = {}  # what they know if they have opened all the same what was sent
         self._reasons: dict[NodeId, WakeReason] = {}
-        self._datagrams: dict[NodeId, tuple[bytes, bytes | None]] = {}
+        self._sealed: dict[NodeId, _Sealed] = {}
         self._began: dict[NodeId, float] = {}
         self._waking: Waking | None = None
         self._counter = self._reserved = 0
@@ -99,6 +116,11 @@ class Waker:
         """The devices that rest, as far as is known."""
         return frozenset(self._resting)
 
+    def ways(self, node: NodeId) -> Ways:
+        """Return what was counted of the ways on which a device was woken."""
+        record = self._records.get(node)
+        return record.ways if record is not None else {}
+
     def learn(self, device: Device) -> None:
         """The store says something new of a device; it is woken if that changes what it should know."""
         if device.node not in self._resting:
@@ -109,13 +131,13 @@ class Waker:
         self._resting[device.node] = device
         self._look(device, int(time.time()))
 
-    def heard(self, node: NodeId, place: WakePlace | None, *, attached: bool) -> None:
-        """A node has said what it has opened, and where it can be woken."""
+    def heard(self, node: NodeId, heartbeat: Heartbeat, *, attached: bool) -> None:
+        """A node has said what it has opened, where it can be woken, and what woke it."""
         if not attached:
             self._heard_late(node)
             return
-        self._came(node)
-        record = self._records.get(node)
+        self._came(node, heartbeat.woken)
+        place, record = heartbeat.wake, self._records.get(node)
         if place is None:
             if record is not None:
                 self._forget(node)
@@ -124,7 +146,8 @@ class Waker:
         if record is None and len(self._records) >= limits.RESTING_KNOWN_MAX:
             return
         if record is None or (record.place, record.via, record.knows) != (place, via, b""):
-            self._keep(WakeRecord(node=node, place=place, via=via, knows=b""))
+            ways = record.ways if record is not None else {}
+            self._keep(WakeRecord(node=node, place=place, via=via, knows=b"", ways=ways))
 
     def left(self, device: Device) -> None:
         """A node is not attached any more: from now on it is looked after here, if it can be woken."""
@@ -153,7 +176,7 @@ class Waker:
             _log.warning("device.not_woken", node=node, reason=str(error))
             return False
         self._reasons[node] = reason
-        self._datagrams.pop(node, None)
+        self._sealed.pop(node, None)
         self._began.setdefault(node, trio.current_time())
         self._news.set()
         return True
@@ -220,10 +243,15 @@ class Waker:
         self._keep(msgspec.structs.replace(record, knows=self._owed.pop(node)))
         self._stop_waking(node)
 
-    def _came(self, node: NodeId) -> None:
-        began = self._began.get(node)
+    def _came(self, node: NodeId, woken: int) -> None:
+        began, sealed, record = self._began.get(node), self._sealed.get(node), self._records.get(node)
         if began is not None:
-            _log.info("device.came", node=node, seconds=round(trio.current_time() - began, 3))
+            seconds = trio.current_time() - began
+            way = sealed.way(woken) if sealed is not None else None
+            _log.info("device.came", node=node, seconds=round(seconds, 3), way=way or "by itself")
+            if way is not None and record is not None:
+                ways = after_reaching(record.ways, way, int(1_000 * seconds))
+                self._keep(msgspec.structs.replace(record, ways=ways))
         self._stop_waking(node)
         self._owed.pop(node, None)
         self._resting.pop(node, None)
@@ -232,7 +260,7 @@ class Waker:
     def _stop_waking(self, node: NodeId) -> None:
         if self._waking is not None:
             self._waking.handle_answered(node)
-        for each in (self._began, self._reasons, self._datagrams):
+        for each in (self._began, self._reasons, self._sealed):
             each.pop(node, None)
 
     def _keep(self, record: WakeRecord) -> None:
@@ -240,7 +268,7 @@ class Waker:
         self._news.set()
 
     def _forget(self, node: NodeId) -> None:
-        self._came(node)
+        self._came(node, 0)
         self._records.pop(node, None)
         self._unsaved[node] = None
         self._news.set()
@@ -251,18 +279,21 @@ class Waker:
             match command:
                 case GiveUp(node=node):
                     _log.info("device.not_come", node=node)
-                    self._began.pop(node, None)
-                    self._datagrams.pop(node, None)
+                    self._stop_waking(node)
                 case SendWake(node=node, attempt=attempt) if device := self._resting.get(node):
-                    order = await self._order(device)
-                    if order is None:
+                    sealed = self._sealed.get(node) or await self._seal_all(device)
+                    if sealed is None or node not in self._resting:  # it has come meanwhile
                         continue
-                    points = self._points(device)
-                    if attempt == 1 or attempt >= _POINTS_AGAIN_FROM:
-                        for point in points:
-                            orders.setdefault(point, []).append(order)
-                    if not points or attempt >= _STRAIGHT_FROM:
-                        sender.to(order.magic or order.datagram, order.endpoints)
+                    points, straight = self._ways(device, sealed, attempt)
+                    for point in points:
+                        orders.setdefault(point, []).append(sealed.order)
+                    if points:
+                        self._tried(node, "point")
+                        if sealed.order.magic is not None:
+                            self._tried(node, "magic")
+                    if straight:
+                        self._tried(node, "straight")
+                        sender.to(sealed.straight, sealed.order.endpoints)
         for point, wanted in orders.items():
             for start in range(0, len(wanted), limits.WAKE_ORDERS_MAX):
                 await self._send(point, wanted[start : start + limits.WAKE_ORDERS_MAX])
@@ -287,42 +318,71 @@ class Waker:
             grant is not None and covers(grant.scope, device.group) and self._directory.get(point) is not None
         )
 
-    async def _order(self, device: Device) -> WakeOrder | None:
-        """Return what wakes a device: the same in all attempts, so that a repeated one is recognised."""
-        place = self._records[device.node].place
-        if device.node not in self._datagrams:
-            reason = self._reasons.get(device.node, "synchronise")
-            try:
-                plain = await self._seal(device, reason, from_sleep=False)
-                magic = await self._seal(device, reason, from_sleep=True) if place.macs else None
-            except P2PDistError as error:
-                _log.error("wake.not_sealed", node=device.node, reason=str(error))
-                return None
-            self._datagrams[device.node] = plain, magic
-        plain, magic = self._datagrams[device.node]
-        return WakeOrder(
+    def _ways(self, device: Device, sealed: _Sealed, attempt: int) -> tuple[Sequence[NodeId], bool]:
+        """Return which points are asked in an attempt, and whether the admin server sends itself."""
+        points = self._points(device)
+        asks = attempt == 1 or attempt >= _POINTS_AGAIN_FROM
+        straight = not points or sealed.straight_first or attempt >= _STRAIGHT_FROM
+        return (points if asks else ()), straight
+
+    def _tried(self, node: NodeId, way: WayName) -> None:
+        """Count a way, once for all attempts."""
+        sealed, record = self._sealed[node], self._records[node]
+        if way not in sealed.tried:
+            sealed.tried.add(way)
+            self._keep(msgspec.structs.replace(record, ways=after_trying(record.ways, way)))
+
+    async def _seal_all(self, device: Device) -> _Sealed | None:
+        """Seal one datagram for each way, the same for all attempts.
+
+        So a repeated one is recognised, and the one that has woken the device tells the way.
+        """
+        record = self._records[device.node]
+        place = record.place
+        counters: dict[WayName, int] = {}
+        datagrams: dict[WayName, bytes] = {}
+        names: tuple[WayName, ...] = ("straight", "point", "magic") if place.macs else ("straight", "point")
+        try:
+            for way in names:
+                counters[way] = await self._next_counter()
+                datagrams[way] = self._seal(device, counters[way], from_sleep=way == "magic")
+        except P2PDistError as error:
+            _log.error("wake.not_sealed", node=device.node, reason=str(error))
+            return None
+        order = WakeOrder(
             node=device.node,
             endpoints=[Endpoint(host=host, port=place.port) for host in place.addresses],
             port=place.port,
-            datagram=plain,
+            datagram=datagrams["point"],
             macs=place.macs,
-            magic=magic,
+            magic=datagrams.get("magic"),
         )
+        sealed = _Sealed(
+            order=order,
+            straight=datagrams["straight"],
+            straight_first=begins_straight(record.ways),
+            counters=counters,
+        )
+        self._sealed[device.node] = sealed
+        return sealed
 
-    async def _seal(self, device: Device, reason: WakeReason, *, from_sleep: bool) -> bytes:
+    def _seal(self, device: Device, counter: int, *, from_sleep: bool) -> bytes:
+        wake = Wake(
+            counter=counter,
+            expires=int(time.time()) + limits.WAKE_LIFE_S,
+            reason=self._reasons.get(device.node, "synchronise"),
+            from_sleep=from_sleep,
+        )
+        return WakeKey(self._key, device.public).seal(wake, nacl.utils.random(24))
+
+    async def _next_counter(self) -> int:
         if self._counter >= self._reserved:
             first = await trio.to_thread.run_sync(
                 self._store.reserve_counters, limits.WAKE_COUNTERS, limiter=self._threads
             )
             self._counter, self._reserved = first, first + limits.WAKE_COUNTERS
         self._counter += 1
-        wake = Wake(
-            counter=self._counter,
-            expires=int(time.time()) + limits.WAKE_LIFE_S,
-            reason=reason,
-            from_sleep=from_sleep,
-        )
-        return WakeKey(self._key, device.public).seal(wake, nacl.utils.random(24))
+        return self._counter
 
     async def _save(self) -> None:
         changes, self._unsaved = self._unsaved, {}

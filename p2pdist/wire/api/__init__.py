@@ -44,6 +44,7 @@ from p2pdist.wire.api.members import (
     RevokeDevice,
     TokenInfo,
     TokenList,
+    WayInfo,
 )
 from p2pdist.wire.api.releases import (
     ArtifactState,
@@ -130,4 +131,5 @@ __all__ = [
     "Text",
     "TokenInfo",
     "TokenList",
+    "WayInfo",
 ]

@@ -189,6 +189,15 @@ class CloneInfo(Answer, frozen=True, kw_only=True):
     reason: str
 
 
+class WayInfo(Answer, frozen=True, kw_only=True):
+    """One way on which a resting device was woken: how often it was tried and worked, as far as it counts."""
+
+    way: str
+    tried: int
+    reached: int
+    delay_ms: int
+
+
 class DeviceDetail(Answer, frozen=True, kw_only=True):
     """A device with everything that is known of it."""
 
@@ -199,6 +208,7 @@ class DeviceDetail(Answer, frozen=True, kw_only=True):
     swarms: list[str]
     deployments: list[DeviceDeployment]
     clones: list[CloneInfo]
+    woken: list[WayInfo] = msgspec.field(default_factory=list)
 
 
 class MoveDevice(Request, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ def upgrade() -> None:
         sa.Column("place", sa.JSON(), nullable=False),
         sa.Column("via", sa.String(32), nullable=False, server_default=""),
         sa.Column("knows", sa.LargeBinary(), nullable=False),
+        sa.Column("ways", sa.JSON(), nullable=False),
         sa.Column("updated", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(
             ["node"], ["devices.node"], name="fk_wake_places_node_devices", ondelete="CASCADE"
