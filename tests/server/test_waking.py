@@ -12,6 +12,7 @@ from p2pdist.core.ways import begins_straight
 from p2pdist.ids import FleetName, GroupPath, NodeId
 from p2pdist.server.control import waking
 from p2pdist.server.control.devices import Device, Directory
+from p2pdist.server.control.telling import Teller
 from p2pdist.server.control.waking import Waker
 from p2pdist.store.waking import WakeRecord
 from p2pdist.trust.catalog import SeedGrant
@@ -115,6 +116,7 @@ class Plane:
             self.store,
             trio.CapacityLimiter(1),
             lambda node: carrier,
+            Teller(self.directory, self.desk, self.store, trio.CapacityLimiter(1)),
         )
 
     def rests(self, number: int = 0) -> Device:
@@ -122,8 +124,8 @@ class Plane:
         resting = device(number)
         self.directory.learn(resting)
         self.directory.state_for(resting.node, known=None, now=1, now_ms=1_000)
-        self.waker.heard(resting.node, beat(), attached=True)
-        self.waker.left(resting)
+        self.waker.heard(resting.node, beat())
+        self.waker.left(resting.node)
         self.directory.forget(resting.node)
         return resting
 
@@ -205,7 +207,7 @@ async def test_the_way_on_which_a_device_came_is_counted_and_taken_first_the_nex
                 await trio.sleep(0.01)
         plane.directory.learn(resting)
         woken = plane.waker._sealed[resting.node].counters["straight"]
-        plane.waker.heard(resting.node, beat(woken=woken), attached=True)
+        plane.waker.heard(resting.node, beat(woken=woken))
     record = plane.waker._records[resting.node]
     assert {way: (known.tried, known.reached) for way, known in record.ways.items()} == {
         "point": (2, 0),
@@ -247,7 +249,7 @@ async def test_what_was_said_and_not_opened_is_called_for_unless_the_answer_was_
     resting = plane.rests()
     assert set(plane.waker._began) == {resting.node}
     plane.desk.owed.clear()
-    plane.waker.heard(resting.node, beat(), attached=False)
+    plane.waker.heard(resting.node, beat())
     assert not plane.waker._began and plane.waker.resting == {resting.node}
     await looked(plane)
     assert not plane.waker._began, "it knows what it should"
@@ -258,7 +260,7 @@ async def test_a_device_that_does_not_rest_any_more_is_forgotten(nursery: trio.N
     await running(plane, nursery)
     resting = plane.rests()
     plane.directory.learn(resting)
-    plane.waker.heard(resting.node, beat(None), attached=True)
-    plane.waker.left(resting)
+    plane.waker.heard(resting.node, beat(None))
+    plane.waker.left(resting.node)
     assert plane.waker.resting == frozenset()
     assert not plane.waker.wake(resting.node, "session")

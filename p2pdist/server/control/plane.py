@@ -115,8 +115,7 @@ class ControlPlane:
         self._complaints = Complaints()
         self._desk = Desk(key, store, threads, self.reach.send, self.reach.way, self._origin_of)
         self._teller = Teller(self.directory, self._desk, store, threads)
-        self.waker = Waker(key, self.directory, self._desk, store, threads, self.reach.carrier)
-        self._teller.told_everybody = self.waker.look
+        self.waker = Waker(key, self.directory, self._desk, store, threads, self.reach.carrier, self._teller)
         self.admission = Admission(
             key=key,
             authority=authority,
@@ -210,8 +209,7 @@ class ControlPlane:
 
     async def tell(self, node: NodeId, message: FromServer) -> bool:
         """Tell a node something, which comes for it if it rests; False when there is no way to it now."""
-        if self.directory.get(node) is None:
-            await self.waker.call(node)
+        await self.waker.call(node)
         return (device := self.directory.get(node)) is not None and await self._desk.send(device, message)
 
     # Running -----------------------------------------------------------------------------------------
@@ -292,8 +290,7 @@ class ControlPlane:
     def _detach(self, node: NodeId) -> None:
         if node in self._links:
             self._swarms.forget(node)
-        if (device := self.directory.get(node)) is not None:
-            self.waker.left(device)
+        self.waker.left(node)
         self._desk.forget(node)
         self.directory.forget(node)
 
@@ -375,7 +372,7 @@ class ControlPlane:
             case Heartbeat(revision=revision, platform=platform, name=name, opened=opened):
                 self._desk.opened(device.node, opened)
                 known = self.directory.get(device.node)
-                self.waker.heard(device.node, message, attached=known is not None)
+                self.waker.heard(device.node, message)
                 if known is not None and (known.platform, known.name) != (platform, name):
                     self.directory.learn(msgspec.structs.replace(known, platform=platform, name=name))
                 await self._teller.one(device.node, known=revision)

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
-import nacl.utils
 import trio
 
 from p2pdist import limits
 from p2pdist.core.scope import covers
 from p2pdist.core.waking import GiveUp, SendWake, Waking
-from p2pdist.core.ways import WayName, Ways, after_reaching, after_trying, begins_straight
+from p2pdist.core.ways import WayName, Ways, after_reaching, after_trying
 from p2pdist.errors import P2PDistError, Unavailable
 from p2pdist.ids import NodeId
 from p2pdist.logs import get_logger
@@ -28,12 +26,11 @@ from p2pdist.net.pulse import Pulse
 from p2pdist.net.wakes import WakeSender, open_wake_sender
 from p2pdist.server.control.desk import Desk
 from p2pdist.server.control.devices import Device, Directory
+from p2pdist.server.control.wakeseals import Sealed, WakeSealer
 from p2pdist.store.waking import WakeRecord
 from p2pdist.trust.keys import IdentityKey
-from p2pdist.trust.wakes import WakeKey
-from p2pdist.wire.frames import Endpoint
 from p2pdist.wire.messages import Heartbeat, SendWakes
-from p2pdist.wire.wakes import Wake, WakeOrder, WakeReason
+from p2pdist.wire.wakes import WakeOrder, WakeReason
 
 _log = get_logger()
 
@@ -56,19 +53,10 @@ class WakeStore(Protocol):
         """Reserve *count* counters; returns the number before the first. Never the same twice."""
 
 
-@dataclass(slots=True, kw_only=True)
-class _Sealed:
-    """The datagrams of one device that is being woken, and the ways on which they were sent."""
+class Telling(Protocol):
+    """Who tells attached nodes; see :class:`~p2pdist.server.control.telling.Teller`."""
 
-    order: WakeOrder
-    straight: bytes
-    straight_first: bool
-    counters: Mapping[WayName, int]
-    tried: set[WayName] = field(default_factory=set)
-
-    def way(self, counter: int) -> WayName | None:
-        """Return the way of the datagram with a counter."""
-        return next((way for way, own in self.counters.items() if own == counter), None)
+    told_everybody: Callable[[], None]
 
 
 class Waker:
@@ -81,6 +69,7 @@ class Waker:
         store: What outlives a restart.
         threads: Limits how many threads use the store at once.
         carrier: Returns who carries a node now, if that is a point.
+        teller: Says when something has changed that may concern every node.
     """
 
     def __init__(
@@ -91,8 +80,10 @@ class Waker:
         store: WakeStore,
         threads: trio.CapacityLimiter,
         carrier: Callable[[NodeId], NodeId | None],
+        teller: Telling,
     ) -> None:
-        self._key = key
+        teller.told_everybody = self.look
+        self._sealer = WakeSealer(key, store.reserve_counters, threads)
         self._directory = directory
         self._desk = desk
         self._store = store
@@ -103,10 +94,9 @@ class Waker:
         self._unsaved: dict[NodeId, WakeRecord | None] = {}
         self._owed: dict[NodeId, bytes] = {}  # what they know if they have opened all the same what was sent
         self._reasons: dict[NodeId, WakeReason] = {}
-        self._sealed: dict[NodeId, _Sealed] = {}
+        self._sealed: dict[NodeId, Sealed] = {}
         self._began: dict[NodeId, float] = {}
         self._waking: Waking | None = None
-        self._counter = self._reserved = 0
         self._to_look = False
         self._news = trio.Event()
         self._came_pulse = Pulse()
@@ -131,9 +121,9 @@ class Waker:
         self._resting[device.node] = device
         self._look(device, int(time.time()))
 
-    def heard(self, node: NodeId, heartbeat: Heartbeat, *, attached: bool) -> None:
+    def heard(self, node: NodeId, heartbeat: Heartbeat) -> None:
         """A node has said what it has opened, where it can be woken, and what woke it."""
-        if not attached:
+        if self._directory.get(node) is None:
             self._heard_late(node)
             return
         self._came(node, heartbeat.woken)
@@ -149,10 +139,10 @@ class Waker:
             ways = record.ways if record is not None else {}
             self._keep(WakeRecord(node=node, place=place, via=via, knows=b"", ways=ways))
 
-    def left(self, device: Device) -> None:
-        """A node is not attached any more: from now on it is looked after here, if it can be woken."""
-        record = self._records.get(device.node)
-        if record is None or device.revoked is not None:
+    def left(self, node: NodeId) -> None:
+        """A node is about not to be attached any more: it is looked after here, if it can be woken."""
+        record, device = self._records.get(node), self._directory.get(node)
+        if record is None or device is None or device.revoked is not None:
             return
         told, owed = self._directory.digest_told(device.node), self._desk.owes(device.node)
         self._keep(msgspec.structs.replace(record, knows=b"" if owed else told))
@@ -182,7 +172,7 @@ class Waker:
         return True
 
     async def call(self, node: NodeId) -> None:
-        """Have a resting device come for a session, and wait for it, for seconds."""
+        """Have a device come for a session if it rests, and wait for it, for seconds."""
         if not self.wake(node, "session"):
             return
         with trio.move_on_after(limits.WAKE_AWAITED_S):
@@ -281,7 +271,7 @@ class Waker:
                     _log.info("device.not_come", node=node)
                     self._stop_waking(node)
                 case SendWake(node=node, attempt=attempt) if device := self._resting.get(node):
-                    sealed = self._sealed.get(node) or await self._seal_all(device)
+                    sealed = self._sealed.get(node) or await self._seal(device)
                     if sealed is None or node not in self._resting:  # it has come meanwhile
                         continue
                     points, straight = self._ways(device, sealed, attempt)
@@ -318,7 +308,7 @@ class Waker:
             grant is not None and covers(grant.scope, device.group) and self._directory.get(point) is not None
         )
 
-    def _ways(self, device: Device, sealed: _Sealed, attempt: int) -> tuple[Sequence[NodeId], bool]:
+    def _ways(self, device: Device, sealed: Sealed, attempt: int) -> tuple[Sequence[NodeId], bool]:
         """Return which points are asked in an attempt, and whether the admin server sends itself."""
         points = self._points(device)
         asks = attempt == 1 or attempt >= _POINTS_AGAIN_FROM
@@ -332,57 +322,16 @@ class Waker:
             sealed.tried.add(way)
             self._keep(msgspec.structs.replace(record, ways=after_trying(record.ways, way)))
 
-    async def _seal_all(self, device: Device) -> _Sealed | None:
-        """Seal one datagram for each way, the same for all attempts.
-
-        So a repeated one is recognised, and the one that has woken the device tells the way.
-        """
-        record = self._records[device.node]
-        place = record.place
-        counters: dict[WayName, int] = {}
-        datagrams: dict[WayName, bytes] = {}
-        names: tuple[WayName, ...] = ("straight", "point", "magic") if place.macs else ("straight", "point")
+    async def _seal(self, device: Device) -> Sealed | None:
+        record, reason = self._records[device.node], self._reasons.get(device.node, "synchronise")
         try:
-            for way in names:
-                counters[way] = await self._next_counter()
-                datagrams[way] = self._seal(device, counters[way], from_sleep=way == "magic")
+            sealed = await self._sealer.seal(device, record, reason)
         except P2PDistError as error:
             _log.error("wake.not_sealed", node=device.node, reason=str(error))
             return None
-        order = WakeOrder(
-            node=device.node,
-            endpoints=[Endpoint(host=host, port=place.port) for host in place.addresses],
-            port=place.port,
-            datagram=datagrams["point"],
-            macs=place.macs,
-            magic=datagrams.get("magic"),
-        )
-        sealed = _Sealed(
-            order=order,
-            straight=datagrams["straight"],
-            straight_first=begins_straight(record.ways),
-            counters=counters,
-        )
-        self._sealed[device.node] = sealed
+        if device.node in self._resting:
+            self._sealed[device.node] = sealed
         return sealed
-
-    def _seal(self, device: Device, counter: int, *, from_sleep: bool) -> bytes:
-        wake = Wake(
-            counter=counter,
-            expires=int(time.time()) + limits.WAKE_LIFE_S,
-            reason=self._reasons.get(device.node, "synchronise"),
-            from_sleep=from_sleep,
-        )
-        return WakeKey(self._key, device.public).seal(wake, nacl.utils.random(24))
-
-    async def _next_counter(self) -> int:
-        if self._counter >= self._reserved:
-            first = await trio.to_thread.run_sync(
-                self._store.reserve_counters, limits.WAKE_COUNTERS, limiter=self._threads
-            )
-            self._counter, self._reserved = first, first + limits.WAKE_COUNTERS
-        self._counter += 1
-        return self._counter
 
     async def _save(self) -> None:
         changes, self._unsaved = self._unsaved, {}
