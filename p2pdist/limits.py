@@ -292,6 +292,36 @@ JOURNAL_RECORDS_MAX = 50_000  # 1,000 deployments, 10,000 products, what is unco
 COLLECTED_EVERY_OBJECTS = 5_000  # new ones, in a large process: some MB; looked at every 700, they cost 7 %
 COLLECTED_BLOCKS_MAX = 500_000  # of memory in use, until which a look for unused cycles takes under 0.3 s
 
+# Tasks of nodes, in general --------------------------------------------------------------------------
+WORK_BYTES_MAX = 64 * KIB  # what one assignment says is to be done: a few hundred hosts by name
+ASSIGNMENTS_MAX = 32  # of one node at once; more wait until one has ended
+ASSIGNMENTS_BYTES_MAX = 256 * KIB  # of their work together: half of the desired state that carries them
+TASK_RUNS_ACTIVE_MAX = 4  # that one node does at the same time: they share its line and its processor
+TASK_BEGUN_MAX = 8  # times that one run is begun by a program that ends each time: it is what ends it
+TASKS_JOURNAL_BYTES_MAX = 48 * MIB  # what one node repeats, each as large as an envelope
+TASK_RUN_S_MAX = 24 * 3600  # one run: what takes longer hangs
+TASK_STEP_CHARS_MAX = 200  # what a run does right now, one line
+TASK_DETAIL_CHARS_MAX = 500  # what came of one item: a sentence with a name and some addresses
+TASK_FIGURES_MAX = 32  # what one run counts
+TASK_ITEMS_AT_ONCE = 128  # in one message, of 1 KiB each at most: a quarter of an envelope
+TASK_UNCONFIRMED_MAX = 64  # messages that one node repeats: 8,192 items; beyond them its runs wait
+TASK_PROGRESS_EVERY_S = 1.0  # as often as anybody looks
+TASK_UNCONFIRMED_AGAIN_S = 60.0  # until what is not confirmed is said again over the same link
+TASK_WINDOW_S_MAX = 7 * 24 * 3600  # in which a node begins a run: as long as it has its certificate
+SCHEDULE_CHARS_MAX = 128  # a cron line
+TASKS_MAX = 1_000  # that operators have made and not removed
+TASK_NODES_MAX = 256  # that one task is for
+TASK_RUNS_KEPT = 50  # of one task, the newest
+TASK_ITEMS_KEPT_MAX = 70_000  # of one run on one node: each address of the largest range that can be polled
+
+# Discovery --------------------------------------------------------------------------------------------
+POLL_RANGES_MAX = 64  # in one poll: the subnets of a large site
+POLL_ADDRESSES_MAX = 65_536  # asked by one poll: a /16, five minutes at the default rate
+POLL_PER_S_MAX = 1_000  # echo requests: a slow WAN's whole upstream would be 64 KB/s
+POLL_ON_SEGMENT_PER_S = 200  # the kernel looks for each for 3 s, and keeps 1,024 neighbours for everybody
+POLL_ANSWER_S = 1.5  # for an answer to the last question: a satellite, twice
+NEIGHBOURS_MAX = 65_536  # read from the kernel's table; its own limit is 1,024 by default
+
 # The admin server's state ---------------------------------------------------------------------------
 REVOKED_NAMED_MAX = 5_000  # to one point: those of one certificate life, 34 bytes each in a message
 CLONE_SIGHTINGS_MAX = 100  # of each device, the newest; a clone tries again every minute

@@ -289,7 +289,7 @@ class Member:
 
     async def _open(self, frame: Routed) -> None:
         try:
-            message = self._mail.open(frame.envelope, now=_now())
+            message = await self._mail.take(frame.envelope, now=_now())
         except TrustError as error:
             await self._hooks.refuse("envelope", frame.envelope.sender, str(error))
             return

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -129,12 +129,13 @@ class LabFleet:
         )  # fmt: skip
         self.operate("p2pdist", "publish", self._publication)
 
-    def grant(self, name: str, host: Host, scope: str, *more: str) -> None:
+    def grant(
+        self, name: str, host: Host, scope: str, *more: str, duties: Sequence[str] = ("seed", "gateway")
+    ) -> None:
         """Sign the grant of a distribution point that is enrolled; it counts when it is published."""
-        self._sign(
-            "grant", self.nodes[name], "--scope", scope, "--duty", "seed", "--duty", "gateway",
-            "--address", f"{host.ipv4[0]}:{LINK_PORT}", *more,
-        )  # fmt: skip
+        named = [word for duty in duties for word in ("--duty", duty)]
+        address = f"{host.ipv4[0]}:{LINK_PORT}"
+        self._sign("grant", self.nodes[name], "--scope", scope, *named, "--address", address, *more)
 
     def publish(self) -> None:
         """Sign what is to be signed, and publish it."""

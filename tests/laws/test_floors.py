@@ -19,6 +19,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"core"}),
     frozenset({"net", "swarm", "store", "install"}),
     frozenset({"node"}),
+    frozenset({"duties"}),
     frozenset({"server", "seed", "agent", "sign", "cli"}),
 )
 """From the ground up. A room imports from floors below its own and from nowhere else, so that a change
@@ -58,6 +59,7 @@ FORBIDDEN_IN_SANS_IO: dict[str, str] = {
 ONLY_IN: dict[str, tuple[frozenset[str], str]] = {
     "libtorrent": (frozenset({"swarm"}), "one place touches it, so that one place knows its surprises"),
     "structlog": (frozenset({"logs"}), "importing it as logs.py does keeps 6 MB off every endpoint"),
+    "cronsim": (frozenset({"core"}), "when something is due is decided in one place"),
     "h2": (frozenset({"net"}), "how links multiplex is the business of links"),
     "ssl": (frozenset({"net", "server", "cli", "node"}), "contexts are made in one place, TLS 1.3 only"),
     "sqlalchemy": (frozenset({"store", "server"}), "only the admin server has a database of its fleet"),
@@ -85,6 +87,7 @@ ENDPOINT_FORBIDDEN = {
     "starlette": "the HTTP API is the server's",
     "anycorn": "the HTTP API is the server's",
     "httpx": "the HTTP API's client is the operator's",
+    "cronsim": "schedules are the server's",
     "aiortc": "25 MB, imported only when a session needs it",
     "aioice": "imported only when a session needs it",
     "av": "18 MB that no data channel needs",

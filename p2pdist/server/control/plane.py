@@ -62,6 +62,7 @@ from p2pdist.wire.messages import (
     Revoked,
 )
 from p2pdist.wire.requests import Bundle
+from p2pdist.wire.tasks import Assignment, TaskResult
 
 _log = get_logger()
 
@@ -157,6 +158,10 @@ class ControlPlane:
         self.directory.set_orders(orders)
         await self._teller.everybody()
 
+    async def tasks_changed(self) -> Mapping[NodeId, Sequence[Assignment]]:
+        """Runs of tasks were begun or have ended; returns what each node has to do, this server included."""
+        return await self._teller.assigned()
+
     async def rates_changed(self, rates: Mapping[GroupPath, RateLimits]) -> None:
         """The groups have other limits now."""
         self.directory.set_rates(rates)
@@ -218,6 +223,7 @@ class ControlPlane:
         """Serve the fleet until cancelled; reports the bound address once links are accepted."""
         await self.waker.load()
         await self.orders_changed()
+        await self.tasks_changed()
         await self._teller.points_of_revoked()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._desk.run, self._taken)
@@ -376,6 +382,8 @@ class ControlPlane:
                 if known is not None and (known.platform, known.name) != (platform, name):
                     self.directory.learn(msgspec.structs.replace(known, platform=platform, name=name))
                 await self._teller.one(device.node, known=revision)
+            case TaskResult():
+                await self.tasks_changed()
             case RenewalRequest() if (present := self.directory.get(device.node)) is not None:
                 await self._renew(present, message)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import trio
 
@@ -11,6 +11,7 @@ from p2pdist.ids import NodeId
 from p2pdist.server.control.desk import Desk
 from p2pdist.server.control.devices import Directory
 from p2pdist.server.control.ports import PlaneStore
+from p2pdist.wire.tasks import Assignment
 
 
 class Teller:
@@ -34,6 +35,7 @@ class Teller:
         self._store = store
         self._threads = threads
         self.told_everybody: Callable[[], None] = lambda: None
+        self._assigning = trio.Lock()
 
     async def one(self, node: NodeId, *, known: int | None) -> None:
         """Tell one node; *known* is the revision that it says it has, None if something changed here."""
@@ -49,6 +51,17 @@ class Teller:
                 await trio.lowlevel.checkpoint()
             await self.one(node, known=None)
         self.told_everybody()
+
+    async def assigned(self) -> Mapping[NodeId, Sequence[Assignment]]:
+        """What nodes have to do has changed: tell those; return what everybody has to do.
+
+        One look at a time: what an older one saw must not come after what a newer one did.
+        """
+        async with self._assigning:
+            assignments = await trio.to_thread.run_sync(self._store.assignments, limiter=self._threads)
+            for node in self._directory.set_assignments(assignments):
+                await self.one(node, known=None)
+            return assignments
 
     async def points_of_revoked(self) -> None:
         """A node has left the fleet: distribution points should not let it in any more."""

@@ -62,6 +62,15 @@ from p2pdist.wire.api.releases import (
     RetryDeployment,
 )
 from p2pdist.wire.api.sessions import Carrier, NewSession, SessionInfo
+from p2pdist.wire.api.tasks import (
+    NewTask,
+    TaskInfo,
+    TaskItemInfo,
+    TaskList,
+    TaskNode,
+    TaskRun,
+    TaskRunNode,
+)
 from p2pdist.wire.api.views import (
     AuditInfo,
     AuditList,
@@ -111,6 +120,7 @@ __all__ = [
     "NewGroup",
     "NewPublication",
     "NewSession",
+    "NewTask",
     "NewToken",
     "PointInfo",
     "PointList",
@@ -128,6 +138,12 @@ __all__ = [
     "SessionInfo",
     "Status",
     "TargetText",
+    "TaskInfo",
+    "TaskItemInfo",
+    "TaskList",
+    "TaskNode",
+    "TaskRun",
+    "TaskRunNode",
     "Text",
     "TokenInfo",
     "TokenList",
