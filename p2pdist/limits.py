@@ -150,6 +150,30 @@ PROBE_RTO_S = 0.5  # before the first repetition of a request (RFC 8489 section 
 PROBE_REQUESTS_MAX = 4  # sent at 0, 0.5, 1.5 and 3.5 s: at 5 % loss one in 10,000 has no answer
 PROBE_LAST_WAIT_S = 1.0  # after the last; a geostationary satellite's round trip is 0.6
 
+# Wakes ---------------------------------------------------------------------------------------------
+WAKE_ADDRESSES_MAX = 8  # of one device: two families, a few interfaces
+WAKE_PAUSES_S = (0.25, 0.5, 1.5, 3.0, 6.0, 15.0, 30.0, 60.0)  # a lost datagram; a machine that has to boot
+WAKES_PER_S = 100.0  # by one sender: each woken device links, and a gateway takes in 150 in a second
+WAKING_MAX = 20_000  # at once, by one sender: as many as one gateway carries; 300 bytes each
+WAKE_LIFE_S = 7_200  # until a wake is of no use: all attempts take two minutes, clocks may be an hour off
+WAKE_AWAITED_S = 15.0  # for a device that is to come for a session: below what its operator's request waits
+WAKE_COUNTERS = 1_024  # reserved at once by the admin server: so many are left out at its restart
+WAKE_ORDERS_MAX = 64  # in one message to a distribution point: 32 KB
+WAKE_SEGMENTS_MAX = 16  # interfaces of one machine: a router has a few
+WAKES_READ_PER_S = (
+    50  # datagrams that a resting device looks at: 0.35 ms each: 2 % of a core; the kernel drops the others
+)
+WAKES_READ_BURST = 20  # ... and at once
+WAKE_RECEIVE_BYTES = 16 * KIB  # unread in the kernel: 20 datagrams, so that a flood is not worked off later
+RESTING_KNOWN_MAX = 250_000  # devices that the admin server can wake: the largest fleet twice; 400 bytes each
+
+# Resting devices -------------------------------------------------------------------------------------
+REST_LOOK_S_MIN = 10  # how often a resting device looks by itself, at least apart
+REST_AWAKE_S_MAX = 300.0  # without a link to anybody, until it rests again and looks later
+REST_CHECK_S = 1.0  # how often a device that is awake looks whether it is idle: a dozen comparisons
+REST_GOODBYE_LOOK_S = 0.1  # how often a device that says goodbye looks whether its words were taken
+SLEEP_COMMAND_S_MAX = 60.0  # for the command that sends the machine back to sleep
+
 # Punched paths -----------------------------------------------------------------------------------
 PUNCH_S = 10.0  # from the first address to an open path; a working one needs 0.4 s at 60 ms round trip
 PUNCH_GATHER_S = 1.1  # for the STUN servers: a request that is lost, repeated after 0.5 s, and a slow answer

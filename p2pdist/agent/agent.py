@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -35,8 +36,11 @@ from p2pdist.swarm.session import (
 from p2pdist.swarm.tuning import POINT_PORT, device_port
 from p2pdist.trust.catalog import Catalog, Release
 from p2pdist.wire.frames import Announce, AnyFrame, ContentRefused, Role
-from p2pdist.wire.messages import DesiredState, Progress, Refusal, Report
+from p2pdist.wire.messages import DesiredState, Progress, Refusal, Report, SendWakes
 from p2pdist.wire.paths import PathOpening
+
+if TYPE_CHECKING:
+    from p2pdist.agent.resting import RestingDevice
 
 _log = get_logger()
 
@@ -50,6 +54,7 @@ class Agent:
     def __init__(self) -> None:
         self.member: Member
         self.deployer: Deployer
+        self.resting: RestingDevice | None = None
 
     async def linked(self) -> None:
         """A link to a neighbour stands: what is not confirmed yet is sent again."""
@@ -102,6 +107,9 @@ class Agent:
     def installed(self) -> Mapping[str, int]:
         """``channel/product`` to the sequence number that is installed."""
         return self.deployer.installed
+
+    async def wakes(self, message: SendWakes) -> None:
+        """An agent has nobody to wake."""
 
     async def refuse(self, kind: RefusalKind, subject: str, reason: str) -> None:
         """Report something that was refused for want of trust."""
@@ -220,8 +228,25 @@ async def open_agent(
                 outbox=DeployerOutbox(member),
             ) as deployer:
                 agent.deployer = deployer
+                agent.resting = _resting_device(agent, config)
                 deployer.certificate_changed(home.certificate.swarms)
                 yield agent
+
+
+def _resting_device(agent: Agent, config: AgentConfig) -> RestingDevice | None:
+    if not config.resting.enabled:
+        return None
+    if agent.member.settings.role == "point":
+        raise UsageError("a distribution point cannot rest", hint="take [resting] out of its configuration")
+    from p2pdist.agent.resting import RestingDevice  # what only such a device needs
+
+    return RestingDevice(agent.member, config.resting, busy=lambda: _has_work(agent))
+
+
+def _has_work(agent: Agent) -> bool:
+    """Whether something is under way on this device, or not confirmed yet."""
+    at_work = any(task.stage in ("fetching", "verifying", "installing") for task in agent.deployer.tasks())
+    return at_work or bool(agent.deployer.unconfirmed()) or agent.member.reception.visitors.count > 0
 
 
 async def run_agent(config: AgentConfig) -> None:
@@ -236,5 +261,7 @@ async def run_agent(config: AgentConfig) -> None:
     async with open_agent(Agent(), home, config) as agent, trio.open_nursery() as nursery:
         nursery.start_soon(agent.deployer.run)
         nursery.start_soon(agent.member.run)
+        if agent.resting is not None:
+            nursery.start_soon(agent.resting.run)
         _log.info("agent.running", node=home.node, group=home.certificate.group, port=agent.member.swarm.port)
         notify_ready(f"node {home.node}")

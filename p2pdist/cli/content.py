@@ -19,12 +19,21 @@ from rich.progress import (
 from p2pdist.cli.client import segment
 from p2pdist.cli.common import DEFAULT, Common
 from p2pdist.cli.output import errors, say, show, show_facts, show_json
+from p2pdist.cli.publishing import deploy as order
 from p2pdist.cli.publishing import publish as hand_over
 from p2pdist.cli.publishing import read_publication, upload
 from p2pdist.cli.words import moment, short, size
 from p2pdist.ids import InfoHash
 from p2pdist.trust.catalog import Release
 from p2pdist.wire import api as wire
+
+
+class PublishedAndDeployed(wire.Answer, frozen=True, kw_only=True):
+    """What `p2pdist publish --deploy` says in JSON."""
+
+    published: wire.Published
+    deployments: list[wire.DeploymentInfo]
+
 
 release = App(name="release", help="Signed releases.")
 channel = App(name="channel", help="Channels: lines of releases with their own keys and their own swarm.")
@@ -93,13 +102,21 @@ def channel_list(*, common: Common = DEFAULT) -> None:
     show(answer, common.output, columns, rows, right=columns[1:], empty="nothing is published")
 
 
-def publish(directory: Annotated[Path, Parameter(name="DIR")], /, *, common: Common = DEFAULT) -> None:
+def publish(
+    directory: Annotated[Path, Parameter(name="DIR")],
+    /,
+    *,
+    deploy: Annotated[str | None, Parameter(name="--deploy")] = None,
+    common: Common = DEFAULT,
+) -> None:
     """Bring a signed publication to the server. Repeat it after an interruption: it goes on where it was.
 
     Parameters
     ----------
     directory
         What `p2pdist-sign publish` wrote.
+    deploy
+        Order every release that is new to the server onto this group with its subgroups.
     """
     publication = read_publication(directory)
     bars = Progress(
@@ -121,9 +138,10 @@ def publish(directory: Annotated[Path, Parameter(name="DIR")], /, *, common: Com
 
         for each in publication.releases():
             upload(client, publication, each, moved)
-        answer = hand_over(client, publication)
+        answer, new = hand_over(client, publication)
+        made = order(client, new, deploy) if deploy is not None else []
     if common.output == "json":
-        show_json(answer)
+        show_json(PublishedAndDeployed(published=answer, deployments=made) if deploy is not None else answer)
         return
     say(
         f"published {answer.releases} releases and {answer.points} distribution points;"
@@ -131,3 +149,7 @@ def publish(directory: Annotated[Path, Parameter(name="DIR")], /, *, common: Com
     )
     for what, why in answer.left_out.items():
         say(f"left out: {what}: {why}")
+    for deployed in made:
+        say(f"{deployed.id}: {deployed.target} onto {deployed.group}, {deployed.devices} devices now")
+    if deploy is not None and not made:
+        say("nothing in it is new to the server, so nothing is deployed: p2pdist deploy RELEASE GROUP")

@@ -273,6 +273,11 @@ def device_show(name: Annotated[str, Parameter(name="DEVICE")], /, *, common: Co
         ("may join", ", ".join(answer.swarms) or "-"),
         ("installed", ", ".join(f"{p} {n}" for p, n in sorted(d.installed.items())) or "-"),
     ]
+    if answer.woken:
+        ways = (
+            f"{w.way} {w.reached} of {w.tried} times, in {w.delay_ms / 1_000:.2f} s" for w in answer.woken
+        )
+        facts.append(("woken", "; ".join(ways)))
     if d.revoked_reason:
         facts.append(("revoked", d.revoked_reason))
     if answer.clones:

@@ -38,6 +38,7 @@ COMMANDS = {
     "sessions": ("ping", "logs", "diagnose"),
     "tunnel": ("tunnel",),
     "path": ("path",),
+    "waking": ("wake",),
     "discovery": ("discover",),
     "tasks": ("task",),
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from p2pdist import limits
 from p2pdist.cli.client import Client
 from p2pdist.errors import Unavailable, UsageError
 from p2pdist.files import read_bounded, storage_error
-from p2pdist.ids import InfoHash
+from p2pdist.ids import InfoHash, TargetPath
 from p2pdist.trust.catalog import Catalog, Release
 from p2pdist.trust.verifier import Verifier
 from p2pdist.wire import api as wire
@@ -108,14 +108,18 @@ def upload(client: Client, publication: Publication, release: Release, progress:
             time.sleep(_WAIT_FIRST_S * 2**attempt)
 
 
-def publish(client: Client, publication: Publication) -> wire.Published:
+def publish(client: Client, publication: Publication) -> tuple[wire.Published, list[TargetPath]]:
     """Hand the signed metadata over, with the torrents that the server lacks.
+
+    Returns:
+        What is published now, and the targets of it that were not before, as far as the server has them.
 
     Raises:
         UsageError: a torrent is not in the directory.
         TrustError, PeerError: the server does not accept it.
     """
-    there = {release.info_hash for release in client.get("/releases", wire.ReleaseList).releases}
+    before = client.get("/releases", wire.ReleaseList).releases
+    there = {release.info_hash for release in before}
     lacking = [InfoHash(r.info_hash) for r in publication.releases() if r.info_hash not in there]
     torrents = {
         str(info_hash): read_bounded(
@@ -124,7 +128,19 @@ def publish(client: Client, publication: Publication) -> wire.Published:
         for info_hash in lacking
     }
     body = wire.NewPublication(metadata=publication.metadata, torrents=torrents)
-    return client.post("/publications", wire.Published, body)
+    published = client.post("/publications", wire.Published, body)
+    known = {release.target for release in before} | set(published.left_out)
+    return published, [target for target in publication.catalog.releases if target not in known]
+
+
+def deploy(client: Client, targets: Sequence[TargetPath], group: str) -> list[wire.DeploymentInfo]:
+    """Order releases onto a group, in order of their target paths.
+
+    Raises:
+        UsageError: there is no such group.
+    """
+    orders = [wire.NewDeployment(target=target, group=group) for target in sorted(targets)]
+    return [client.post("/deployments", wire.DeploymentInfo, order) for order in orders]
 
 
 def _chunks(path: Path, offset: int, release: Release, progress: Progress) -> Iterator[bytes]:

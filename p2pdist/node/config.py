@@ -17,6 +17,7 @@ from p2pdist.core.services import ServicePolicy
 from p2pdist.errors import UsageError
 from p2pdist.node.stuntable import StunTable
 from p2pdist.swarm.tuning import REQUESTS
+from p2pdist.wire.wakes import WAKE_PORT
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 TcpPort = Annotated[int, Meta(ge=1, le=65535)]
@@ -104,6 +105,25 @@ class SessionsTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return ServicePolicy(tunnel_ports=tuple(self.tunnel_ports), logs=self.logs, diagnosis=self.diagnosis)
 
 
+class RestingTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[resting]``: whether this device keeps no link while it has nothing to do.
+
+    It rests after ``after_s`` seconds without anything to do, and looks by itself every ``look_every_s``.
+    Until then it listens for wakes at ``host`` and ``port`` over UDP. With ``sleep``, a command and its
+    arguments, its machine may be woken by Wake-on-LAN; the command sends it back to sleep after the task for
+    which it was woken.
+    """
+
+    enabled: bool = False
+    after_s: Annotated[float, Meta(ge=0.5, le=86_400)] = 60.0
+    look_every_s: Annotated[float, Meta(ge=limits.REST_LOOK_S_MIN, le=7 * 86_400)] = 3_600.0
+    host: Host = EVERYWHERE
+    port: Port = WAKE_PORT
+    sleep: Annotated[list[Annotated[str, Meta(min_length=1, max_length=4_096)]], Meta(max_length=64)] = (
+        msgspec.field(default_factory=list)
+    )
+
+
 class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The agent's configuration file. Everything has a default."""
 
@@ -113,6 +133,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     install: InstallTable = InstallTable()
     rates: NodeRatesTable = NodeRatesTable()
     sessions: SessionsTable = SessionsTable()
+    resting: RestingTable = RestingTable()
     log: LogTable = LogTable()
 
 

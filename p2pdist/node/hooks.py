@@ -10,7 +10,7 @@ from p2pdist.net.link import Link, OfferedStream
 from p2pdist.swarm.session import SwarmEvent
 from p2pdist.trust.catalog import Catalog
 from p2pdist.wire.frames import Announce, AnyFrame, ContentRefused
-from p2pdist.wire.messages import DesiredState
+from p2pdist.wire.messages import DesiredState, SendWakes
 from p2pdist.wire.paths import PathOpening
 
 
@@ -46,6 +46,9 @@ class Hooks(Protocol):
 
     def installed(self) -> Mapping[str, int]:
         """``channel/product`` to the sequence number that is installed."""
+
+    async def wakes(self, message: SendWakes) -> None:
+        """The admin server wants devices woken."""
 
     async def refuse(self, kind: RefusalKind, subject: str, reason: str) -> None:
         """Something was refused for want of trust; report it until the admin server has it."""

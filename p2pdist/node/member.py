@@ -37,7 +37,7 @@ from p2pdist.node.reports import Announcer, ContentReporter, Heart, Renewer
 from p2pdist.node.roaming import follow_network
 from p2pdist.node.settings import MemberSettings
 from p2pdist.node.uplink import Uplink, upstreams_for
-from p2pdist.swarm.session import Swarm, SwarmSettings, open_swarm
+from p2pdist.swarm.session import Swarm, open_swarm
 from p2pdist.trust.verifier import Verifier
 from p2pdist.wire.frames import (
     AnyFrame,
@@ -58,6 +58,7 @@ from p2pdist.wire.messages import (
     FromServer,
     Received,
     Revoked,
+    SendWakes,
     SessionInvite,
 )
 from p2pdist.wire.paths import SESSION_PATH, PathOpening
@@ -119,7 +120,7 @@ class Member:
         )
         self._announcer = Announcer(settings.role, swarm, self.content, self.uplink, hooks.announced)
         self._reporter = ContentReporter(self.content, self.uplink, self.send)
-        self._heart = Heart(
+        self.heart = Heart(
             home,
             self.metadata,
             name=settings.name,
@@ -147,13 +148,18 @@ class Member:
         """Whether this node dials anybody: its file and its grant may say that it is dialled."""
         return not self.settings.dialled and dials(self.grants.own())
 
+    def is_waiting(self) -> bool:
+        """Whether this node has said something that nobody answers for yet, or lacks a certificate."""
+        asked = self._questions.since is not None or self._post.owed() is not None
+        return asked or self.desired is None or self._certificate_lacks()
+
     def announce_soon(self) -> None:
         """Tell the neighbour shortly what this node takes part in."""
         self._announcer.due.ring()
 
     def heartbeat_soon(self) -> None:
         """Tell the admin server shortly what this node knows."""
-        self._heart.due.ring()
+        self.heart.due.ring()
 
     def renew_certificate(self) -> None:
         """Look shortly whether a new certificate is needed, and ask for it."""
@@ -193,7 +199,7 @@ class Member:
             nursery.start_soon(self._follow_catalog)
             nursery.start_soon(self._follow_swarm)
             nursery.start_soon(self._announcer.run)
-            nursery.start_soon(self._heart.run)
+            nursery.start_soon(self.heart.run)
             nursery.start_soon(self._renewer.run)
             nursery.start_soon(self.nat.run)
             nursery.start_soon(self.reception.run)
@@ -303,6 +309,8 @@ class Member:
                 await self.take_certificate(pem)
             case SessionInvite():
                 self.reception.expect(message)
+            case SendWakes():
+                await self._hooks.wakes(message)
             case Revoked(reason=reason):
                 self._revoked = reason
                 self._revocation.set()
@@ -381,18 +389,7 @@ async def open_member(
 
     Leaving the block closes the swarm; what it holds stays on the disk.
     """
-    swarm_settings = SwarmSettings(
-        role=settings.role,
-        node=home.node,
-        host=settings.swarm_host,
-        port=settings.swarm_port,
-        requests=settings.swarm_requests,
-        ca_pem=home.enrolment.ca_pem,
-        certificate_pem=home.certificate_pem,
-        key_pem=home.key.private_pem(),
-        dials=not settings.dialled,
-    )
-    async with open_swarm(swarm_settings) as swarm:
+    async with open_swarm(settings.of_swarm(home)) as swarm:
         yield Member(home, settings, swarm, hooks, post)
 
 

@@ -24,6 +24,7 @@ from p2pdist.trust.certificates import NodeCertificate, make_request
 from p2pdist.wire.envelope import Opened
 from p2pdist.wire.frames import Announce, Role
 from p2pdist.wire.messages import ContentReport, DesiredState, FromDevice, Heartbeat, RenewalRequest
+from p2pdist.wire.wakes import WakePlace
 
 _ANNOUNCE_EVERY_S = 30.0
 _CALL_EVERY_S = 4.0  # where others have to dial again when a connection broke
@@ -128,7 +129,12 @@ class ContentReporter:
 
 
 class Heart:
-    """Tells the admin server what this node is and knows: on every change, and now and then."""
+    """Tells the admin server what this node is and knows: on every change, and now and then.
+
+    Attributes:
+        place: Returns where this node can be woken while it has no link.
+        woken: The counter of the wake that it came for last.
+    """
 
     def __init__(
         self,
@@ -143,6 +149,8 @@ class Heart:
         send: Send,
     ) -> None:
         self.due = Bell()
+        self.place: Callable[[], WakePlace | None] = lambda: None
+        self.woken = 0
         self._home = home
         self._metadata = metadata
         self._name = name
@@ -158,8 +166,12 @@ class Heart:
             desired = self._desired()
             every = desired.heartbeat_s if desired is not None else _HEARTBEAT_S
             await self.due.wait(every * (0.9 + 0.1 * self._spread))
-            await self._send(await self._beat())
+            await self.beat()
             await trio.sleep(_GAP_S)
+
+    async def beat(self) -> None:
+        """Say it now."""
+        await self._send(await self._beat())
 
     async def _beat(self) -> Heartbeat:
         certificate, desired = self._home.certificate, self._desired()
@@ -174,6 +186,8 @@ class Heart:
             disk_free_bytes=await trio.to_thread.run_sync(_free_bytes, self._home.root),
             installed=dict(self._installed()),
             opened=self._opened(),
+            wake=self.place(),
+            woken=self.woken,
         )
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import msgspec
 
 from p2pdist.core.services import ServicePolicy
+from p2pdist.node.home import Home
+from p2pdist.swarm.session import SwarmSettings
 from p2pdist.swarm.tuning import REQUESTS
 from p2pdist.wire.frames import Role
 from p2pdist.wire.messages import RateLimits
@@ -31,3 +33,17 @@ class MemberSettings(msgspec.Struct, frozen=True, kw_only=True):
     policy: ServicePolicy = ServicePolicy()
     session_ports: Sequence[int] = (0,)
     dialled: bool = False
+
+    def of_swarm(self, home: Home) -> SwarmSettings:
+        """Return what it says about the swarm of the node in *home*."""
+        return SwarmSettings(
+            role=self.role,
+            node=home.node,
+            host=self.swarm_host,
+            port=self.swarm_port,
+            requests=self.swarm_requests,
+            ca_pem=home.enrolment.ca_pem,
+            certificate_pem=home.certificate_pem,
+            key_pem=home.key.private_pem(),
+            dials=not self.dialled,
+        )

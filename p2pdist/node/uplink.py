@@ -82,6 +82,7 @@ class Uplink:
         self._while_up = while_up
         self._streams = streams
         self._dials = dials
+        self._rests = False
         self.fell_silent = False
         self._ours = True  # whether the present link is one that was dialled from here
         self._candidates: tuple[Upstream, ...] = ()
@@ -128,6 +129,17 @@ class Uplink:
             self.redial()
         self._wake()
         return True
+
+    def rest(self) -> None:
+        """End the link, and dial nobody until :meth:`rise`."""
+        self._rests = True
+        self.redial()
+
+    def rise(self) -> None:
+        """Dial again, whoever did not answer before."""
+        self._rests = False
+        self._chooser.network_changed(trio.current_time())
+        self._wake()
 
     def is_above(self, node: NodeId) -> bool:
         """Whether a node is one of the neighbours to choose from."""
@@ -219,7 +231,7 @@ class Uplink:
                     await self._take()
                     continue
                 upstream, wake = None, math.inf
-                if self._dials:
+                if self._dials and not self._rests:
                     upstream, wake = self._chooser.next(trio.current_time(), self._dialling)
                 if upstream is not None:
                     self._dialling[upstream] = trio.CancelScope()

@@ -44,6 +44,11 @@ class Visitors:
             self._count -= 1
             self._changed.fire()
 
+    @property
+    def count(self) -> int:
+        """How many there are now."""
+        return self._count
+
     async def wait_some(self) -> None:
         """Wait until there is one."""
         while not self._count:

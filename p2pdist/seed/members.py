@@ -37,7 +37,7 @@ from p2pdist.seed.gateway import Gateway
 from p2pdist.seed.neighbours import seen_by, send, too_slow
 from p2pdist.seed.post import GatewayPost
 from p2pdist.seed.supply import Supply
-from p2pdist.trust.catalog import SeedGrant
+from p2pdist.trust.catalog import Duty, SeedGrant
 from p2pdist.wire.detours import SWARM_PATH
 from p2pdist.wire.envelope import Envelope
 from p2pdist.wire.frames import (
@@ -313,11 +313,11 @@ class Members:
         grant = catalog.grants.get(node) if catalog is not None else None
         return grant if grant_valid(grant, "gateway", int(time.time())) else None
 
-    def grant(self) -> SeedGrant | None:
-        """Return this point's own grant while it is valid."""
+    def grant(self, duty: Duty = "seed") -> SeedGrant | None:
+        """Return this point's own grant while it is valid for a duty."""
         catalog = self._member.metadata.catalog
         grant = catalog.grants.get(self._member.node) if catalog is not None else None
-        return grant if grant_valid(grant, "seed", int(time.time())) else None
+        return grant if grant_valid(grant, duty, int(time.time())) else None
 
     async def _frame(self, node: NodeId, link: Link, hop: Hop, frame: AnyFrame) -> None:
         if self._links.get(node) is not link and not isinstance(frame, Routed | Taken):

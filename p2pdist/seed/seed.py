@@ -23,10 +23,11 @@ from p2pdist.seed.members import Members
 from p2pdist.seed.post import GatewayPost
 from p2pdist.seed.stock import Situation, Stock
 from p2pdist.seed.tasks import RunnerPorts
+from p2pdist.seed.waking import PointWaker
 from p2pdist.swarm.session import ArtifactFinished, StorageFailed, SwarmEvent
 from p2pdist.trust.catalog import Catalog
 from p2pdist.wire.frames import Announce, AnyFrame, ContentRefused
-from p2pdist.wire.messages import DesiredState
+from p2pdist.wire.messages import DesiredState, SendWakes
 from p2pdist.wire.paths import PathOpening
 
 _log = get_logger()
@@ -40,6 +41,7 @@ class Seed(Agent):
         self.members: Members
         self.stock: Stock
         self.callees: Callees
+        self.waker = PointWaker(lambda: self.members.grant("push"), lambda node: self.members.carries(node))
         self.runner: Runner
 
     async def linked(self) -> None:
@@ -65,6 +67,10 @@ class Seed(Agent):
         """The admin server has stored these: reports and refusals, or what runs have said."""
         await super().received(ids)
         self.runner.confirmed(ids)
+
+    async def wakes(self, message: SendWakes) -> None:
+        """Wake devices on this point's network."""
+        self.waker.take(message)
 
     async def content_event(self, event: SwarmEvent) -> None:
         """What is complete is good, whatever was said against its sources; a disk that fails may be full."""
@@ -157,6 +163,7 @@ async def serve_seed(
         )
         nursery.start_soon(partial(seed.members.run, port=address[1]))
         nursery.start_soon(seed.callees.run)
+        nursery.start_soon(seed.waker.run)
         nursery.start_soon(seed.deployer.run)
         nursery.start_soon(seed.stock.run)
         nursery.start_soon(seed.runner.run)

@@ -14,10 +14,11 @@ from p2pdist.ids import GroupPath, NodeId, node_id_of
 from p2pdist.logs import get_logger
 from p2pdist.server.control.desk import Receiver
 from p2pdist.server.control.devices import Device
-from p2pdist.store import content, deployments, devices, incidents, mailroom, tasks
+from p2pdist.store import content, deployments, devices, incidents, mailroom, tasks, waking
 from p2pdist.store.devices import CloneRefused
 from p2pdist.store.fleetstore import FleetStore, QueryRefused
 from p2pdist.store.records import DeviceRecord
+from p2pdist.store.waking import WakeRecord
 from p2pdist.wire.messages import ContentReport, FromDevice, Heartbeat, Progress, Refusal, Report
 from p2pdist.wire.tasks import Assignment, TaskItems, TaskProgress, TaskResult
 
@@ -48,6 +49,14 @@ class StoredPlane:
     def revoked(self, now: int) -> Mapping[NodeId, GroupPath]:
         """Return the groups of the nodes that were revoked with a certificate that is still valid."""
         return self._store.read_now(devices.revoked_devices, now=now, rows_max=limits.REVOKED_NAMED_MAX)
+
+    def wake_places(self) -> tuple[Sequence[WakeRecord], Sequence[Device]]:
+        """Return the devices that can be woken."""
+        return self._store.read_now(_wake_places)
+
+    def save_wake_places(self, changes: Mapping[NodeId, WakeRecord | None], now: int) -> None:
+        """Save what has changed; None: the device does not rest any more."""
+        self._store.write_now(waking.save_wake_places, changes, now)
 
     def device(self, node: NodeId) -> Device | None:
         """Return a device that has been enrolled."""
@@ -115,6 +124,12 @@ class StoredPlane:
 def _look(connection: sa.Connection, nodes: Sequence[NodeId]) -> tuple[Sequence[Order], Sequence[Device]]:
     found = devices.find_devices(connection, nodes)
     return deployments.active_orders(connection), [_device(record) for record in found.values()]
+
+
+def _wake_places(connection: sa.Connection) -> tuple[Sequence[WakeRecord], Sequence[Device]]:
+    records = waking.load_wake_places(connection)
+    found = devices.find_devices(connection, [record.node for record in records])
+    return records, [_device(record) for record in found.values()]
 
 
 def _find_device(connection: sa.Connection, node: NodeId) -> Device | None:

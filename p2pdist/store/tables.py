@@ -286,3 +286,14 @@ audit = Table(
     Column("subject", Text, nullable=False),
     Column("detail", Text, nullable=False, server_default=""),
 )
+
+wake_places = Table(
+    "wake_places",
+    metadata,
+    Column("node", _NODE, ForeignKey("devices.node", ondelete="CASCADE"), primary_key=True),
+    Column("place", JSON, nullable=False),
+    Column("via", _NODE, nullable=False, server_default=""),
+    Column("knows", LargeBinary, nullable=False),
+    Column("ways", JSON, nullable=False),
+    Column("updated", BigInteger, nullable=False),
+)

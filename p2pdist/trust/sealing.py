@@ -108,6 +108,15 @@ def open_anonymous(data: bytes, *, key: IdentityKey) -> bytes:
         raise TrustError("a sealed message does not open: it is for another key, or altered") from None
 
 
+def shared_secret(key: IdentityKey, other_public: bytes) -> bytes:
+    """Return the 32 bytes that *key* and the holder of *other_public* agree on, to derive keys from.
+
+    Raises:
+        UsageError: that is no key.
+    """
+    return bytes(_box(key, other_public, UsageError).shared_key())
+
+
 class ReplayWindow:
     """Accepts each counter of one sender once, also out of order within the last *size* counters.
 

@@ -18,6 +18,7 @@ from p2pdist.wire.frames import Candidate, Count, InfoHashText, NodeIdText, Role
 from p2pdist.wire.message import Identifier, Message, UnixSeconds
 from p2pdist.wire.services import Service
 from p2pdist.wire.tasks import Assignment, TaskItems, TaskProgress, TaskResult
+from p2pdist.wire.wakes import WakeOrder, WakePlace
 
 Group = Annotated[str, Meta(pattern=r"^/", max_length=limits.GROUP_PATH_CHARS_MAX)]
 Target = Annotated[str, Meta(min_length=1, max_length=limits.TARGET_PATH_CHARS_MAX)]
@@ -56,6 +57,10 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
     """``channel/product`` to the sequence number that is installed."""
     opened: Opened | None = None
     """Which of the admin server's envelopes the device has dealt with."""
+    wake: WakePlace | None = None
+    """Where it listens while it has no link, if it rests; see :mod:`p2pdist.wire.wakes`."""
+    woken: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    """The counter of the wake that it came for last: it tells the way on which that came."""
 
 
 class Progress(Message, frozen=True, kw_only=True, tag="progress"):
@@ -233,6 +238,12 @@ class Revoked(Message, frozen=True, kw_only=True, tag="revoked"):
     reason: Text
 
 
+class SendWakes(Message, frozen=True, kw_only=True, tag="send-wakes"):
+    """To a distribution point with the duty ``push``: wake these devices, on its own segments if need be."""
+
+    orders: Annotated[list[WakeOrder], Meta(max_length=limits.WAKE_ORDERS_MAX)]
+
+
 FromDevice: TypeAlias = (
     Heartbeat
     | Progress
@@ -244,5 +255,5 @@ FromDevice: TypeAlias = (
     | TaskItems
     | TaskResult
 )
-FromServer: TypeAlias = DesiredState | Received | Certificate | SessionInvite | Revoked
+FromServer: TypeAlias = DesiredState | Received | Certificate | SessionInvite | SendWakes | Revoked
 AnyMessage: TypeAlias = FromDevice | FromServer

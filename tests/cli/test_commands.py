@@ -12,6 +12,7 @@ import trio
 from serverkit import Publisher, enrolled_device
 
 from p2pdist.cli import publishing
+from p2pdist.cli.content import PublishedAndDeployed
 from p2pdist.cli.words import moment
 from p2pdist.errors import Unavailable
 from p2pdist.ids import FleetName
@@ -127,6 +128,23 @@ async def test_publishing_a_directory_and_again(open_shell: OpenShell, tmp_path:
         assert "app@1.0" in await shell("release", "list")
         assert "1000.0 KiB" in await shell("release", "show", "stable/app/1.0/app.bin")
         assert "stable" in await shell("channel", "list")
+
+
+async def test_publishing_can_deploy_what_is_new_to_the_server_and_nothing_else(
+    open_shell: OpenShell, tmp_path: Path
+) -> None:
+    publisher = Publisher(tmp_path / "signed")
+    publisher.add_release("1.0", DATA)
+    async with open_shell(publisher) as shell:
+        await shell("publish", str(publisher.write(tmp_path / "first")))
+        await shell("group", "add", "/emea")
+        publisher.add_release("2.0", DATA[:1_000], sequence=2)
+        second = str(publisher.write(tmp_path / "second"))
+        made = await shell.json(PublishedAndDeployed, "publish", second, "--deploy", "/emea")
+        assert [(each.target, each.group) for each in made.deployments] == [
+            ("stable/app/2.0/app.bin", "/emea")
+        ]
+        assert "nothing is deployed" in await shell("publish", second, "--deploy", "/emea")
 
 
 async def test_an_interrupted_upload_goes_on_where_it_was(

@@ -171,6 +171,8 @@ class AgentTask(TaskProgram):
             self.agent = agent
             inner.start_soon(agent.deployer.run)
             inner.start_soon(agent.member.run)
+            if agent.resting is not None:
+                inner.start_soon(agent.resting.run)
             ready()
 
 

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
 import trio
 from fleet_addresses import AddressRange, free_port
 from fleet_logs import LogBook
@@ -42,6 +43,7 @@ from p2pdist.node.config import (
     LinkTable,
     NodeTable,
     PointTable,
+    RestingTable,
     SeedConfig,
     SessionsTable,
     SwarmTable,
@@ -204,11 +206,16 @@ class Fleet:
             await node.program.start()
         return node
 
-    async def add_device(self, *, group: GroupPath = GROUP, start: bool = True) -> Node:
-        """Enrol a device."""
+    async def add_device(
+        self, *, group: GroupPath = GROUP, start: bool = True, resting: RestingTable | None = None
+    ) -> Node:
+        """Enrol a device; one that rests listens for wakes at its own address."""
         name = f"device{len(self.devices)}"
         host = self.next_host()
         config = self._agent_config(name, host)
+        if resting is not None:
+            listening = msgspec.structs.replace(resting, host=host, port=0)
+            config = msgspec.structs.replace(config, resting=listening)
         node = await self._enrolled(name, host, config, self._form.device(name, config), group)
         self.devices.append(node)
         if start:

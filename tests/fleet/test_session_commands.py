@@ -21,6 +21,8 @@ from fleet_logs import LogBook
 from fleet_processes import Processes, ServerProcess, reaching_server
 from harness import Fleet, open_fleet
 
+from p2pdist.node.config import RestingTable
+
 pytestmark = pytest.mark.slow  # whole fleets as processes
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -254,3 +256,25 @@ async def test_a_device_is_diagnosed_for_people_and_for_programs(tmp_path: Path,
     for fact in (device.node, f"to: {told['link']['to']}", "certificate until", "swarm port"):
         assert fact in shown
     assert announced == 2 * ["diagnosis of device0"]
+
+
+async def test_a_resting_device_is_woken_by_hand_and_comes_for_a_session(
+    tmp_path: Path, log_book: LogBook
+) -> None:
+    async with open_fleet(tmp_path, log_book, devices=0, form=Processes(log_book)) as fleet:
+        device = await fleet.add_device(resting=RestingTable(enabled=True, after_s=1.0))
+        console = Console(fleet, tmp_path)
+
+        async def resting() -> bool:
+            listed = json.loads(await console.run("device", "list", "--output", "json"))["devices"]
+            return any(each["name"] == device.name and each["state"] == "resting" for each in listed)
+
+        await fleet.until(resting, "it is shown as resting")
+        assert "online" in await console.run("wake", device.name, "--wait")
+        assert "device.wake" in [entry["action"] for entry in await console.audit()]
+        await fleet.until(resting, "it rests again")
+        assert device.name in await console.run("ping", device.name, "--count", "1")
+        assert fleet.log.find("device.woken", who=device.name, reason="session")
+        assert "straight 2 of 2 times" in await console.run("device", "show", device.name)
+        await console.run("wake", fleet.points[0].name)  # which has a link, so there is nothing to do
+        await console.run("wake", "nobody", code=2)

@@ -105,7 +105,15 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
     return value_of(mi.type_info(kind))
 
 
-EXAMPLES = ["a" * 32, "0" * 64, "timestamp.json", "/emea", "08:00-18:00 wan=1 site=2", "10.1.0.0/24"]
+EXAMPLES = [
+    "a" * 32,
+    "0" * 64,
+    "timestamp.json",
+    "/emea",
+    "08:00-18:00 wan=1 site=2",
+    "10.1.0.0/24",
+    "02:00:00:00:00:07",
+]
 """Texts for the patterns that occur."""
 
 

@@ -17,7 +17,10 @@ from typing import Any
 
 
 def option_parser(
-    name: str, documentation: str | None, numbers: Mapping[str, tuple[float, str]], systems: Collection[str]
+    name: str,
+    documentation: str | None,
+    numbers: Mapping[str, tuple[float, str]],
+    systems: Collection[str] = (),
 ) -> argparse.ArgumentParser:
     """Return a parser with the options that benchmarks share.
 
@@ -25,7 +28,7 @@ def option_parser(
         name: The benchmark's.
         documentation: Its module's, for the help.
         numbers: Options of its own, each with a default, whose type is the option's, and its meaning.
-        systems: What is measured beside each other; ``--only`` chooses.
+        systems: What is measured beside each other, if there are several; ``--only`` chooses.
     """
     description, _, rest = (documentation or "").partition("\n\n")
     parser = argparse.ArgumentParser(
@@ -38,7 +41,8 @@ def option_parser(
         parser.add_argument(
             option, type=type(default), default=default, help=f"{text} (default {default:g})", metavar="N"
         )
-    parser.add_argument("--only", choices=systems, action="append", help="measure this one (repeatable)")
+    if systems:
+        parser.add_argument("--only", choices=systems, action="append", help="measure this one (repeatable)")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     parser.add_argument("--output", type=Path, default=Path("bench-results"), help="where to save it")
     parser.add_argument("--keep", action="store_true", help="leave logs and data, and say where")

@@ -195,10 +195,6 @@ class Fleet:
 
     async def sign_releases(self) -> None:
         """Sign the packages and the grants, and publish them."""
-        manifest = self.operator / "releases.toml"
-        packages = [*self.packages, *self.baits, self.policy_old, self.policy_new]
-        manifest.write_text("".join(map(_manifest_entry, packages)))
-        await self._sign_tool("add", CHANNEL, "--manifest", manifest, aloud=True)
         for point in self.plan.points:
             duties = ("--duty", "seed", "--duty", "gateway") if point.kind else ()
             dialled = ("--dialled",) if point.dialled else ()
@@ -206,13 +202,20 @@ class Fleet:
                 "grant", self.node_ids[point.name], "--scope", site_group(point.site), *duties,
                 "--address", f"{point.host}:{LINK_PORT}", *dialled, aloud=True,
             )  # fmt: skip
-        await self._sign(PEOPLE[:THRESHOLD])
-        await self._publish_locally()
+        await self.add_releases([*self.packages, *self.baits, self.policy_old, self.policy_new])
         await self.programs.run(
             "p2pdist", "publish", self.publication, aloud=True, patience_s=self.patience_s
         )
         listed = (await self.api.get("/releases", wire.ReleaseList)).releases
         self.releases = {(release.product, release.sequence): release for release in listed}
+
+    async def add_releases(self, packages: Sequence[Package], people: int = THRESHOLD) -> None:
+        """Let so many people sign packages and whatever else waits for it, and write the publication."""
+        manifest = self.operator / "releases.toml"
+        manifest.write_text("".join(map(_manifest_entry, packages)))
+        await self._sign_tool("add", CHANNEL, "--manifest", manifest, aloud=True)
+        await self._sign(PEOPLE[:people])
+        await self._publish_locally()
 
     async def start(self, nodes: Sequence[Node]) -> None:
         """Start nodes, and wait until the server sees them, devices through the point of their site."""

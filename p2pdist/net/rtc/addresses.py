@@ -23,7 +23,7 @@ def host_addresses() -> Sequence[str]:
     found = {
         _text(ip.ip): None
         for adapter in ifaddr.get_adapters()
-        if not _INSIDE.match(adapter.name)
+        if not is_inside(adapter.name)
         for ip in adapter.ips
         if _reachable(_text(ip.ip))
     }
@@ -32,6 +32,11 @@ def host_addresses() -> Sequence[str]:
         [address for address in found if ":" in address],
     )
     return [address for family in families for address in family[: limits.PUNCH_HOSTS_MAX]]
+
+
+def is_inside(interface: str) -> bool:
+    """Whether an interface, by its name, is a bridge of containers or virtual machines on this machine."""
+    return _INSIDE.match(interface) is not None
 
 
 def _text(address: str | tuple[str, int, int]) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 
@@ -98,6 +98,10 @@ class Api:
         """Every node that can be reached now, and who carries it."""
         return self.service.plane.attached()
 
+    def resting(self) -> Collection[NodeId]:
+        """Every node that rests, and can be woken."""
+        return self.service.plane.waker.resting
+
     def resolve_release(self, text: str) -> Release:
         """Find the release that an operator means: a target path, or ``product@version``.
 
@@ -123,15 +127,22 @@ class Api:
         return self.service.origin.damaged.get(InfoHash(release.info_hash), "")
 
 
-def device_info(record: DeviceRecord, attached: Mapping[NodeId, NodeId | None], *, point: bool) -> DeviceInfo:
+def device_info(
+    record: DeviceRecord,
+    attached: Mapping[NodeId, NodeId | None],
+    *,
+    point: bool,
+    resting: Collection[NodeId],
+) -> DeviceInfo:
     """A device as the API shows it."""
     online = record.node in attached
+    away: Literal["resting", "offline"] = "resting" if record.node in resting else "offline"
     return DeviceInfo(
         node=record.node,
         name=record.name,
         group=record.group_path,
         role="point" if point else "device",
-        state="revoked" if record.revoked is not None else "online" if online else "offline",
+        state="revoked" if record.revoked is not None else "online" if online else away,
         via=(attached[record.node] or "") if online else record.via,
         platform=record.platform,
         program=record.program,

@@ -175,7 +175,7 @@ async def list_devices(api: Api, call: Call[None]) -> wire.DeviceList:
     attached = api.attached()
     return wire.DeviceList(
         devices=[
-            device_info(record, attached, point=api.is_point(record.node, call.now))
+            device_info(record, attached, point=api.is_point(record.node, call.now), resting=api.resting())
             for record in await api.store.read(devices.list_devices, group=group)
         ]
     )
@@ -203,12 +203,18 @@ async def show_device(api: Api, call: Call[None]) -> wire.DeviceDetail:
             )
         )
     return wire.DeviceDetail(
-        device=device_info(record, attached, point=api.is_point(record.node, call.now)),
+        device=device_info(
+            record, attached, point=api.is_point(record.node, call.now), resting=api.resting()
+        ),
         machine=record.machine,
         revision_known=record.revision_known,
         metadata=dict(record.metadata_versions),
         swarms=list(record.swarms),
         deployments=said,
+        woken=[
+            wire.WayInfo(way=way, tried=known.tried, reached=known.reached, delay_ms=known.delay_ms)
+            for way, known in api.service.plane.waker.ways(record.node).items()
+        ],
         clones=[wire.CloneInfo(at=clone.at, host=clone.host, reason=clone.reason) for clone in clones],
     )
 
@@ -219,7 +225,7 @@ async def move_device(api: Api, call: Call[wire.MoveDevice]) -> wire.DeviceInfo:
     node = (await api.store.read(devices.resolve_device, call.path["id"])).node
     record = await api.change(call, "device.move", f"{node} to {group}", devices.move_device, node, group)
     await api.service.plane.device_changed(node)
-    return device_info(record, api.attached(), point=api.is_point(node, call.now))
+    return device_info(record, api.attached(), point=api.is_point(node, call.now), resting=api.resting())
 
 
 async def revoke_device(api: Api, call: Call[wire.RevokeDevice]) -> wire.DeviceInfo:
@@ -235,7 +241,7 @@ async def revoke_device(api: Api, call: Call[wire.RevokeDevice]) -> wire.DeviceI
         call, "device.revoke", node, devices.revoke_device, node, call.body.reason, call.now
     )
     await api.service.plane.device_changed(node)
-    return device_info(record, api.attached(), point=api.is_point(node, call.now))
+    return device_info(record, api.attached(), point=api.is_point(node, call.now), resting=api.resting())
 
 
 # Distribution points ---------------------------------------------------------------------------------

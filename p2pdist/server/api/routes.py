@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from p2pdist import limits
-from p2pdist.server.api import content, explain, fleet, overview, rollout, sessions, tasks
+from p2pdist.server.api import content, explain, fleet, overview, rollout, sessions, tasks, waking
 from p2pdist.server.api.table import Route
 from p2pdist.wire import api as wire
 
@@ -53,6 +53,8 @@ ROUTES: tuple[Route, ...] = (
           handler=fleet.move_device, answer=wire.DeviceInfo, body=wire.MoveDevice, role="operator"),
     Route(method="POST", path="/devices/{id}/revoke", summary="Take a device out of the fleet for good",
           handler=fleet.revoke_device, answer=wire.DeviceInfo, body=wire.RevokeDevice, role="admin"),
+    Route(method="POST", path="/devices/{id}/wake", summary="Have a resting device come",
+          handler=waking.wake_device, answer=wire.Done, role="operator"),
     Route(method="POST", path="/devices/{id}/sessions", summary="Announce a session to a device",
           handler=sessions.add_session, answer=wire.SessionInfo, body=wire.NewSession, role="operator"),
     Route(method="POST", path="/sessions/{id}/connections", summary="Write a tunnel's connection down",

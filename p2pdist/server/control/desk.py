@@ -177,6 +177,10 @@ class Desk:
             _log.error("message.too_late", node=node, counter=counter)
         self.again(node)
 
+    def owes(self, node: NodeId) -> bool:
+        """Whether something was said to a node that it has not opened."""
+        return bool(self._outbox.unopened(node))
+
     def again(self, node: NodeId) -> None:
         """Send again what a node has not opened and what went another way than there is to it now."""
         way, now = self._way(node), trio.current_time()

@@ -7,6 +7,7 @@ a clock set back, at worst tells a device again what it has already done.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -15,6 +16,7 @@ from p2pdist.core.desired import Order, Wishes, wishes_for
 from p2pdist.core.scope import ancestors, covers, grant_valid
 from p2pdist.ids import FleetName, GroupPath, NodeId, SwarmName
 from p2pdist.trust.catalog import Catalog, Duty, SeedGrant
+from p2pdist.wire import codec
 from p2pdist.wire.frames import Role
 from p2pdist.wire.messages import DesiredState, RateLimits
 from p2pdist.wire.tasks import Assignment
@@ -129,6 +131,15 @@ class Directory:
         self._told[node] = state
         return state
 
+    def digest(self, device: Device, now: int) -> bytes:
+        """Return what a device should know, in 16 bytes to be compared. It need not be attached."""
+        return _digest(self._state(device, now))
+
+    def digest_told(self, node: NodeId) -> bytes:
+        """Return the same of what an attached device was told last; empty if it was told nothing."""
+        told = self._told.get(node)
+        return _digest(told) if told is not None else b""
+
     def _state(self, device: Device, now: int) -> DesiredState:
         wishes = self._wishes(device, now)
         grant = self.grant(device.node, now)
@@ -166,3 +177,8 @@ class Directory:
             if ancestor in self._rates:
                 return self._rates[ancestor]
         return RateLimits()
+
+
+def _digest(state: DesiredState) -> bytes:
+    data = codec.encode(msgspec.structs.replace(state, revision=0))
+    return hashlib.blake2b(data, digest_size=16).digest()

@@ -35,6 +35,7 @@ from p2pdist.server.control.reach import Reach
 from p2pdist.server.control.supply import Supply
 from p2pdist.server.control.swarms import Swarms
 from p2pdist.server.control.telling import Teller
+from p2pdist.server.control.waking import Waker
 from p2pdist.trust.catalog import Catalog
 from p2pdist.trust.certificates import FleetAuthority
 from p2pdist.trust.keys import IdentityKey
@@ -115,6 +116,7 @@ class ControlPlane:
         self._complaints = Complaints()
         self._desk = Desk(key, store, threads, self.reach.send, self.reach.way, self._origin_of)
         self._teller = Teller(self.directory, self._desk, store, threads)
+        self.waker = Waker(key, self.directory, self._desk, store, threads, self.reach.carrier, self._teller)
         self.admission = Admission(
             key=key,
             authority=authority,
@@ -167,12 +169,13 @@ class ControlPlane:
 
     async def groups_changed(self) -> None:
         """Groups were moved: look at every attached device and at the deployments afresh, then tell."""
-        nodes = self.directory.nodes()
+        nodes = [*self.directory.nodes(), *self.waker.resting]
         orders, devices = await trio.to_thread.run_sync(self._store.look, nodes, limiter=self._threads)
         self.directory.set_orders(orders)
         for device in devices:
             if self.directory.get(device.node) is not None:
                 self.directory.learn(device)
+            self.waker.learn(device)
         await self._teller.everybody()
 
     async def device_changed(self, node: NodeId) -> None:
@@ -180,6 +183,7 @@ class ControlPlane:
         device = await trio.to_thread.run_sync(self._store.device, node, limiter=self._threads)
         if device is None:
             return
+        self.waker.learn(device)
         if device.revoked is not None:
             self._revoked.add(node)
             await self._desk.send(device, Revoked(reason=device.revoked))
@@ -209,13 +213,15 @@ class ControlPlane:
         return {node: self.reach.carrier(node) for node in self.directory.nodes()}
 
     async def tell(self, node: NodeId, message: FromServer) -> bool:
-        """Tell a node something; False when there is no way to it now."""
+        """Tell a node something, which comes for it if it rests; False when there is no way to it now."""
+        await self.waker.call(node)
         return (device := self.directory.get(node)) is not None and await self._desk.send(device, message)
 
     # Running -----------------------------------------------------------------------------------------
 
     async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Serve the fleet until cancelled; reports the bound address once links are accepted."""
+        await self.waker.load()
         await self.orders_changed()
         await self.tasks_changed()
         await self._teller.points_of_revoked()
@@ -224,6 +230,7 @@ class ControlPlane:
             nursery.start_soon(self._clones.watch, self.reach.claimed)
             nursery.start_soon(self.reach.run)
             nursery.start_soon(self.callees.run)
+            nursery.start_soon(self.waker.run)
             address = await nursery.start(self._serve)
             nursery.start_soon(partial(self._swarms.run, port=address[1]))
             task_status.started(address)
@@ -289,6 +296,7 @@ class ControlPlane:
     def _detach(self, node: NodeId) -> None:
         if node in self._links:
             self._swarms.forget(node)
+        self.waker.left(node)
         self._desk.forget(node)
         self.directory.forget(node)
 
@@ -370,6 +378,7 @@ class ControlPlane:
             case Heartbeat(revision=revision, platform=platform, name=name, opened=opened):
                 self._desk.opened(device.node, opened)
                 known = self.directory.get(device.node)
+                self.waker.heard(device.node, message)
                 if known is not None and (known.platform, known.name) != (platform, name):
                     self.directory.learn(msgspec.structs.replace(known, platform=platform, name=name))
                 await self._teller.one(device.node, known=revision)

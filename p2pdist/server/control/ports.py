@@ -13,6 +13,7 @@ from p2pdist.server.control.admit import AdmitStore
 from p2pdist.server.control.clones import CloneStore
 from p2pdist.server.control.desk import DeskStore
 from p2pdist.server.control.devices import Device
+from p2pdist.server.control.waking import WakeStore
 from p2pdist.wire.frames import Candidate, Endpoint
 from p2pdist.wire.messages import RateLimits
 from p2pdist.wire.tasks import Assignment
@@ -36,7 +37,7 @@ class OriginSwarm(Protocol):
         """Dial points for an artifact."""
 
 
-class PlaneStore(AdmitStore, DeskStore, CloneStore, Protocol):
+class PlaneStore(AdmitStore, DeskStore, CloneStore, WakeStore, Protocol):
     """What the control plane needs of the store. Blocking; called in a worker thread."""
 
     def orders(self) -> Sequence[Order]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import trio
 
@@ -22,6 +22,9 @@ class Teller:
         desk: What seals and sends.
         store: What the directory is filled from.
         threads: Limits how many threads use the store at once.
+
+    Attributes:
+        told_everybody: Called when every attached node knows: others may have to be called.
     """
 
     def __init__(
@@ -31,6 +34,7 @@ class Teller:
         self._desk = desk
         self._store = store
         self._threads = threads
+        self.told_everybody: Callable[[], None] = lambda: None
         self._assigning = trio.Lock()
 
     async def one(self, node: NodeId, *, known: int | None) -> None:
@@ -46,6 +50,7 @@ class Teller:
             if number % 64 == 0:  # 5 ms: most of them have it, and telling them waits for nothing
                 await trio.lowlevel.checkpoint()
             await self.one(node, known=None)
+        self.told_everybody()
 
     async def assigned(self) -> Mapping[NodeId, Sequence[Assignment]]:
         """What nodes have to do has changed: tell those; return what everybody has to do.

@@ -44,6 +44,7 @@ from p2pdist.wire.api.members import (
     RevokeDevice,
     TokenInfo,
     TokenList,
+    WayInfo,
 )
 from p2pdist.wire.api.releases import (
     ArtifactState,
@@ -146,4 +147,5 @@ __all__ = [
     "Text",
     "TokenInfo",
     "TokenList",
+    "WayInfo",
 ]

@@ -129,13 +129,16 @@ class ApiTokenList(Answer, frozen=True, kw_only=True):
 
 
 class DeviceInfo(Answer, frozen=True, kw_only=True):
-    """A device. ``via`` is the distribution point that carries it; empty is a link of its own."""
+    """A device. ``via`` is the distribution point that carries it; empty is a link of its own.
+
+    One that is ``resting`` has none, and comes when it is woken.
+    """
 
     node: str
     name: str
     group: str
     role: Literal["device", "point"]
-    state: Literal["online", "offline", "revoked"]
+    state: Literal["online", "resting", "offline", "revoked"]
     via: str
     platform: str
     program: str
@@ -186,6 +189,15 @@ class CloneInfo(Answer, frozen=True, kw_only=True):
     reason: str
 
 
+class WayInfo(Answer, frozen=True, kw_only=True):
+    """One way on which a resting device was woken: how often it was tried and worked, as far as it counts."""
+
+    way: str
+    tried: int
+    reached: int
+    delay_ms: int
+
+
 class DeviceDetail(Answer, frozen=True, kw_only=True):
     """A device with everything that is known of it."""
 
@@ -196,6 +208,7 @@ class DeviceDetail(Answer, frozen=True, kw_only=True):
     swarms: list[str]
     deployments: list[DeviceDeployment]
     clones: list[CloneInfo]
+    woken: list[WayInfo] = msgspec.field(default_factory=list)
 
 
 class MoveDevice(Request, frozen=True, kw_only=True):

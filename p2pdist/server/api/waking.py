@@ -1,0 +1,27 @@
+"""Waking a resting device by hand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from p2pdist.errors import UsageError
+from p2pdist.server.api.table import Call
+from p2pdist.store import devices
+from p2pdist.wire import api as wire
+
+if TYPE_CHECKING:
+    from p2pdist.server.api.context import Api
+
+
+async def wake_device(api: Api, call: Call[None]) -> wire.Done:
+    """Have a resting device come. One that has a link is there already."""
+    record = await api.store.read(devices.resolve_device, call.path["id"])
+    if record.node in api.attached():
+        return wire.Done()
+    if not api.service.plane.waker.wake(record.node, "synchronise"):
+        raise UsageError(
+            f"{record.name} is offline, and has not said where it could be woken",
+            hint="a device that rests has enabled = true below [resting] in its configuration",
+        )
+    await api.note(call, "device.wake", f"{record.node} {record.name}")
+    return wire.Done()
