@@ -265,6 +265,39 @@ JOURNAL_RECORDS_MAX = 50_000  # 1,000 deployments, 10,000 products, what is unco
 COLLECTED_EVERY_OBJECTS = 5_000  # new ones, in a large process: some MB; looked at every 700, they cost 7 %
 COLLECTED_BLOCKS_MAX = 500_000  # of memory in use, until which a look for unused cycles takes under 0.3 s
 
+# Discovered devices -----------------------------------------------------------------------------------
+SIGHTING_NAMES_MAX = 16  # of one device, by one method: a host with its aliases
+SIGHTING_ADDRESSES_MAX = 16  # a router has as many; more are counted as one device all the same
+SIGHTING_MACS_MAX = 8  # interfaces that one method tells of
+SIGHTING_SERVICES_MAX = 32  # ports or kinds of service; a NAS offers a dozen
+SIGHTING_UNIT_CHARS_MAX = 512  # an organisational unit's path: ten levels
+SIGHTINGS_AT_ONCE = 128  # taken in by one transaction
+SIGHTINGS_KEPT_MAX = 1_000_000  # by the admin server, 1 KB each: 100,000 devices, ten kinds of evidence each
+SIGHTING_LIFE_S = 90 * 24 * 3600  # without being seen again: a summer's leave and a repair
+SIGHTINGS_RELATED_MAX = 5_000  # looked at to tell whose one new sighting is: 0.1 s
+IDENTITY_HOLDERS_MAX = 64  # sightings with one identity; one that more have (a router's MAC) names nobody
+ADDRESS_TIE_S = 3_600  # two things seen at one address within this time are one device: the shortest leases
+PLACEMENT_RULES_MAX = 1_000  # read through for each new device
+INVENTORY_ROWS_MAX = 1_000  # devices in one answer
+INVENTORY_CONFLICTS_MAX = 1_000  # shown at once; nobody reads more
+DISCOVERY_CONNECT_S = 2.0  # for one TCP connection on a network that is next door
+DISCOVERY_CONNECTS_AT_ONCE = 128  # file descriptors, and entries in a home router's table
+DISCOVERY_PORTS_MAX = 16  # tried at each address
+DISCOVERY_PER_S_MAX = 1_000  # questions to a network: 100 KB/s at most
+DISCOVERY_ANSWER_S = 2.0  # after the last question, for those who wait so as not to answer all at once
+DISCOVERY_ANSWERS_MAX = 10_000  # to questions that go to everybody: a segment has fewer devices
+DISCOVERY_ANSWER_BYTES_MAX = 9_000  # one datagram (RFC 6762, section 17)
+SERVICE_TYPES_ASKED_MAX = 64  # kinds of service on one segment; a house full of gadgets has 40
+REVERSE_AT_ONCE = 32  # names that are asked of a resolver at the same time
+REVERSE_ANSWER_S = 3.0  # for one name; a resolver without an answer says so sooner
+WSD_METADATA_BYTES_MAX = 64 * KIB  # what one device says of itself; printers write 4 KiB
+WSD_METADATA_AT_ONCE = 16  # devices that are asked for it at the same time
+LDAP_PAGE_ENTRIES_MAX = 1_000  # Active Directory's own limit
+LDAP_ENTRIES_MAX = 200_000  # computers of one directory
+LDAP_BYTES_MAX = 256 * MIB  # read from one directory, 1 KB an entry
+LDAP_PAGE_BYTES_MAX = 16 * MIB  # of one page: 16 KB an entry; a directory that does not page is cut off here
+LDAP_ANSWER_S = 15.0  # for the next bytes of a page
+
 # The admin server's state ---------------------------------------------------------------------------
 REVOKED_NAMED_MAX = 5_000  # to one point: those of one certificate life, 34 bytes each in a message
 CLONE_SIGHTINGS_MAX = 100  # of each device, the newest; a clone tries again every minute

@@ -19,6 +19,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"core"}),
     frozenset({"net", "swarm", "store", "install"}),
     frozenset({"node"}),
+    frozenset({"duties"}),
     frozenset({"server", "seed", "agent", "sign", "cli"}),
 )
 """From the ground up. A room imports from floors below its own and from nowhere else, so that a change
@@ -59,7 +60,7 @@ ONLY_IN: dict[str, tuple[frozenset[str], str]] = {
     "libtorrent": (frozenset({"swarm"}), "one place touches it, so that one place knows its surprises"),
     "structlog": (frozenset({"logs"}), "importing it as logs.py does keeps 6 MB off every endpoint"),
     "h2": (frozenset({"net"}), "how links multiplex is the business of links"),
-    "ssl": (frozenset({"net", "server", "cli", "node"}), "contexts are made in one place, TLS 1.3 only"),
+    "ssl": (frozenset({"net", "server", "cli", "node", "duties"}), "contexts are made in one place, TLS 1.3 only"),
     "sqlalchemy": (frozenset({"store", "server"}), "only the admin server has a database of its fleet"),
     "alembic": (frozenset({"store"}), "the store keeps its own schema up to date"),
     "starlette": (frozenset({"server"}), "only the admin server has an HTTP API"),
@@ -74,6 +75,8 @@ ONLY_IN: dict[str, tuple[frozenset[str], str]] = {
     "cyclopts": (frozenset({"cli", "sign", "server", "seed", "agent", "node"}), "command lines are programs"),
     "zstandard": (frozenset({"install"}), "archives are packed and unpacked in one place, bounded"),
     "tarfile": (frozenset({"install"}), "archives are packed and unpacked in one place, bounded"),
+    "dns": (frozenset({"duties"}), "names are asked for by discovery, and by nothing else"),
+    "ldap3": (frozenset({"duties"}), "it is synchronous, and no longer kept: one adapter, in a thread"),
     "pickle": (frozenset(), "unpickling outside data runs it"),
     "matplotlib": (frozenset(), "plots are the benchmark's, not the product's"),
 }
@@ -93,6 +96,8 @@ ENDPOINT_FORBIDDEN = {
     "cyclopts": "2 MB for a command line that has been read",
     "asyncio": "1.5 MB, imported only when a session needs it",
     "difflib": "suggestions are for mistakes",
+    "dns": "imported only when a network is polled",
+    "ldap3": "imported only when a directory is polled",
     "pickle": "unpickling outside data runs it",
 }
 
