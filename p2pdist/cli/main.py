@@ -38,6 +38,7 @@ COMMANDS = {
     "sessions": ("ping", "logs", "diagnose"),
     "tunnel": ("tunnel",),
     "path": ("path",),
+    "inventory": ("inventory",),
 }
 """The commands of each module in this package. A module is imported when one of its commands is given, so
 that none waits for what only another one needs."""

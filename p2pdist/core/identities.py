@@ -15,8 +15,9 @@ address  an IP address, for an hour                      within a network
 ======== ============================================== ======================================
 
 What shares an identity forms a *tie*. A tie holds when at most one of its parts has stronger identities of
-each kind; otherwise it is a :class:`Conflict`: it is shown, and ties nobody together. So two computers with
-one MAC stay two, and what is known of the MAC alone belongs to neither.
+each kind; otherwise it is a :class:`Conflict`: it is shown, and ties nobody together. So two nodes with one
+MAC stay two, and what is known of the MAC alone belongs to neither. A MAC that at the same time has several
+addresses where hosts call themselves differently is such a conflict, too: two devices, or a router.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal, NamedTuple
 
 from p2pdist import limits
-from p2pdist.wire.discovery import Sighting
+from p2pdist.wire.discovery import Method, Sighting
 
 Kind = Literal["node", "guid", "mac", "host", "name", "address"]
 
@@ -43,6 +45,9 @@ _TELL_APART: dict[Kind, tuple[Kind, ...]] = {
     "address": ("node", "guid", "mac"),  # one device has many names
 }
 """Which kinds tell two parts of a tie apart."""
+
+_CALL_THEMSELVES: frozenset[Method] = frozenset({"mdns", "netbios", "wsd"})
+"""The methods by which a host says its own name."""
 
 _NO_DOMAIN = ("", "local", "localdomain", "lan", "home", "home.arpa")
 _NOBODYS_NAMES = frozenset({"localhost", "localhost.localdomain", "unknown", "android", "(none)"})
@@ -99,13 +104,16 @@ class Resolution:
 
 
 def identities_of(sighting: Sighting, network: str) -> frozenset[Identity]:
-    """Return what a device that was seen in *network* is known by."""
+    """Return what a device that was seen in *network* is known by.
+
+    A node, a number or a card is one only where it does not come from the mouth of a stranger.
+    """
     found = [Identity("address", address, network) for address in sighting.addresses]
-    if sighting.node:
+    if sighting.node and sighting.method == "managed":
         found.append(Identity("node", sighting.node, ""))
-    if sighting.guid:
+    if sighting.guid and sighting.method == "directory":
         found.append(Identity("guid", sighting.guid, ""))
-    for mac in sighting.macs:
+    for mac in sighting.macs if sighting.method in ("managed", "neighbours") else ():
         if mac not in _NOBODYS_MACS and not int(mac[:2], 16) & 1:  # a group's address
             found.append(Identity("mac", mac, network if int(mac[:2], 16) & 2 else ""))
     for name in sighting.names:
@@ -125,11 +133,14 @@ def _named(name: str, network: str) -> Iterable[Identity]:
 def resolve(evidence: Sequence[Evidence]) -> Resolution:
     """Tell which evidence is of one device."""
     parts = _Sets(each.key for each in evidence)
-    kinds = {each.key: {identity.kind for identity in each.identities} for each in evidence}
+    known = {each.key: each.identities for each in evidence}
+    kinds = {key: {identity.kind for identity in identities} for key, identities in known.items()}
+    several = _cards_of_several(evidence, known)
     contested: list[tuple[Identity, list[str]]] = []
     for kind in KINDS:
-        ties = [tie for tie in _ties(kind, evidence) if len({parts.root(key) for key in tie[1]}) > 1]
+        ties = [tie for tie in _ties(kind, evidence, known) if len({parts.root(key) for key in tie[1]}) > 1]
         refused = _refused(kind, ties, parts, kinds)
+        refused += [tie for tie in ties if tie[0] in several and tie not in refused]
         contested += refused
         for tie in ties:
             if tie not in refused:
@@ -139,11 +150,13 @@ def resolve(evidence: Sequence[Evidence]) -> Resolution:
     return Resolution(devices=frozenset(devices.values()), conflicts=frozenset(conflicts))
 
 
-def _ties(kind: Kind, evidence: Iterable[Evidence]) -> list[tuple[Identity, list[str]]]:
+def _ties(
+    kind: Kind, evidence: Iterable[Evidence], known: Mapping[str, frozenset[Identity]]
+) -> list[tuple[Identity, list[str]]]:
     """Return each identity of *kind* with the keys of all who have it, if these are not too many."""
     holders: dict[Identity, list[Evidence]] = defaultdict(list)
     for each in evidence:
-        for identity in each.identities:
+        for identity in known[each.key]:
             if identity.kind == kind:
                 holders[identity].append(each)
     found = []
@@ -165,6 +178,51 @@ def _close_in_time(evidence: Iterable[Evidence]) -> list[list[str]]:
         groups[-1].append(each.key)
         before = each.last
     return groups
+
+
+def _cards_of_several(
+    evidence: Sequence[Evidence], known: Mapping[str, frozenset[Identity]]
+) -> frozenset[Identity]:
+    """Return the MACs that have several addresses at a time, where hosts call themselves differently."""
+    speakers: dict[Identity, list[Evidence]] = defaultdict(list)
+    cards: dict[Identity, list[Evidence]] = defaultdict(list)
+    for each in evidence:
+        for identity in known[each.key]:
+            if identity.kind == "address" and each.sighting.method in _CALL_THEMSELVES:
+                speakers[identity].append(each)
+            elif identity.kind == "mac":
+                cards[identity].append(each)
+    return frozenset(
+        card
+        for card, those in cards.items()
+        if len(those) <= limits.IDENTITY_HOLDERS_MAX and _differ(those, speakers, known)
+    )
+
+
+def _differ(
+    card: Sequence[Evidence],
+    speakers: Mapping[Identity, Sequence[Evidence]],
+    known: Mapping[str, frozenset[Identity]],
+) -> bool:
+    """Whether, at the same time, a method has one name where one card was seen and another one elsewhere."""
+    said: dict[tuple[str, Method], set[str]] = defaultdict(set)
+    for seen in card:
+        for address in known[seen.key]:
+            for speaker in speakers.get(address, ()):
+                if _at_once(seen, speaker):
+                    names = {identity.value for identity in known[speaker.key] if identity.kind == "name"}
+                    said[(seen.key, speaker.sighting.method)] |= names
+    return any(
+        names and others and not names & others
+        for one, other in combinations(card, 2)
+        if _at_once(one, other)
+        for method in _CALL_THEMSELVES
+        for names, others in [(said.get((one.key, method)), said.get((other.key, method)))]
+    )
+
+
+def _at_once(one: Evidence, other: Evidence) -> bool:
+    return abs(one.last - other.last) <= limits.ADDRESS_TIE_S
 
 
 def _refused(

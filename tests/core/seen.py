@@ -16,7 +16,15 @@ MACS = [f"00:1b:21:00:00:0{number}" for number in range(4)]
 
 
 def seen(
-    *, network: str = "berlin", method: Method = "mdns", first: int = NOW, last: int = NOW, **fields: Any
+    *,
+    network: str = "berlin",
+    method: Method | None = None,
+    first: int = NOW,
+    last: int = NOW,
+    **fields: Any,
 ) -> Evidence:
+    """Evidence, as a rule by the method that may say such a thing."""
+    if method is None:
+        method = "managed" if fields.get("node") else "directory" if fields.get("guid") else "neighbours"
     sighting = Sighting(method=method, **fields)
     return Evidence(key=key_of(sighting, network), network=network, sighting=sighting, first=first, last=last)

@@ -60,12 +60,50 @@ def test_a_random_mac_counts_only_within_its_network() -> None:
 
 def test_two_computers_with_one_mac_stay_two_and_the_conflict_is_shown() -> None:
     evidence = (
-        seen(macs=[MACS[0]], guid=GUIDS[0], names=["a"]),
-        seen(macs=[MACS[0]], guid=GUIDS[1], names=["b"]),
+        seen(macs=[MACS[0]], node=NODES[0], names=["a"]),
+        seen(macs=[MACS[0]], node=NODES[1], names=["b"]),
         seen(method="neighbours", macs=[MACS[0]], addresses=["10.1.0.9"]),
     )
     assert devices(*evidence) == {frozenset({0}), frozenset({1}), frozenset({2})}
     assert conflicts(*evidence) == {Identity("mac", MACS[0], "")}
+
+
+def test_hosts_that_call_themselves_differently_on_one_mac_stay_two() -> None:
+    evidence = (
+        seen(macs=[MACS[0]], addresses=["10.1.0.7"]),
+        seen(macs=[MACS[0]], addresses=["10.1.0.8"]),
+        seen(method="mdns", addresses=["10.1.0.7"], names=["a.local"]),
+        seen(method="mdns", addresses=["10.1.0.8"], names=["b.local"]),
+    )
+    assert devices(*evidence) == {frozenset({0, 2}), frozenset({1, 3})}
+    assert conflicts(*evidence) == {Identity("mac", MACS[0], "")}
+
+
+def test_a_host_of_one_name_with_two_addresses_is_one_device() -> None:
+    evidence = (
+        seen(macs=[MACS[0]], addresses=["10.1.0.7"]),
+        seen(macs=[MACS[0]], addresses=["fe80::7"]),
+        seen(method="mdns", addresses=["10.1.0.7"], names=["a.local"]),
+        seen(method="mdns", addresses=["fe80::7"], names=["a.local"]),
+        seen(method="netbios", addresses=["10.1.0.7"], names=["A-AS-WINDOWS-CUTS"]),
+    )
+    assert len(devices(*evidence)) == 1
+    assert conflicts(*evidence) == set()
+
+
+def test_a_host_that_was_renamed_is_still_the_one_with_its_card() -> None:
+    evidence = (
+        seen(macs=[MACS[0]], addresses=["10.1.0.7"], last=NOW - 86_400),
+        seen(macs=[MACS[0]], addresses=["10.1.0.8"]),
+        seen(method="mdns", addresses=["10.1.0.7"], names=["old.local"], last=NOW - 86_400),
+        seen(method="mdns", addresses=["10.1.0.8"], names=["new.local"]),
+    )
+    assert len(devices(*evidence)) == 1
+
+
+def test_what_a_stranger_says_of_nodes_and_cards_is_no_identity() -> None:
+    forged = Sighting(method="mdns", names=["a"], macs=[MACS[0]], node=NODES[0], guid=GUIDS[0])
+    assert identities_of(forged, "berlin") == {Identity("name", "a", "berlin")}
 
 
 def test_one_name_on_two_cards_is_a_conflict_because_names_are_what_strangers_say() -> None:
@@ -114,7 +152,7 @@ def test_a_router_that_answers_for_everybody_makes_nobody_the_same() -> None:
 def test_names_and_cards_that_everybody_may_have_are_no_identity() -> None:
     for sighting in (
         Sighting(method="mdns", names=["localhost"]),
-        Sighting(method="netbios", macs=["00:00:00:00:00:00"]),
+        Sighting(method="neighbours", macs=["00:00:00:00:00:00"]),
         Sighting(method="neighbours", macs=["01:00:5e:00:00:fb"]),
     ):
         assert identities_of(sighting, "berlin") == frozenset()
