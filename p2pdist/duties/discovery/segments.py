@@ -12,6 +12,7 @@ import ifaddr
 import trio
 
 from p2pdist import limits
+from p2pdist.duties.discovery.pace import Pace
 from p2pdist.wire.discovery import canonical_address
 
 _REPEAT_S = 1.0  # RFC 6762, section 5.2: a question is repeated after a second at the earliest
@@ -67,9 +68,11 @@ async def _ask(
     send: trio.MemorySendChannel[Answer],
     answer_s: float,
 ) -> None:
+    pace = Pace(limits.SEGMENT_PER_S)
     async with send:
         for wait_s in (_REPEAT_S, answer_s):
             for question in questions:
+                await pace.turn()
                 for opened, group in sockets:
                     try:
                         await opened.sendto(question, group)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pdist.duties.discovery import directory, mdns, netbios, reverse, wsd
+from p2pdist.duties.discovery import directory, mdns, netbios, reverse, wsd, wsdmessages
 from p2pdist.duties.discovery.xmltexts import read_texts
 from p2pdist.errors import PeerError
 from p2pdist.wire import codec
@@ -178,10 +178,10 @@ BOMB = b"""<?xml version="1.0"?><!DOCTYPE lolz [<!ENTITY a "aaaaaaaaaa">%s]><x>&
 
 
 def test_a_match_is_asked_for_more_only_at_the_address_that_it_came_from() -> None:
-    match = wsd.read_match(MATCH, SOURCE)
+    match = wsdmessages.read_match(MATCH, SOURCE)
     assert (match.source, match.port, match.path) == (SOURCE, 5357, "/abc")
     assert match.types == ("Computer", "Device")
-    assert wsd.read_match(MATCH, "10.9.0.3").port is None
+    assert wsdmessages.read_match(MATCH, "10.9.0.3").port is None
 
 
 @pytest.mark.parametrize(
@@ -208,17 +208,17 @@ def test_the_name_of_a_computer_stands_before_its_workgroup() -> None:
         b'<x xmlns:pub="http://schemas.microsoft.com/windows/pub/2005/07">'
         b"<pub:Computer>PC-9/Workgroup:OFFICE</pub:Computer></x>"
     )
-    assert wsd.read_metadata(said) == ["PC-9"]
+    assert wsdmessages.read_metadata(said) == ["PC-9"]
 
 
 @given(altered(MATCH))
 def test_any_answer_to_a_probe_is_a_valid_sighting_or_refused(data: bytes) -> None:
     try:
-        match = wsd.read_match(data, SOURCE)
-        names = wsd.read_metadata(data)
+        match = wsdmessages.read_match(data, SOURCE)
+        names = wsdmessages.read_metadata(data)
     except PeerError:
         return
-    valid(wsd._sighting(match, names))
+    valid(wsd.sighting_of(match, names))
 
 
 # Directories -----------------------------------------------------------------------------------------

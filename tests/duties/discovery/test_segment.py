@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from laboratory.namespaces import PATH
@@ -82,8 +83,37 @@ def wsdd(segment: Segment, place: int, name: str, folder: Path) -> None:
     segment.start(segment.hosts[place], f"exec {program} -i eth0 -n {name} -w BRANCH", folder / "output")
 
 
+class Polled:
+    """Polls once what several tests look at, and again until all daemons have begun."""
+
+    def __init__(self, segment: Segment) -> None:
+        self.segment = segment
+        self._found: dict[str, list[Sighting]] = {}
+
+    def eventually(self, method: str, names: set[str], **arguments: Any) -> list[Sighting]:
+        until = time.monotonic() + _READY_S_MAX
+        while method not in self._found:
+            found = self.segment.poll(method, **arguments)
+            if names <= {name for sighting in found for name in sighting.names}:
+                self._found[method] = found
+            assert time.monotonic() < until, found
+        return self._found[method]
+
+    def zeroconf(self) -> list[Sighting]:
+        return self.eventually("mdns", {f"desk-{place}.local" for place in range(3)})
+
+    def windows(self) -> list[Sighting]:
+        return self.eventually("netbios", _NAMES, ranges=["10.9.0.0/22"], per_s=500)
+
+    def web_services(self) -> list[Sighting]:
+        return self.eventually("wsd", _NAMES)
+
+
+_NAMES = {f"DESK-{place}" for place in range(3)}
+
+
 @pytest.fixture(scope="module")
-def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Segment]:
+def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Polled]:
     """Three hosts with every daemon; a fourth that says nothing."""
     folder = tmp_path_factory.mktemp("office")
     with Segment(4, bits=22) as segment:
@@ -91,21 +121,11 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Segment]:
             avahi(segment, place, f"desk-{place}", folder / f"avahi{place}")
             nmbd(segment, place, f"DESK-{place}", folder / f"nmbd{place}")
             wsdd(segment, place, f"DESK-{place}", folder / f"wsdd{place}")
-        yield segment
+        yield Polled(segment)
 
 
-def eventually(poll: Callable[[], list[Sighting]], names: set[str]) -> list[Sighting]:
-    """Poll until all *names* were found: daemons take their time to begin."""
-    until = time.monotonic() + _READY_S_MAX
-    while True:
-        found = poll()
-        if names <= {name for sighting in found for name in sighting.names}:
-            return found
-        assert time.monotonic() < until, found
-
-
-def test_zeroconf_hosts_are_found_with_their_services_over_both_families(office: Segment) -> None:
-    found = eventually(lambda: office.poll("mdns"), {"desk-0.local", "desk-1.local", "desk-2.local"})
+def test_zeroconf_hosts_are_found_with_their_services_over_both_families(office: Polled) -> None:
+    found = office.zeroconf()
     for place in range(3):
         mine = [sighting for sighting in found if sighting.names == [f"desk-{place}.local"]]
         addresses = {each for sighting in mine for each in sighting.addresses}
@@ -113,39 +133,33 @@ def test_zeroconf_hosts_are_found_with_their_services_over_both_families(office:
         assert all("_ipp._tcp" in sighting.services for sighting in mine)
 
 
-def test_windows_names_are_found_among_a_thousand_addresses_with_three_answers(office: Segment) -> None:
-    def poll() -> list[Sighting]:
-        return office.poll("netbios", ranges=["10.9.0.0/22"], per_s=500)
-
-    found = eventually(poll, {"DESK-0", "DESK-1", "DESK-2"})
-    assert {(s.names[0], s.addresses[0]) for s in found} == {
+def test_windows_names_are_found_among_a_thousand_addresses_with_three_answers(office: Polled) -> None:
+    assert {(s.names[0], s.addresses[0]) for s in office.windows()} == {
         (f"DESK-{place}", address(place + 2)) for place in range(3)
     }
 
 
-def test_ws_discovery_finds_computers_by_name(office: Segment) -> None:
-    found = eventually(lambda: office.poll("wsd"), {"DESK-0", "DESK-1", "DESK-2"})
+def test_ws_discovery_finds_computers_by_name(office: Polled) -> None:
+    found = office.web_services()
     assert {(s.names[0], s.addresses[0]) for s in found} >= {
         (f"DESK-{place}", address(place + 2)) for place in range(3)
     }
     assert all("wsd:Device" in sighting.services for sighting in found)
 
 
-def test_open_ports_are_found_among_a_thousand_addresses(office: Segment) -> None:
-    found = office.poll("connects", ranges=["10.9.0.0/22"], ports=[5357, 22], per_s=1000)
+def test_open_ports_are_found_and_refusals_count_as_answers(office: Polled) -> None:
+    office.web_services()  # wsdd has begun, and listens
+    found = office.segment.poll("connects", ranges=["10.9.0.0/25"], ports=[5357, 22], per_s=1000)
     services = {sighting.addresses[0]: sighting.services for sighting in found}
-    assert {services[address(place + 2)] == ["tcp/5357"] for place in range(3)} == {True}
-    assert services[address(5)] == []  # it refuses, so it is there
-    assert set(services) <= {address(number) for number in range(1, 6)}
+    assert {place: services[address(place + 2)] for place in range(4)} == {
+        **{place: ["tcp/5357"] for place in range(3)},
+        3: [],
+    }
+    assert set(services) == {address(number) for number in range(1, 6)}
 
 
-def test_what_all_methods_say_of_three_hosts_is_three_devices(office: Segment) -> None:
-    wanted = {f"desk-{place}.local" for place in range(3)}
-    found = eventually(lambda: office.poll("mdns"), wanted)
-    names = {f"DESK-{place}" for place in range(3)}
-    found += eventually(lambda: office.poll("netbios", ranges=["10.9.0.0/29"], per_s=500), names)
-    found += eventually(lambda: office.poll("wsd"), names)
-    found += office.poll("connects", ranges=["10.9.0.0/29"], ports=[5357], per_s=500)
+def test_what_all_methods_say_of_three_hosts_is_three_devices(office: Polled) -> None:
+    found = [*office.zeroconf(), *office.windows(), *office.web_services()]
     found += [
         Sighting(method="neighbours", addresses=[address(number)], macs=[mac(number)])
         for number in range(2, 6)
