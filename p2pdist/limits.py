@@ -297,8 +297,9 @@ WSD_METADATA_AT_ONCE = 16  # devices that are asked for it at the same time
 LDAP_PAGE_ENTRIES_MAX = 1_000  # Active Directory's own limit
 LDAP_ENTRIES_MAX = 200_000  # computers of one directory
 LDAP_BYTES_MAX = 256 * MIB  # read from one directory, 1 KB an entry
-LDAP_PAGE_BYTES_MAX = 16 * MIB  # of one page: 16 KB an entry; a directory that does not page is cut off here
-LDAP_ANSWER_S = 15.0  # for the next bytes of a page
+LDAP_PAGE_BYTES_MAX = 4 * MIB  # of one page: 4 KB an entry; a directory that does not page is cut off here
+LDAP_PAGE_S = 60.0  # for one page, and for TLS and the password before; a slow WAN needs 5
+LDAP_ANSWER_S = 15  # for the next bytes of a page
 
 # The admin server's state ---------------------------------------------------------------------------
 REVOKED_NAMED_MAX = 5_000  # to one point: those of one certificate life, 34 bytes each in a message

@@ -60,10 +60,7 @@ ONLY_IN: dict[str, tuple[frozenset[str], str]] = {
     "libtorrent": (frozenset({"swarm"}), "one place touches it, so that one place knows its surprises"),
     "structlog": (frozenset({"logs"}), "importing it as logs.py does keeps 6 MB off every endpoint"),
     "h2": (frozenset({"net"}), "how links multiplex is the business of links"),
-    "ssl": (
-        frozenset({"net", "server", "cli", "node", "duties"}),
-        "contexts are made in one place, TLS 1.3 only, but for directories, which are as old as they are",
-    ),
+    "ssl": (frozenset({"net", "server", "cli", "node"}), "contexts are made in one place, TLS 1.3 only"),
     "sqlalchemy": (frozenset({"store", "server"}), "only the admin server has a database of its fleet"),
     "alembic": (frozenset({"store"}), "the store keeps its own schema up to date"),
     "starlette": (frozenset({"server"}), "only the admin server has an HTTP API"),

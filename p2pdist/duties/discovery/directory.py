@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
-from typing import Any
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import TypeVar
 from uuid import UUID
 
 import ldap3.core.exceptions
@@ -11,9 +11,11 @@ import ldap3.utils.dn
 import trio
 
 from p2pdist import limits
-from p2pdist.duties.discovery.ldapreader import ATTRIBUTES, Directory, Reader
-from p2pdist.errors import PeerError
+from p2pdist.duties.discovery.ldapreader import ATTRIBUTES, Directory, Entry, Reader
+from p2pdist.errors import PeerError, Unavailable
 from p2pdist.wire.discovery import Sighting, printable
+
+T = TypeVar("T")
 
 
 @trio.as_safe_channel
@@ -28,12 +30,11 @@ async def poll(directory: Directory) -> AsyncGenerator[Sighting, None]:
         PeerError: it does not page, never ends, or sends too much.
     """
     reader = Reader(directory)
-    limiter = trio.CapacityLimiter(1)
     seen: set[str] = set()
     try:
-        await trio.to_thread.run_sync(reader.open, limiter=limiter, abandon_on_cancel=True)
+        await _in_time(reader.open, directory.host)
         while not reader.ended:
-            page = await trio.to_thread.run_sync(reader.next_page, limiter=limiter, abandon_on_cancel=True)
+            page = await _in_time(reader.next_page, directory.host)
             for entry in page:
                 if (sighting := sighting_of(entry, directory.base)) is None:
                     continue
@@ -46,9 +47,20 @@ async def poll(directory: Directory) -> AsyncGenerator[Sighting, None]:
         reader.close()
 
 
-def sighting_of(entry: Mapping[str, Any], base: str) -> Sighting | None:
+async def _in_time(step: Callable[[], T], host: str) -> T:
+    """Do one step in a thread. When time is up, or this is cancelled, the caller closes its connection."""
+    try:
+        with trio.fail_after(limits.LDAP_PAGE_S):
+            return await trio.to_thread.run_sync(step, abandon_on_cancel=True)
+    except trio.TooSlowError:
+        raise Unavailable(
+            f"the directory {host} takes more than {limits.LDAP_PAGE_S:.0f} s", hint="choose smaller pages"
+        ) from None
+
+
+def sighting_of(entry: Entry, base: str) -> Sighting | None:
     """Return the computer that an entry of a search result stands for; None when it says too little."""
-    attributes = entry.get("raw_attributes", {})
+    attributes = entry.attributes
     texts = {name: [_text(value) for value in attributes.get(name, ())] for name in ATTRIBUTES}
     names = [name for name in (*texts["dNSHostName"], *texts["cn"]) if name]
     guid = _guid(attributes.get("objectGUID"), little=True) or _guid(
@@ -62,7 +74,7 @@ def sighting_of(entry: Mapping[str, Any], base: str) -> Sighting | None:
         names=list(dict.fromkeys(names))[: limits.SIGHTING_NAMES_MAX],
         guid=guid,
         platform=printable(system, 64),
-        unit=_unit(str(entry.get("dn", "")), base),
+        unit=_unit(entry.name, base),
     )
 
 
@@ -76,7 +88,7 @@ def _unit(name: str, base: str) -> str:
     return printable(unit, limits.SIGHTING_UNIT_CHARS_MAX)
 
 
-def _guid(values: Any, *, little: bool) -> str:
+def _guid(values: Sequence[bytes] | None, *, little: bool) -> str:
     value = values[0] if values else b""
     try:
         if little:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import Mapping
+import socket
+import struct
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import ldap3
 import ldap3.core.exceptions
+from pyasn1.error import PyAsn1Error
 
 from p2pdist import limits
-from p2pdist.duties.discovery.bounded import BoundedSocket
+from p2pdist.duties.discovery.ldapsocket import BoundedSocket, OurTls
 from p2pdist.errors import PeerError, TrustError, Unavailable
+from p2pdist.net.tls import outside_context
 from p2pdist.wire.discovery import printable
 
 _PAGED = "1.2.840.113556.1.4.319"
@@ -45,6 +48,36 @@ class Directory:
     page: int = 500
 
 
+_BROKEN = (
+    ldap3.core.exceptions.LDAPExceptionError,
+    PyAsn1Error,
+    struct.error,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    RecursionError,
+)
+"""What ldap3 raises where a server does not answer as it should."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One entry of a search result: its distinguished name, and the raw values of its attributes."""
+
+    name: str
+    attributes: Mapping[str, Sequence[bytes]]
+
+
+def _entry(said: Mapping[str, Any]) -> Entry:
+    attributes = {
+        name: [bytes(value) for value in said["raw_attributes"].get(name) or ()] for name in ATTRIBUTES
+    }
+    return Entry(name=str(said["dn"]), attributes=attributes)
+
+
 class Reader:
     """Reads a directory. Blocking: every method but ``close`` runs in a thread."""
 
@@ -60,12 +93,12 @@ class Reader:
     def open(self) -> None:
         """Connect, and say who we are."""
         of = self._of
-        tls = ldap3.Tls(validate=ssl.CERT_REQUIRED, version=ssl.PROTOCOL_TLS_CLIENT, ca_certs_file=of.ca_file)
+        tls = None if of.tls == "none" else OurTls(outside_context(of.ca_file), of.host)
         server = ldap3.Server(
             of.host,
             port=of.port,
             use_ssl=of.tls == "ldaps",
-            tls=tls if of.tls != "none" else None,
+            tls=tls,
             get_info=ldap3.NONE,
             connect_timeout=limits.LDAP_ANSWER_S,
         )
@@ -88,10 +121,10 @@ class Reader:
                     f"the directory {of.host} does not let us in ({connection.result['description']})",
                     hint="check the user and its password",
                 )
-        except ldap3.core.exceptions.LDAPExceptionError as error:
+        except _BROKEN as error:
             raise self._error(error) from None
 
-    def next_page(self) -> list[Mapping[str, Any]]:
+    def next_page(self) -> list[Entry]:
         """Return the next entries; notes in ``ended`` whether there are more."""
         assert self._connection is not None and self._socket is not None
         self._socket.allow(limits.LDAP_PAGE_BYTES_MAX)
@@ -104,15 +137,17 @@ class Reader:
                 paged_criticality=True,
                 paged_cookie=self._cookie,
             )
-        except ldap3.core.exceptions.LDAPExceptionError as error:
+            result = self._connection.result
+            control = (result.get("controls") or {}).get(_PAGED)
+            self._cookie = bytes(control["value"]["cookie"]) if control else None
+            entries = [
+                _entry(each) for each in self._connection.response or () if each["type"] == "searchResEntry"
+            ]
+        except _BROKEN as error:
             raise self._error(error) from None
-        result = self._connection.result
-        entries = [each for each in self._connection.response or () if each["type"] == "searchResEntry"]
         self._entries += len(entries)
         if result["result"] not in (0, _SIZE_LIMIT_EXCEEDED):
             raise self._refused(result)
-        control = (result.get("controls") or {}).get(_PAGED)
-        self._cookie = control["value"]["cookie"] if control else None
         self.ended = not self._cookie
         self._limited = result["result"] == _SIZE_LIMIT_EXCEEDED
         return entries
@@ -143,15 +178,18 @@ class Reader:
         if self._socket is not None and self._socket.exceeded:
             return PeerError(f"the directory {host} sends too much at once: it does not page")
         said = printable(str(error), 300)
-        if "CERTIFICATE_VERIFY_FAILED" in said or "certificate" in said:
+        if "CERTIFICATE_VERIFY_FAILED" in said:
             return TrustError(f"the directory {host} is not trusted ({said})", hint="name its authority")
-        return Unavailable(f"the directory {host} cannot be read ({said})")
+        if isinstance(error, ldap3.core.exceptions.LDAPExceptionError | OSError):
+            return Unavailable(f"the directory {host} cannot be read ({said})")
+        return PeerError(f"the directory {host} does not speak LDAP ({type(error).__name__} {said})")
 
     def close(self) -> None:
         """Close the connection, also under a thread that reads from it."""
         connection, self._connection = self._connection, None
-        if connection is not None and connection.socket is not None:
+        opened = connection.socket if connection is not None else None  # the thread may take it away
+        if opened is not None:
             with suppress(OSError):
-                connection.socket.shutdown(2)
+                opened.shutdown(socket.SHUT_RDWR)
             with suppress(OSError):
-                connection.socket.close()
+                opened.close()

@@ -15,8 +15,11 @@ from dataclasses import dataclass, field
 import dns.exception
 import dns.message
 import dns.name
-import dns.rdatatype
 import trio
+from dns.rdtypes.ANY.PTR import PTR
+from dns.rdtypes.IN.A import A
+from dns.rdtypes.IN.AAAA import AAAA
+from dns.rdtypes.IN.SRV import SRV
 
 from p2pdist import limits
 from p2pdist.duties.discovery.segments import Everybody, ask
@@ -28,7 +31,6 @@ _ALL_TYPES = "_services._dns-sd._udp.local"
 _WORKSTATIONS = "_workstation._tcp.local"
 _TYPE = re.compile(r"(_[a-z0-9-]{1,32}\._(tcp|udp))\.local\Z")
 _WITH_MAC = re.compile(r"(.+) \[([0-9a-f]{2}(?::[0-9a-f]{2}){5})\]\Z")
-_ADDRESSES = (dns.rdatatype.A, dns.rdatatype.AAAA)
 _HOSTS_MAX = 64  # that one responder speaks for: a proxy for those asleep
 _NAME_CHARS_MAX = 255
 
@@ -59,21 +61,21 @@ def read_answer(data: bytes, said: Said) -> None:
     try:
         message = dns.message.from_wire(data, ignore_trailing=True)
         records = [
-            (rrset.name, rrset.rdtype, record)
+            (rrset.name, record)
             for section in (message.answer, message.additional)
             for rrset in section
             for record in rrset
         ]
     except (dns.exception.DNSException, ValueError) as error:
         raise PeerError(f"a multicast DNS answer cannot be read ({type(error).__name__})") from None
-    for name, kind, record in records:
-        if kind == dns.rdatatype.PTR:
+    for name, record in records:
+        if isinstance(record, PTR):
             _pointer(said, _text(name), record.target)
-        elif kind == dns.rdatatype.SRV and len(said.services) < _HOSTS_MAX:
+        elif isinstance(record, SRV) and len(said.services) < _HOSTS_MAX:
             found = _TYPE.search(_text(name))
             if found and (host := _text(record.target)):
                 said.services[host].add(found[1])
-        elif kind in _ADDRESSES and len(said.addresses) < _HOSTS_MAX and (host := _text(name)):
+        elif isinstance(record, A | AAAA) and len(said.addresses) < _HOSTS_MAX and (host := _text(name)):
             said.addresses[host].add(canonical_address(record.address))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import trio
 
@@ -56,13 +57,13 @@ async def false_directory(search: Search) -> AsyncIterator[int]:
                     await stream.send_all(message(number, answer))
                 elif operation == SEARCH:
                     await search(stream, number)
-        except trio.BrokenResourceError:
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # who asked has had enough
         finally:
             await trio.aclose_forcefully(stream)
 
     async with trio.open_nursery() as nursery:
-        (listener,) = await nursery.start(trio.serve_tcp, serve, 0, host="127.0.0.1")
+        (listener,) = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
         yield listener.socket.getsockname()[1]
         nursery.cancel_scope.cancel()
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -19,6 +20,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from false_ldap import done, entry, false_directory
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from laboratory.namespaces import PATH
 
 from p2pdist import limits
@@ -58,11 +61,13 @@ async def computers(of: Directory) -> list[Sighting]:
 async def until_error(of: Directory) -> tuple[int, P2PDistError]:
     """Return how many computers came before the error, and the error."""
     count = 0
-    with pytest.raises(P2PDistError) as caught:
+    try:
         async with directory.poll(of) as found:
             async for _ in found:
                 count += 1
-    return count, caught.value
+    except P2PDistError as error:
+        return count, error
+    pytest.fail(f"no error after {count} computers")
 
 
 # A real one ------------------------------------------------------------------------------------------
@@ -191,7 +196,7 @@ async def test_all_computers_of_a_real_directory_are_found_with_their_units(slap
 async def test_a_directory_of_another_authority_is_not_trusted(slapd: Slapd, tmp_path: Path) -> None:
     _certificates(tmp_path)
     for tls in ("ldaps", "starttls"):
-        with pytest.raises(TrustError, match="127.0.0.1"):
+        with pytest.raises(TrustError, match=r"127\.0\.0\.1"):
             await computers(real(slapd, tls=tls, ca_file=str(tmp_path / "ca.pem")))
 
 
@@ -211,7 +216,7 @@ async def test_a_wrong_password_is_said_and_is_not_in_what_is_said(slapd: Slapd)
 
 
 async def test_a_directory_that_is_not_there_is_unavailable() -> None:
-    with pytest.raises(Unavailable, match="127.0.0.1"):
+    with pytest.raises(Unavailable, match=r"127\.0\.0\.1"):
         await computers(false(_free_port()))
 
 
@@ -268,8 +273,10 @@ async def test_a_directory_whose_pages_never_end_and_are_empty_is_named(
 
 
 async def test_what_came_before_a_directory_broke_off_is_kept() -> None:
+    pages = iter([True, False])
+
     async def search(stream: trio.SocketStream, number: int) -> None:
-        if number > 2:
+        if not next(pages):
             await stream.aclose()
             return
         await stream.send_all(
@@ -278,7 +285,7 @@ async def test_what_came_before_a_directory_broke_off_is_kept() -> None:
 
     async with false_directory(search) as port:
         count, error = await until_error(false(port))
-    assert count == 50 and isinstance(error, Unavailable)
+    assert count == 50 and isinstance(error, Unavailable), error
 
 
 @pytest.mark.parametrize(
@@ -306,6 +313,40 @@ async def test_a_poll_of_a_directory_that_hangs_is_cancelled_at_once() -> None:
                 nursery.start_soon(computers, false(port))
                 await asked.wait()
                 nursery.cancel_scope.cancel()
+
+
+async def test_a_directory_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "LDAP_PAGE_S", 0.3)
+
+    async def search(stream: trio.SocketStream, number: int) -> None:
+        while True:
+            for byte in entry(number, 1):
+                await stream.send_all(bytes([byte]))
+                await trio.sleep(0.02)
+
+    async with false_directory(search) as port:
+        with trio.fail_after(10):
+            count, error = await until_error(false(port))
+    assert count == 0 and "smaller pages" in str(error)
+
+
+PAGE = b"".join(entry(2, place) for place in range(2)) + done(2, cookie=b"more")
+
+
+@pytest.mark.slow
+@settings(max_examples=100, deadline=None)
+@given(place=st.integers(0, len(PAGE) - 1), byte=st.integers(0, 255), cut=st.booleans())
+async def test_whatever_a_directory_sends_is_entries_or_an_error_of_ours(
+    place: int, byte: int, cut: bool
+) -> None:
+    async def search(stream: trio.SocketStream, number: int) -> None:
+        page = b"".join(entry(number, place) for place in range(2)) + done(number, cookie=b"more")
+        await stream.send_all(page[:place] if cut else page[:place] + bytes([byte]) + page[place + 1 :])
+        await stream.aclose()
+
+    async with false_directory(search) as port:
+        with suppress(P2PDistError):
+            assert len(await computers(false(port))) <= 2
 
 
 async def test_what_is_no_ldap_is_unavailable() -> None:

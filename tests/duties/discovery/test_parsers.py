@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pdist.duties.discovery import directory, mdns, netbios, reverse, wsd, wsdmessages
+from p2pdist.duties.discovery.ldapreader import Entry
 from p2pdist.duties.discovery.xmltexts import read_texts
 from p2pdist.errors import PeerError
 from p2pdist.wire import codec
@@ -224,8 +225,8 @@ def test_any_answer_to_a_probe_is_a_valid_sighting_or_refused(data: bytes) -> No
 # Directories -----------------------------------------------------------------------------------------
 
 
-def entry(dn: str, **attributes: bytes) -> dict[str, object]:
-    return {"dn": dn, "raw_attributes": {name: [value] for name, value in attributes.items()}}
+def entry(dn: str, **attributes: bytes) -> Entry:
+    return Entry(name=dn, attributes={name: [value] for name, value in attributes.items()})
 
 
 def test_a_computer_of_active_directory_keeps_its_number_its_unit_and_its_system() -> None:

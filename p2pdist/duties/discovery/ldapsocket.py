@@ -1,9 +1,11 @@
-"""A socket that stops when more comes than was allowed."""
+"""What ldap3 is given instead of its own: a socket that has a limit, and TLS as it is done today."""
 
 from __future__ import annotations
 
 import socket
 from typing import Any
+
+import ldap3
 
 from p2pdist import limits
 
@@ -37,3 +39,16 @@ class BoundedSocket:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._wrapped, name)
+
+
+class OurTls(ldap3.Tls):  # type: ignore[misc]  # ldap3 has no types
+    """TLS by a context of ours: ldap3 itself needs what newer versions of Python do not have."""
+
+    def __init__(self, context: Any, host: str) -> None:
+        super().__init__()
+        self._context = context
+        self._host = host
+
+    def wrap_socket(self, connection: ldap3.Connection, do_handshake: bool = False) -> None:
+        """Shake hands over a connection that is open; its time limit is the connection's."""
+        connection.socket = self._context.wrap_socket(connection.socket, server_hostname=self._host)
