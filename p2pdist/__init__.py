@@ -8,6 +8,7 @@ Floors, each importing only those before it:
     core                    decisions: scope, sources, deployments
     net swarm store install adapters to sockets, libtorrent, SQL, the device's software
     node                    what every member of the fleet runs: uplink, metadata, content
+    duties                  what a distribution point does besides seeding: polling networks
     server seed agent sign cli    the programs: wiring only
 """
 

@@ -76,6 +76,8 @@ LINK_HANDSHAKE_S = 10.0  # TLS and the HTTP/2 preface; a slow 3G link needs 3
 DIAL_STAGGER_S = 0.25  # before a neighbour's next address is dialled, too (RFC 8305, section 5)
 LINK_KEEPALIVE_S = 20.0  # below the 30 s at which careless NATs forget a TCP connection
 LINK_DEAD_AFTER_S = 45.0  # two keepalives and their answers lost
+LINK_LOST_S = 10.0  # until whoever loses the neighbour that carries it is with another, however it was lost
+LINK_REDIAL_S = 2.0  # of them, once it is noticed: one for a neighbour that does not answer, and a handshake
 LINK_PACES_S = (3.0, 6.0, 12.0)  # of keepalives where few neighbours ask: with 3 a hung one costs below 10 s
 LINK_PACE_ASKED_PER_S = 300  # ... so many in a second at most: 3 % of a core for 900 neighbours, each 3 s
 LINK_PROBE_AFTER_S = (
@@ -163,6 +165,7 @@ PUNCH_ATTEMPTS_KEPT = 8  # that a session can tell of
 PUNCH_HOSTS_MAX = 4  # own addresses of each family that are tried: a laptop with cable, Wi-Fi and VPN has 3
 PUNCH_CANDIDATES_MAX = 24  # of one side: own addresses of both families, each seen by two STUN servers
 PUNCH_PAIRS_TOLD_MAX = 64  # of one attempt in its report
+PUNCH_PORTS_MAX = 1_000  # that an operator may name: each is tried when all are taken, 10 ms
 PUNCH_PAIRS_MAX = 256  # address pairs in one attempt, with those that only the peer's packets show
 PUNCH_DESCRIPTION_BYTES_MAX = 4 * KIB  # 24 candidates of IPv6 have 2 KiB
 PUNCH_STUN_BYTES = 128  # our request; the largest answer, with every address attribute in IPv6, has 116
@@ -300,6 +303,36 @@ LDAP_BYTES_MAX = 256 * MIB  # read from one directory, 1 KB an entry
 LDAP_PAGE_BYTES_MAX = 4 * MIB  # of one page: 4 KB an entry; a directory that does not page is cut off here
 LDAP_PAGE_S = 60.0  # for one page, and for TLS and the password before; a slow WAN needs 5
 LDAP_ANSWER_S = 15  # for the next bytes of a page
+
+# Tasks of nodes, in general --------------------------------------------------------------------------
+WORK_BYTES_MAX = 64 * KIB  # what one assignment says is to be done: a few hundred hosts by name
+ASSIGNMENTS_MAX = 32  # of one node at once; more wait until one has ended
+ASSIGNMENTS_BYTES_MAX = 256 * KIB  # of their work together: half of the desired state that carries them
+TASK_RUNS_ACTIVE_MAX = 4  # that one node does at the same time: they share its line and its processor
+TASK_BEGUN_MAX = 8  # times that one run is begun by a program that ends each time: it is what ends it
+TASKS_JOURNAL_BYTES_MAX = 48 * MIB  # what one node repeats, each as large as an envelope
+TASK_RUN_S_MAX = 24 * 3600  # one run: what takes longer hangs
+TASK_STEP_CHARS_MAX = 200  # what a run does right now, one line
+TASK_DETAIL_CHARS_MAX = 500  # what came of one item: a sentence with a name and some addresses
+TASK_FIGURES_MAX = 32  # what one run counts
+TASK_ITEMS_AT_ONCE = 128  # in one message, of 1 KiB each at most: a quarter of an envelope
+TASK_UNCONFIRMED_MAX = 64  # messages that one node repeats: 8,192 items; beyond them its runs wait
+TASK_PROGRESS_EVERY_S = 1.0  # as often as anybody looks
+TASK_UNCONFIRMED_AGAIN_S = 60.0  # until what is not confirmed is said again over the same link
+TASK_WINDOW_S_MAX = 7 * 24 * 3600  # in which a node begins a run: as long as it has its certificate
+SCHEDULE_CHARS_MAX = 128  # a cron line
+TASKS_MAX = 1_000  # that operators have made and not removed
+TASK_NODES_MAX = 256  # that one task is for
+TASK_RUNS_KEPT = 50  # of one task, the newest
+TASK_ITEMS_KEPT_MAX = 70_000  # of one run on one node: each address of the largest range that can be polled
+
+# Discovery --------------------------------------------------------------------------------------------
+POLL_RANGES_MAX = 64  # in one poll: the subnets of a large site
+POLL_ADDRESSES_MAX = 65_536  # asked by one poll: a /16, five minutes at the default rate
+POLL_PER_S_MAX = 1_000  # echo requests: a slow WAN's whole upstream would be 64 KB/s
+POLL_ON_SEGMENT_PER_S = 200  # the kernel looks for each for 3 s, and keeps 1,024 neighbours for everybody
+POLL_ANSWER_S = 1.5  # for an answer to the last question: a satellite, twice
+NEIGHBOURS_MAX = 65_536  # read from the kernel's table; its own limit is 1,024 by default
 
 # The admin server's state ---------------------------------------------------------------------------
 REVOKED_NAMED_MAX = 5_000  # to one point: those of one certificate life, 34 bytes each in a message

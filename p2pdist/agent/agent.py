@@ -23,8 +23,8 @@ from p2pdist.node.content import Content
 from p2pdist.node.home import Home
 from p2pdist.node.member import Member, open_member
 from p2pdist.node.post import OwnPost, Post
-from p2pdist.node.program import notify_ready
 from p2pdist.node.settings import MemberSettings
+from p2pdist.node.supervisor import notify_ready
 from p2pdist.swarm.session import (
     ArtifactFinished,
     PieceRefused,
@@ -206,6 +206,7 @@ async def open_agent(
         swarm_requests=config.swarm.requests,
         rates=config.rates.limits(),
         policy=config.sessions.policy(),
+        session_ports=config.sessions.ports(),
         dialled=isinstance(config, SeedConfig) and config.point.dialled,
     )
     layout = InstallLayout(root=config.install.root, state=home.state / "install")

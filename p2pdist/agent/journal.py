@@ -13,10 +13,11 @@ from pathlib import Path
 
 from p2pdist import limits
 from p2pdist.errors import P2PDistError, Unavailable, UsageError
+from p2pdist.sqlitefile import claim, connect, transaction
 
 _FORMAT = 1
 _CACHE_KIB = 256
-_WAL_PAGES = 64  # of 4 KiB, until they move into the database
+_WAL_PAGES = 64
 _BUSY_S = 2.0
 _ERRORS = (sqlite3.Error, UnicodeDecodeError)  # the latter: a message that quotes damaged text
 
@@ -33,9 +34,7 @@ class Journal:
         """
         self._path = path
         try:
-            self._database = sqlite3.connect(
-                path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
-            )
+            self._database = connect(path, busy_s=_BUSY_S)
             try:
                 self._prepare()
             except BaseException:
@@ -65,14 +64,8 @@ class Journal:
             if value is not None and len(value) > limits.JOURNAL_RECORD_BYTES_MAX:
                 raise UsageError(f"the record {key} of {len(value)} bytes is too large for {self._path}")
         try:
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
+            with transaction(self._database):
                 self._write(changes)
-                self._database.execute("COMMIT")
-            except BaseException:
-                if self._database.in_transaction:
-                    self._database.execute("ROLLBACK")
-                raise
         except _ERRORS as error:
             raise self._translated(error) from error
 
@@ -94,13 +87,7 @@ class Journal:
 
     def _prepare(self) -> None:
         database = self._database
-        database.execute("PRAGMA locking_mode = EXCLUSIVE")
-        database.execute("PRAGMA auto_vacuum = FULL")
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = FULL")
-        database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        database.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
-        database.execute(f"PRAGMA journal_size_limit = {_WAL_PAGES * 4 * limits.KIB}")
+        claim(database, auto_vacuum="FULL", cache_kib=_CACHE_KIB, wal_pages=_WAL_PAGES)
         (found,) = database.execute("PRAGMA user_version").fetchone()
         if found not in (0, _FORMAT):
             raise UsageError(
@@ -110,12 +97,11 @@ class Journal:
         (state,) = database.execute("PRAGMA quick_check(1)").fetchone()
         if state != "ok":
             raise self.damaged(str(state))
-        database.execute("BEGIN IMMEDIATE")
-        database.execute(
-            "CREATE TABLE IF NOT EXISTS record (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
-        )
-        database.execute(f"PRAGMA user_version = {_FORMAT}")
-        database.execute("COMMIT")
+        with transaction(database):
+            database.execute(
+                "CREATE TABLE IF NOT EXISTS record (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
+            )
+            database.execute(f"PRAGMA user_version = {_FORMAT}")
 
     def _translated(self, error: Exception) -> P2PDistError:
         name = getattr(error, "sqlite_errorname", "")

@@ -16,7 +16,7 @@ from p2pdist.programs import hint_of, report_defect, shown_default
 
 EPILOGUE = """\
 Exit codes: 0 done · 1 a defect · 2 wrong usage, or not permitted · 3 the server broke the protocol ·
-4 something is not trusted · 5 unavailable now, try again · 6 a deployment ended without success ·
+4 something is not trusted · 5 unavailable now, try again · 6 a deployment or a task ended without success ·
 130 interrupted"""
 
 app = App(
@@ -39,6 +39,8 @@ COMMANDS = {
     "tunnel": ("tunnel",),
     "path": ("path",),
     "inventory": ("inventory",),
+    "discovery": ("discover",),
+    "tasks": ("task",),
 }
 """The commands of each module in this package. A module is imported when one of its commands is given, so
 that none waits for what only another one needs."""

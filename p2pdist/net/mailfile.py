@@ -14,12 +14,12 @@ from typing import TypeVar
 
 import msgspec
 
-from p2pdist import limits
 from p2pdist.core.mailbox import Letter
 from p2pdist.errors import P2PDistError, Unavailable, UsageError
 from p2pdist.files import DiskFull, storage_error
 from p2pdist.ids import NodeId
 from p2pdist.logs import get_logger
+from p2pdist.sqlitefile import claim, connect, transaction
 from p2pdist.wire.envelope import Envelope
 
 _log = get_logger()
@@ -28,7 +28,7 @@ T = TypeVar("T")
 ROW_BYTES = 256  # what an envelope takes beside its box, on the disk and in memory
 _FORMAT = 1
 _CACHE_KIB = 512
-_WAL_PAGES = 1_024  # of 4 KiB, until they move into the database
+_WAL_PAGES = 1_024
 _FREED_PAGES = 1_024  # given back to the file system at once
 _BUSY_S = 2.0
 _LOAD_AT_ONCE = 500
@@ -56,9 +56,7 @@ class MailFile:
             Unavailable: another process has it, or the disk fails.
         """
         self.path = path
-        self._database = self._guarded(
-            lambda: sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-        )
+        self._database = self._guarded(lambda: connect(path, busy_s=_BUSY_S))
         try:
             self._guarded(self._prepare)
         except BaseException:
@@ -133,38 +131,25 @@ class MailFile:
 
     def _write(self, new: Sequence[tuple[object, ...]], gone: Sequence[tuple[int]]) -> None:
         database = self._database
-        database.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(database):
             database.executemany("DELETE FROM envelope WHERE number = ?", gone)
             database.executemany("INSERT OR REPLACE INTO envelope VALUES (?, ?, ?, ?, ?, ?, ?)", new)
-            database.execute("COMMIT")
-        except BaseException:
-            if database.in_transaction:
-                database.execute("ROLLBACK")
-            raise
 
     def _give_space_back(self) -> None:
         self._database.executescript(f"PRAGMA incremental_vacuum({_FREED_PAGES})")  # `execute` frees one page
 
     def _prepare(self) -> None:
         database = self._database
-        database.execute("PRAGMA locking_mode = EXCLUSIVE")
-        database.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = FULL")
-        database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        database.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
-        database.execute(f"PRAGMA journal_size_limit = {_WAL_PAGES * 4 * limits.KIB}")
+        claim(database, auto_vacuum="INCREMENTAL", cache_kib=_CACHE_KIB, wal_pages=_WAL_PAGES)
         (found,) = database.execute("PRAGMA user_version").fetchone()
         if found not in (0, _FORMAT):
             raise self._damaged(f"format {found}, this program knows {_FORMAT}")
         (state,) = database.execute("PRAGMA quick_check(1)").fetchone()
         if state != "ok":
             raise self._damaged(str(state))
-        database.execute("BEGIN IMMEDIATE")
-        database.execute(_TABLE)
-        database.execute(f"PRAGMA user_version = {_FORMAT}")
-        database.execute("COMMIT")
+        with transaction(database):
+            database.execute(_TABLE)
+            database.execute(f"PRAGMA user_version = {_FORMAT}")
 
     def _guarded(self, work: Callable[[], T]) -> T:
         try:

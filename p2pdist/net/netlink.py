@@ -13,8 +13,8 @@ from p2pdist.errors import Unavailable
 
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # links; addresses and routes of IPv4; of IPv6 (RTMGRP_*)
 _BYTES = 64 * 1024
-_MESSAGE = struct.Struct("=IHHII")  # length, type, flags, sequence, port
-_ATTRIBUTE = struct.Struct("=HH")  # length, type
+MESSAGE = struct.Struct("=IHHII")  # length, type, flags, sequence, port
+ATTRIBUTE = struct.Struct("=HH")  # length, type
 _IFADDRMSG_BYTES = 8
 _RTM_DELADDR, _IFA_ADDRESS, _IFA_LOCAL = 21, 1, 2
 _SETTLE_S = 0.25  # a new lease is an address, then a route: one change
@@ -99,15 +99,15 @@ def _drain(told: socket.socket) -> set[str]:
 
 def removed_addresses(datagram: bytes) -> Iterator[str]:
     """Yield the addresses that the RTM_DELADDR messages in one datagram name (rtnetlink(7), netlink(7))."""
-    for kind, body in _parts(datagram, _MESSAGE, _MESSAGE.size):
+    for kind, body in parts(datagram, MESSAGE, MESSAGE.size):
         if kind != _RTM_DELADDR or len(body) < _IFADDRMSG_BYTES:
             continue
-        for attribute, value in _parts(body[_IFADDRMSG_BYTES:], _ATTRIBUTE, _ATTRIBUTE.size):
+        for attribute, value in parts(body[_IFADDRMSG_BYTES:], ATTRIBUTE, ATTRIBUTE.size):
             if attribute in (_IFA_ADDRESS, _IFA_LOCAL) and len(value) in (4, 16):
                 yield str(ipaddress.ip_address(value))
 
 
-def _parts(data: bytes, header: struct.Struct, least: int) -> Iterator[tuple[int, bytes]]:
+def parts(data: bytes, header: struct.Struct, least: int) -> Iterator[tuple[int, bytes]]:
     """Yield what stands in a row, each with its length and kind before it, and aligned to four bytes."""
     while len(data) >= least:
         length, kind = header.unpack_from(data)[:2]

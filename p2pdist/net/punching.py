@@ -73,6 +73,7 @@ class Punching:
         stun_servers: Returns whom to ask how NATs show us.
         hosts: Our own addresses to try; None for all that may be reachable.
         passive: Returns whether this end may begin nothing, and only answers who calls it.
+        ports: The UDP ports of this end's paths; 0 is the system's choice.
         delay_s: How long the leader waits before its first attempt.
         on_attempt: Called after each attempt; does not block.
     """
@@ -86,6 +87,7 @@ class Punching:
         stun_servers: Callable[[], Sequence[Endpoint]],
         hosts: Sequence[str] | None = None,
         passive: Callable[[], bool] = lambda: False,
+        ports: Sequence[int] = (0,),
         delay_s: float = 0.0,
         on_attempt: Callable[[Attempt], object] = lambda attempt: None,
     ) -> None:
@@ -95,6 +97,7 @@ class Punching:
         self._stun_servers = stun_servers
         self._hosts = hosts
         self._passive = passive
+        self._ports = ports
         self._delay_s = delay_s
         self._on_attempt = on_attempt
         self._outbox, self._to_send = trio.open_memory_channel[PunchSignal](limits.PUNCH_SIGNALS_MAX)
@@ -193,6 +196,7 @@ class Punching:
                 stun_servers=[endpoint.address for endpoint in self.servers],
                 hosts=self._hosts,
                 passive=self._passive(),
+                ports=self._ports,
             )
         except P2PDistError as error:
             report = error.report if isinstance(error, PunchFailed) else PunchReport(failure=str(error))

@@ -7,32 +7,44 @@ everything else, help and mistakes included, by ``cyclopts``.
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 import p2pdist
-from p2pdist.node.program import enrol
-from p2pdist.programs import EXIT_CODES, shown_default
+from p2pdist.config import load_config
+from p2pdist.errors import P2PDistError
+from p2pdist.logs import configure_logging
+from p2pdist.node.config import AgentConfig
+from p2pdist.node.memory import use_one_arena
+from p2pdist.node.program import enrol, run_program
+from p2pdist.programs import EXIT_CODES, complain, shown_default
 
 if TYPE_CHECKING:
     from cyclopts import App
 
 
-class Run(Protocol):
-    """The command that runs a node until it is told to stop, and returns the exit code."""
-
-    def __call__(self, *, config: Path | None = None) -> int: ...
+C = TypeVar("C", bound=AgentConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
-class NodeProgram:
-    """A program with two commands: to enrol, and to run. ``purpose`` is what its help begins with."""
+class NodeProgram(Generic[C]):
+    """A program with two commands: to enrol, and to run.
+
+    Attributes:
+        name: The program's.
+        purpose: What its help begins with.
+        config: What its configuration file says.
+        serve: What it does, until it is cancelled.
+    """
 
     name: str
     purpose: str
-    run: Run
+    config: type[C]
+    serve: Callable[[C], Awaitable[None]]
 
     def main(self) -> NoReturn:
         """Do what this process's command line says, and end with its exit code."""
@@ -43,6 +55,24 @@ class NodeProgram:
                 sys.exit(self.run(config=Path(file)))
             case words:
                 sys.exit(self.command_line()(words))
+
+    def run(self, *, config: Path | None = None) -> int:
+        """Run until it is told to stop (SIGTERM).
+
+        Every key of the configuration has a default, and P2PDIST_TABLE_KEY in the environment overrides it.
+
+        Parameters
+        ----------
+        config
+            The configuration file (TOML).
+        """
+        try:
+            settings = load_config(config, self.config, os.environ)
+        except P2PDistError as error:
+            return complain(error)
+        use_one_arena()
+        configure_logging(self.name, settings.log.level, settings.log.json)
+        return run_program(lambda: self.serve(settings))
 
     def command_line(self) -> App:
         """Make all of the command line."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
+from p2pdist import limits
 from p2pdist.core.listening import EVERYWHERE
 from p2pdist.core.rates import RatesTable
 from p2pdist.core.services import ServicePolicy
+from p2pdist.errors import UsageError
 from p2pdist.node.stuntable import StunTable
 from p2pdist.swarm.tuning import REQUESTS
 
@@ -69,12 +73,31 @@ class SessionsTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """``[sessions]``: what operators may do on this device; see
     :class:`~p2pdist.core.services.ServicePolicy`.
 
-    ``tunnel_ports`` are TCP ports of the device itself.
+    ``tunnel_ports`` are TCP ports of the device itself. ``udp_ports`` are those of direct and punched paths,
+    ``"FIRST-LAST"``, for firewalls that have to name them; empty is the system's choice.
     """
 
     tunnel_ports: Annotated[list[TcpPort], Meta(max_length=256)] = msgspec.field(default_factory=list)
     logs: bool = True
     diagnosis: bool = True
+    udp_ports: Annotated[str, Meta(max_length=255)] = ""
+
+    def ports(self) -> Sequence[int]:
+        """Return the UDP ports of direct and punched paths; 0 alone is the system's choice.
+
+        Raises:
+            UsageError: there are no such ports, or too many.
+        """
+        if not self.udp_ports:
+            return (0,)
+        named = re.fullmatch(r"([0-9]{1,5})-([0-9]{1,5})", self.udp_ports)
+        first, last = map(int, named.groups()) if named is not None else (0, 0)
+        if not 0 < first <= last < 65_536 or last - first >= limits.PUNCH_PORTS_MAX:
+            raise UsageError(
+                f"[sessions] udp_ports is {self.udp_ports}",
+                hint=f"write the first and the last, such as 7610-7619, at most {limits.PUNCH_PORTS_MAX}",
+            )
+        return range(first, last + 1)
 
     def policy(self) -> ServicePolicy:
         """Return what the table says."""

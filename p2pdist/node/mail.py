@@ -15,7 +15,7 @@ import nacl.utils
 import trio
 
 from p2pdist import limits
-from p2pdist.errors import Unavailable, UsageError
+from p2pdist.errors import PeerError, Unavailable, UsageError
 from p2pdist.files import read_bounded, write_atomic
 from p2pdist.logs import get_logger
 from p2pdist.node.home import Home
@@ -104,6 +104,21 @@ class Mail:
             return None
         message: FromServer = codec.decode(data, FromServer, bytes_max=limits.ENVELOPE_BYTES_MAX)
         return message
+
+    async def take(self, envelope: Envelope, *, now: int) -> FromServer | None:
+        """Open an envelope; None if it was dealt with before, or if this version does not know what it says.
+
+        What a newer admin server says in its own words counts as dealt with: it would come again for ever.
+
+        Raises:
+            TrustError: it is not from the admin server, was altered, or has expired.
+        """
+        try:
+            return self.open(envelope, now=now)
+        except PeerError as error:
+            _log.warning("message.not_understood", reason=str(error))
+            await self.dealt_with(envelope)
+            return None
 
     async def dealt_with(self, envelope: Envelope) -> None:
         """What was opened has been acted upon: it is not opened again, also not after a restart.

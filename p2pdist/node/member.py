@@ -82,7 +82,7 @@ class Member:
         self._revoked = ""
         self._revocation = trio.Event()
         self._spread = spread = int.from_bytes(home.node.encode()[:4], "big") % 997 / 997
-        self.nat = NatWatch(settings.link_host, sends=lambda: self.dials)
+        self.nat = NatWatch(settings.link_host, sends=lambda: self.dials, ports=settings.session_ports)
         self.reception = Reception(
             identity=home.tls_identity, policy=settings.policy, diagnose=lambda: diagnose(self), nat=self.nat
         )
@@ -283,7 +283,7 @@ class Member:
 
     async def _open(self, frame: Routed) -> None:
         try:
-            message = self._mail.open(frame.envelope, now=_now())
+            message = await self._mail.take(frame.envelope, now=_now())
         except TrustError as error:
             await self._hooks.refuse("envelope", frame.envelope.sender, str(error))
             return

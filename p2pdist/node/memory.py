@@ -18,10 +18,12 @@ import sys
 import trio
 
 from p2pdist import limits
+from p2pdist.node.supervisor import patience
 
 _M_ARENA_MAX = -8  # malloc.h
 _EVERY_S = 60.0
 _LEFT_OUT_S = 5.0
+_COLLECTED_WITHIN_S = 60.0  # one step: 3.8 s among everything with 15,000 links, half of that among the young
 
 
 def use_one_arena() -> None:
@@ -62,7 +64,7 @@ class Cycles:
     def leave_out(self) -> None:
         """In a large process, leave what there is now out of collections from now on."""
         if _is_large():
-            gc.collect(1)  # what is unused now would be left out, too
+            _collect(1)  # what is unused now would be left out, too
             gc.freeze()
             gc.set_threshold(limits.COLLECTED_EVERY_OBJECTS, 10, 10)
 
@@ -71,6 +73,12 @@ class Cycles:
         if limits.COLLECTED_BLOCKS_MAX < sys.getallocatedblocks() <= self._blocks * 3 // 2:
             return
         gc.unfreeze()
-        gc.collect()
+        _collect(2)
         self._blocks = sys.getallocatedblocks()
         self.leave_out()
+
+
+def _collect(generation: int) -> None:
+    """Look for unused cycles, which stops the whole process."""
+    with patience(_COLLECTED_WITHIN_S):
+        gc.collect(generation)

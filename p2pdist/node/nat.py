@@ -24,14 +24,22 @@ class NatWatch:
     Args:
         local_host: The address that the node is to use; None for the system's choice.
         sends: Whether this node may send anybody a datagram unasked; a point that is dialled may not.
+        ports: The UDP ports that direct and punched paths are to use; 0 is the system's choice.
 
     Attributes:
         servers: Whom the node, and who visits it, can ask how NATs show them; the nearest gateway first.
         behaviours: What was found out last.
     """
 
-    def __init__(self, local_host: str | None = None, *, sends: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self,
+        local_host: str | None = None,
+        *,
+        sends: Callable[[], bool] = lambda: True,
+        ports: Sequence[int] = (0,),
+    ) -> None:
         self.sends = sends
+        self.ports = ports
         self.hosts = [local_host] if local_host else None
         self.servers: tuple[Endpoint, ...] = ()
         self.behaviours: tuple[NatBehaviour, ...] = ()

@@ -1,10 +1,8 @@
-"""What the programs of a node share on their command lines: enrolment, errors, exit codes, readiness."""
+"""What the programs of a node share on their command lines: enrolment, errors, exit codes, supervision."""
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -18,6 +16,7 @@ from p2pdist.files import read_bounded
 from p2pdist.logs import get_logger
 from p2pdist.node.enrol import ask_in_writing, take_answer
 from p2pdist.node.enrol import enrol as enrol_node
+from p2pdist.node.supervisor import notify_stopping, show_life
 from p2pdist.programs import complain
 from p2pdist.trust.enrolment import EnrolmentBundle
 from p2pdist.trust.enrolmentfiles import EnrolmentAnswer
@@ -107,12 +106,13 @@ def enrol(
 
 
 def run_program(main: Callable[[], Awaitable[None]]) -> int:
-    """Run a node until it ends, or SIGTERM or SIGINT asks it to; return the exit code.
+    """Run a program until it ends, or SIGTERM or SIGINT asks it to; return the exit code.
 
-    The one place where an error of ours becomes a line for people and an exit code.
+    A supervisor with a watchdog gets its signs of life meanwhile. This is the one place where an error of
+    ours becomes a line for people and an exit code.
     """
     try:
-        trio.run(partial(_until_signalled, main))
+        trio.run(_watched, main)
     except BaseExceptionGroup as group:
         ours, others = group.split(P2PDistError)
         if others is not None:
@@ -126,18 +126,12 @@ def run_program(main: Callable[[], Awaitable[None]]) -> int:
     return 0
 
 
-def notify_ready(status: str) -> None:
-    """Tell systemd that the service is ready (sd_notify(3)); nothing happens without systemd."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-        try:
-            notify.sendto(f"READY=1\nSTATUS={status}".encode(), address)
-        except OSError as error:
-            _log.warning("systemd.not_notified", reason=error.strerror)
+async def _watched(main: Callable[[], Awaitable[None]]) -> None:
+    """Run *main* and give signs of life until it has ended, its clean-up included."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(show_life)
+        await _until_signalled(main)
+        nursery.cancel_scope.cancel()
 
 
 async def _until_signalled(main: Callable[[], Awaitable[None]]) -> None:
@@ -151,6 +145,7 @@ async def _until_signalled(main: Callable[[], Awaitable[None]]) -> None:
             nursery.start_soon(work)
             async for number in signals:
                 _log.info("program.stopping", signal=signal.Signals(number).name)
+                notify_stopping()
                 nursery.cancel_scope.cancel()
 
 

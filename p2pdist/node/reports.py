@@ -46,11 +46,13 @@ class Bell:
         """Say that it is due."""
         self._rung.set()
 
-    async def wait(self, at_most_s: float) -> None:
-        """Wait until it is rung, or until so many seconds have passed."""
+    async def wait(self, at_most_s: float = inf) -> bool:
+        """Wait until it is rung, or until so many seconds have passed; return whether it was rung."""
         with trio.move_on_after(max(0.0, at_most_s)):
             await self._rung.wait()
+        rung = self._rung.is_set()
         self._rung = trio.Event()
+        return rung
 
 
 class Announcer:

@@ -160,6 +160,7 @@ class Sessions:
             stun_servers=lambda: self._nat.servers,
             hosts=self._nat.hosts,
             passive=lambda: not self._nat.sends(),
+            ports=self._nat.ports,
             on_attempt=lambda attempt: _note(visit, attempt, log),
         )
         async with answer(

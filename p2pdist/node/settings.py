@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from p2pdist.core.services import ServicePolicy
@@ -15,7 +17,8 @@ class MemberSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     ``link_host`` is the address to dial from; ``swarm_host`` and ``swarm_port`` where the swarm listens;
     ``rates`` the node's own limits, beside those of its group and its grant; ``policy`` what operators may
-    do. One that is ``dialled`` dials nobody, whatever its grant says.
+    do, and ``session_ports`` the UDP ports of their direct and punched paths (0: any). One that is
+    ``dialled`` dials nobody, whatever its grant says.
     """
 
     role: Role
@@ -26,4 +29,5 @@ class MemberSettings(msgspec.Struct, frozen=True, kw_only=True):
     swarm_requests: int = REQUESTS
     rates: RateLimits = RateLimits()
     policy: ServicePolicy = ServicePolicy()
+    session_ports: Sequence[int] = (0,)
     dialled: bool = False

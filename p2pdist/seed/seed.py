@@ -9,17 +9,20 @@ from functools import partial
 import trio
 
 from p2pdist.agent.agent import Agent, open_agent
+from p2pdist.duties.journal import Journal
+from p2pdist.duties.runner import Runner
 from p2pdist.ids import InfoHash
 from p2pdist.logs import get_logger
 from p2pdist.net.link import Link, OfferedStream
 from p2pdist.net.mailbox import open_mailbox
 from p2pdist.node.config import SeedConfig
 from p2pdist.node.home import Home
-from p2pdist.node.program import notify_ready
+from p2pdist.node.supervisor import notify_ready
 from p2pdist.seed.callees import Callees
 from p2pdist.seed.members import Members
 from p2pdist.seed.post import GatewayPost
 from p2pdist.seed.stock import Situation, Stock
+from p2pdist.seed.tasks import RunnerPorts
 from p2pdist.swarm.session import ArtifactFinished, StorageFailed, SwarmEvent
 from p2pdist.trust.catalog import Catalog
 from p2pdist.wire.frames import Announce, AnyFrame, ContentRefused
@@ -37,11 +40,13 @@ class Seed(Agent):
         self.members: Members
         self.stock: Stock
         self.callees: Callees
+        self.runner: Runner
 
     async def linked(self) -> None:
         """A new uplink stands: tell it whom we carry."""
         await super().linked()
         await self.members.linked()
+        self.runner.linked()
 
     def unlinked(self) -> None:
         """The gateways below should know that there is no way now."""
@@ -54,6 +59,12 @@ class Seed(Agent):
         await self.members.grants_changed()
         self.callees.look()
         self.stock.look()
+        self.runner.assign(desired.assignments)
+
+    async def received(self, ids: list[str]) -> None:
+        """The admin server has stored these: reports and refusals, or what runs have said."""
+        await super().received(ids)
+        self.runner.confirmed(ids)
 
     async def content_event(self, event: SwarmEvent) -> None:
         """What is complete is good, whatever was said against its sources; a disk that fails may be full."""
@@ -129,6 +140,7 @@ async def open_seed(home: Home, config: SeedConfig) -> AsyncIterator[Seed]:
             on_wanted=seed.stock.used,
         )
         seed.callees = Callees(seed.member, seed.members)
+        seed.runner = Runner(RunnerPorts(seed.member), Journal(home.state / "tasks"))
         yield seed
 
 
@@ -147,6 +159,7 @@ async def serve_seed(
         nursery.start_soon(seed.callees.run)
         nursery.start_soon(seed.deployer.run)
         nursery.start_soon(seed.stock.run)
+        nursery.start_soon(seed.runner.run)
         nursery.start_soon(seed.member.run)
         task_status.started(address)
 

@@ -22,6 +22,7 @@ from p2pdist.files import locked, write_atomic, write_secret
 from p2pdist.logs import configure_logging, get_logger
 from p2pdist.net.endpoints import format_endpoint
 from p2pdist.node.program import run_program
+from p2pdist.node.supervisor import notify_ready
 from p2pdist.programs import EXIT_CODES, complain, shown_default
 from p2pdist.server.api.app import make_app
 from p2pdist.server.api.context import Api
@@ -29,7 +30,6 @@ from p2pdist.server.api.listener import serve_api
 from p2pdist.server.apicertificate import ApiCertificate
 from p2pdist.server.config import OnlineTable, ServerConfig
 from p2pdist.server.initialise import TOKEN_NAME, add_api_token, initialise, open_online_key
-from p2pdist.server.notify import notify
 from p2pdist.server.reload import reload_on_hangup
 from p2pdist.server.serverhome import ServerHome
 from p2pdist.server.service import open_service
@@ -175,7 +175,6 @@ async def _serve(config: ServerConfig, path: Path) -> None:
             bound = await nursery.start(start_api)
             _ready(home, link=link, api=bound, origin=(config.origin.host, service.origin.port))
     finally:
-        notify(os.environ, "STOPPING=1")
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
             await trio.to_thread.run_sync(store.close)
 
@@ -197,7 +196,7 @@ def _ready(home: ServerHome, *, link: tuple[str, int], api: tuple[str, int], ori
     }
     write_atomic(home.root / "listening.json", json.dumps({**addresses, "pid": os.getpid()}).encode())
     _log.info("server.ready", fleet=home.fleet, node=home.key.node, **addresses)
-    notify(os.environ, "READY=1", f"STATUS=serving {home.fleet} on {addresses['link']}")
+    notify_ready(f"serving {home.fleet} on {addresses['link']}")
 
 
 def main() -> None:

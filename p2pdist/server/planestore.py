@@ -14,11 +14,12 @@ from p2pdist.ids import GroupPath, NodeId, node_id_of
 from p2pdist.logs import get_logger
 from p2pdist.server.control.desk import Receiver
 from p2pdist.server.control.devices import Device
-from p2pdist.store import content, deployments, devices, incidents, mailroom
+from p2pdist.store import content, deployments, devices, incidents, mailroom, tasks
 from p2pdist.store.devices import CloneRefused
 from p2pdist.store.fleetstore import FleetStore, QueryRefused
 from p2pdist.store.records import DeviceRecord
 from p2pdist.wire.messages import ContentReport, FromDevice, Heartbeat, Progress, Refusal, Report
+from p2pdist.wire.tasks import Assignment, TaskItems, TaskProgress, TaskResult
 
 _log = get_logger()
 
@@ -35,6 +36,10 @@ class StoredPlane:
     def orders(self) -> Sequence[Order]:
         """Return every deployment that has not been stopped."""
         return self._store.read_now(deployments.active_orders)
+
+    def assignments(self) -> Mapping[NodeId, Sequence[Assignment]]:
+        """Return what each node has to do."""
+        return self._store.read_now(tasks.active_assignments)
 
     def look(self, nodes: Sequence[NodeId]) -> tuple[Sequence[Order], Sequence[Device]]:
         """Return the deployments and these devices, as they were at one moment."""
@@ -128,6 +133,9 @@ def _record(
     reports: list[tuple[NodeId, Report]] = []
     refusals: list[tuple[NodeId, Refusal]] = []
     contents: list[tuple[NodeId, Receiver, ContentReport]] = []
+    task_progress: list[tuple[NodeId, TaskProgress]] = []
+    task_items: list[tuple[NodeId, TaskItems]] = []
+    task_results: list[tuple[NodeId, TaskResult]] = []
     for node, receiver, via, message in messages:
         match message:
             case Heartbeat():
@@ -140,6 +148,12 @@ def _record(
                 refusals.append((node, message))
             case ContentReport():
                 contents.append((node, receiver, message))
+            case TaskProgress():
+                task_progress.append((node, message))
+            case TaskItems():
+                task_items.append((node, message))
+            case TaskResult():
+                task_results.append((node, message))
             case _:
                 continue
     devices.record_heartbeats(connection, beats, now)
@@ -147,6 +161,9 @@ def _record(
     deployments.record_reports(connection, reports, now)
     incidents.record_refusals(connection, refusals)
     content.record_content(connection, contents, now)
+    tasks.record_task_progress(connection, task_progress, now)
+    tasks.record_task_items(connection, task_items, now)
+    tasks.record_task_results(connection, task_results, now)
     mailroom.save_windows(connection, windows)
 
 

@@ -33,6 +33,7 @@ from p2pdist.server.incidents import IncidentBook
 from p2pdist.server.origin import Origin, OriginSettings, open_origin
 from p2pdist.server.planestore import StoredPlane
 from p2pdist.server.serverhome import ServerHome
+from p2pdist.server.tasks import Tasks
 from p2pdist.server.uploads import Uploads
 from p2pdist.server.withdrawn import Withdrawn, named_artifacts
 from p2pdist.store import content, deployments
@@ -69,6 +70,7 @@ class Service:
         catalog: What is signed and published; None before the first publication.
         uploads: Content on its way in.
         withdrawn: Content on its way out.
+        tasks: What nodes are given to do.
         people_expire: When the first role expires that people sign, Unix seconds.
         trouble: Why metadata cannot be kept current, for people; empty when it can.
     """
@@ -113,6 +115,13 @@ class Service:
             streams={SWARM_PATH: swarm_streams(settings.origin.host, lambda: self.origin.port)},
             refused=lambda host, reason: self.incidents.note("stranger", host, reason),
             stun=self.stun,
+        )
+        self.tasks = Tasks(
+            home.key.node,
+            home.root / "tasks",
+            store,
+            self.plane,
+            lambda: self.catalog.grants if self.catalog is not None else {},
         )
 
     def identity(self) -> TlsIdentity:
@@ -167,6 +176,7 @@ class Service:
             nursery.start_soon(self._check_all_content)
             nursery.start_soon(self._collect_now_and_then)
             nursery.start_soon(self.stun.run)
+            nursery.start_soon(self.tasks.run)
             address = await nursery.start(self.plane.run)
             task_status.started(address)
 

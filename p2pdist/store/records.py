@@ -128,6 +128,63 @@ class DeviceDeploymentRecord(msgspec.Struct, frozen=True, kw_only=True):
     retry_wanted: int
 
 
+class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator wants done, once or again and again. ``work`` is packed; ``run`` is the newest, or 0.
+
+    ``schedule`` is a cron line in the time of ``zone``, or empty. ``next_at`` is when the next run begins.
+    """
+
+    id: str
+    number: int
+    work: bytes
+    nodes: tuple[NodeId, ...]
+    created: int
+    created_by: str
+    run: int
+    window_s: int
+    spread_s: int
+    schedule: str
+    zone: str
+    next_at: int | None
+
+
+class TaskRunRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One run on one node. ``report`` is the id of the result that ended it, empty if the server did.
+
+    ``state`` is ``waiting``, ``running``, or an outcome (:data:`p2pdist.wire.tasks.Outcome`).
+    """
+
+    task: str
+    run: int
+    node: NodeId
+    not_before: int
+    not_after: int
+    state: str
+    step: str
+    done: int
+    total: int
+    rate_bytes_per_s: int
+    reason: str
+    figures: Mapping[str, int]
+    report: str
+    seconds: float
+    created: int
+    updated: int
+    finished: int | None
+
+
+class TaskItemRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that a run is about, and what came of it."""
+
+    node: NodeId
+    subject: str
+    state: str
+    step: str
+    detail: str
+    size_bytes: int
+    updated: int
+
+
 class Beside(msgspec.Struct, frozen=True, kw_only=True):
     """Content bytes that stand in no source's account; see :class:`~p2pdist.wire.messages.ContentReport`."""
 

@@ -155,6 +155,59 @@ device_deployments = Table(
     Index("ix_device_deployments_retry_wanted", "retry_wanted"),
 )
 
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("number", _NUMBER, primary_key=True, autoincrement=True),
+    Column("id", _ID, nullable=False, unique=True),
+    Column("work", LargeBinary, nullable=False),
+    Column("nodes", JSON, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("created_by", String(128), nullable=False),
+    Column("run", Integer, nullable=False, server_default="0"),
+    Column("window_s", Integer, nullable=False),
+    Column("spread_s", Integer, nullable=False),
+    Column("schedule", String(128), nullable=False, server_default=""),
+    Column("zone", String(64), nullable=False, server_default=""),
+    Column("next_at", BigInteger, index=True),
+)
+
+task_runs = Table(
+    "task_runs",
+    metadata,
+    Column("task", _ID, ForeignKey("tasks.id", ondelete="CASCADE"), primary_key=True, nullable=False),
+    Column("run", Integer, primary_key=True, autoincrement=False, nullable=False),
+    Column("node", _NODE, primary_key=True, nullable=False),
+    Column("not_before", BigInteger, nullable=False),
+    Column("not_after", BigInteger, nullable=False),
+    Column("state", String(16), nullable=False, index=True),
+    Column("step", Text, nullable=False, server_default=""),
+    Column("done", BigInteger, nullable=False, server_default="0"),
+    Column("total", BigInteger, nullable=False, server_default="0"),
+    Column("rate_bytes_per_s", BigInteger, nullable=False, server_default="0"),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("figures", JSON, nullable=False),
+    Column("report", _ID, nullable=False, server_default=""),
+    Column("seconds", Float, nullable=False, server_default="0"),
+    Column("created", BigInteger, nullable=False),
+    Column("updated", BigInteger, nullable=False),
+    Column("finished", BigInteger),
+)
+
+task_items = Table(
+    "task_items",
+    metadata,
+    Column("task", _ID, ForeignKey("tasks.id", ondelete="CASCADE"), primary_key=True, nullable=False),
+    Column("run", Integer, primary_key=True, autoincrement=False, nullable=False),
+    Column("node", _NODE, primary_key=True, nullable=False),
+    Column("subject", String(255), primary_key=True, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("step", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("updated", BigInteger, nullable=False),
+)
+
 content_reports = Table(
     "content_reports",
     metadata,

@@ -15,14 +15,14 @@ from msgspec import Meta
 from p2pdist import limits
 from p2pdist.wire.envelope import Opened
 from p2pdist.wire.frames import Candidate, Count, InfoHashText, NodeIdText, RoleName, SessionIdText, Text
+from p2pdist.wire.message import Identifier, Message, UnixSeconds
 from p2pdist.wire.services import Service
+from p2pdist.wire.tasks import Assignment, TaskItems, TaskProgress, TaskResult
 
 Group = Annotated[str, Meta(pattern=r"^/", max_length=limits.GROUP_PATH_CHARS_MAX)]
 Target = Annotated[str, Meta(min_length=1, max_length=limits.TARGET_PATH_CHARS_MAX)]
 Channel = Annotated[str, Meta(min_length=1, max_length=limits.CHANNEL_NAME_CHARS_MAX)]
 Swarm = Annotated[str, Meta(min_length=1, max_length=253)]
-Identifier = Annotated[str, Meta(min_length=1, max_length=64)]
-UnixSeconds = Annotated[int, Meta(ge=0, le=2**40)]
 Version = Annotated[int, Meta(ge=1)]
 Retry = Annotated[int, Meta(ge=0, le=limits.RETRIES_MAX)]
 """How often somebody has asked for another try of a deployment on one device."""
@@ -36,10 +36,6 @@ Stage = Literal[
     "failed",  # tried, did not work; the device is as it was before
     "refused",  # not tried: it cannot be trusted, or the platform cannot install it
 ]
-
-
-class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="message"):
-    """Base of every message."""
 
 
 # From a device to the admin server -----------------------------------------------------------------
@@ -182,6 +178,7 @@ class DesiredState(Message, frozen=True, kw_only=True, tag="desired-state"):
     ``prefetch`` is for distribution points: the targets that the devices in their scope need, most
     urgent first. ``keep`` are those that must not be evicted although nobody needs them right now.
     ``revoked`` is for them, too: nodes that have left the fleet with a certificate that is still valid.
+    ``assignments`` are runs of tasks whose results the admin server does not have yet.
     """
 
     revision: Count
@@ -193,12 +190,15 @@ class DesiredState(Message, frozen=True, kw_only=True, tag="desired-state"):
     revoked: Annotated[list[NodeIdText], Meta(max_length=limits.REVOKED_NAMED_MAX)] = msgspec.field(
         default_factory=list
     )
+    assignments: Annotated[list[Assignment], Meta(max_length=limits.ASSIGNMENTS_MAX)] = msgspec.field(
+        default_factory=list
+    )
     rates: RateLimits = RateLimits()
     heartbeat_s: Annotated[int, Meta(ge=1, le=86_400)] = 300
 
 
 class Received(Message, frozen=True, kw_only=True, tag="received"):
-    """These reports and refusals are on the admin server's disk; the device may forget them."""
+    """These reports, refusals, items and results are on the admin server's disk; they may be forgotten."""
 
     ids: Annotated[list[Identifier], Meta(max_length=10_000)]
 
@@ -233,6 +233,16 @@ class Revoked(Message, frozen=True, kw_only=True, tag="revoked"):
     reason: Text
 
 
-FromDevice: TypeAlias = Heartbeat | Progress | Report | ContentReport | Refusal | RenewalRequest
+FromDevice: TypeAlias = (
+    Heartbeat
+    | Progress
+    | Report
+    | ContentReport
+    | Refusal
+    | RenewalRequest
+    | TaskProgress
+    | TaskItems
+    | TaskResult
+)
 FromServer: TypeAlias = DesiredState | Received | Certificate | SessionInvite | Revoked
 AnyMessage: TypeAlias = FromDevice | FromServer

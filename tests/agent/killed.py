@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,10 @@ from pathlib import Path
 import msgspec
 import structlog
 import trio
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from killing import Countdown, in_child
 
 from p2pdist.agent.deployer import Deployer, DeployerSettings, open_deployer
 from p2pdist.agent.ports import ContentStatus
@@ -127,20 +130,12 @@ async def work(request: Request) -> None:
             nursery.cancel_scope.cancel()
 
 
-def child(request: Request) -> int:
-    """Work, and say how many operations it took."""
-    count = 0
-
-    def hook(event: str, arguments: tuple[object, ...]) -> None:
-        nonlocal count
-        if event in COUNTED:
-            count += 1
-            if count == request.kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(hook)
+def child(request: Request, answer: int) -> None:
+    """Work, and write to the descriptor *answer* how many operations it took."""
+    countdown = Countdown(request.kill_at)
+    countdown.watch(COUNTED)
     trio.run(partial(work, request))
-    return count
+    os.write(answer, json.dumps({"operations": countdown.count}).encode())
 
 
 def main() -> None:
@@ -149,20 +144,8 @@ def main() -> None:
     for line in sys.stdin:
         request = msgspec.json.decode(line, type=Request)
         (Path(request.device) / "server").mkdir(parents=True, exist_ok=True)
-        readable, writable = os.pipe()
-        if os.fork() == 0:
-            os.close(readable)
-            code = 1
-            try:
-                os.write(writable, json.dumps({"operations": child(request)}).encode())
-                code = 0
-            finally:
-                os._exit(code)
-        os.close(writable)
-        with os.fdopen(readable) as pipe:
-            said = pipe.read()
-        _, status = os.wait()
-        print(said or json.dumps({"killed": os.WIFSIGNALED(status)}), flush=True)
+        said, code = in_child(partial(child, request))
+        print(said.decode() or json.dumps({"killed": code < 0}), flush=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ from fleet_addresses import free_port
 from fleet_logs import LogBook
 from fleet_programs import DEVICES, POINTS, Program, ServerOptions, ServerProgram
 from fleet_signing import Publication
+from harness import Fleet
 
 from p2pdist.cli.profile import Target
 from p2pdist.ids import GroupPath, InfoHash, NodeId, TargetPath
@@ -43,11 +44,7 @@ _ONLINE_SEED = b"online".ljust(32, b".")  # the workshop's key of this name
 
 
 class ProcessProgram:
-    """A program in a process of its own. Its log lines go into the test's book.
-
-    Attributes:
-        within: Makes a command line one that runs where the program should; here, if not said otherwise.
-    """
+    """A program in a process of its own. Its log lines go into the test's book."""
 
     def __init__(self, nursery: trio.Nursery, who: str, arguments: list[str], log: LogBook) -> None:
         self._nursery = nursery
@@ -57,7 +54,6 @@ class ProcessProgram:
         self._process: trio.Process | None = None
         self._gone = trio.Event()
         self._error = ""
-        self.within: Callable[..., list[str]] = lambda *command: list(command)
 
     @property
     def running(self) -> bool:
@@ -85,11 +81,11 @@ class ProcessProgram:
             TemporaryDirectory(prefix="p2pdist-test-") as directory,
             trio.socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified,
         ):
-            address = f"{directory}/notify"  # a path: abstract names end at a network namespace
+            address = f"{directory}/notify"
             await notified.bind(address)
             self._gone, self._error = trio.Event(), ""
             self._process = await trio.lowlevel.open_process(
-                self.within(sys.executable, "-c", *self._arguments),
+                [sys.executable, "-c", *self._arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -330,6 +326,18 @@ class Processes:
         tables = msgspec.to_builtins(config, enc_hook=str)
         path.write_text(_toml({**tables, "log": {"json": True}}))
         return ProcessProgram(self._nursery, who, _call(module, "run", path), self._log)
+
+
+async def reaching_server(fleet: Fleet) -> ServerProcess:
+    """Return the admin server of a fleet of processes, once it can reach every device."""
+    server = fleet.server
+    assert isinstance(server, ServerProcess)
+
+    async def reached() -> bool:
+        return {device.name for device in fleet.devices} <= await server.online()
+
+    await fleet.until(reached, "the server can reach every device")
+    return server
 
 
 def _call(module: str, command: str, config: Path) -> list[str]:

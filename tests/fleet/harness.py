@@ -154,7 +154,7 @@ class Fleet:
         self._form = form
         self._hosts = iter(range(2, 250))
         host = addresses.host(1)
-        port = self.port(host)
+        port = free_port(host)
         data = directory / "server"
         root = self.signing.workshop.roots[0]
         self.server_home = ServerHome.create(data, FLEET, root, datetime.now(UTC))
@@ -195,7 +195,7 @@ class Fleet:
             link=base.link,
             swarm=base.swarm,
             install=base.install,
-            point=PointTable(host=host, port=self.port(host), dialled=dialled),
+            point=PointTable(host=host, port=free_port(host), dialled=dialled),
         )
         node = await self._enrolled(name, host, config, self._form.point(name, config), POINTS)
         self.signing.grant(node.node, [node.address], scope=scope, duties=list(duties), dialled=dialled)
@@ -214,14 +214,6 @@ class Fleet:
         if start:
             await node.program.start()
         return node
-
-    def port(self, host: str) -> int:
-        """Return a port that nobody has on *host*."""
-        return free_port(host)
-
-    def dials_from(self, host: str) -> str | None:
-        """Return the address from which a node on *host* is enrolled."""
-        return host
 
     def next_host(self) -> str:
         """Return an address that no node of this fleet has."""
@@ -366,7 +358,7 @@ class Fleet:
             token,
             name=name,
             machine=f"machine {name}",
-            local_host=self.dials_from(host),
+            local_host=host,
         )
         return Node(name, home.node, host, config, program)
 

@@ -6,10 +6,12 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 
 import trio
 from fleet_addresses import free_port
-from harness import POINTS, Fleet
+from fleet_logs import LogBook
+from harness import POINTS, Fleet, Node, open_fleet
 
 from p2pdist.errors import Unavailable
 from p2pdist.ids import NodeId
@@ -17,6 +19,7 @@ from p2pdist.net.endpoints import parse_endpoint
 from p2pdist.net.link import Link, RequestHandler, open_link, serve_links
 from p2pdist.node.enrol import enrol
 from p2pdist.node.home import Home
+from p2pdist.store.records import RefusalRecord
 from p2pdist.wire.frames import AnyFrame, Arrived, Attached, MetadataVersions, Routed, Taken
 from p2pdist.wire.requests import Bundle, BundleRequest, Torrent, TorrentRequest
 
@@ -116,6 +119,26 @@ class LyingPoint:
 
     async def _torrent(self, link: Link, request: TorrentRequest) -> Torrent:
         return await self.uplink.request("/torrent", request, Torrent)
+
+
+@asynccontextmanager
+async def behind_a_liar(directory: Path, log: LogBook) -> AsyncIterator[tuple[Fleet, Node, LyingPoint]]:
+    """Open a fleet with one device, which is attached to a lying point."""
+    async with (
+        open_fleet(directory, log, points=0, devices=1) as fleet,
+        open_lying_point(fleet) as liar,
+    ):
+        yield fleet, fleet.devices[0], liar
+
+
+async def until_refusals(fleet: Fleet, device: Node, count: int) -> list[RefusalRecord]:
+    """Wait until the admin server has so many refusals of a device, and return them."""
+
+    async def there() -> bool:
+        return len(await fleet.refusals(who=device)) == count
+
+    await fleet.until(there, f"the admin server has {count} refusals of {device.name}")
+    return await fleet.refusals(who=device)
 
 
 @asynccontextmanager

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 from fleet_logs import LogBook
-from harness import Fleet, Node, open_fleet
-from lying_point import LyingPoint, honest, open_lying_point
+from fleet_programs import ServerTask
+from harness import Fleet, Node
+from lying_point import LyingPoint, behind_a_liar, honest, until_refusals
 
 from p2pdist import limits
 from p2pdist.core import upstream
 from p2pdist.ids import NodeId
 from p2pdist.node import diligence
+from p2pdist.server.control.plane import ControlPlane
 from p2pdist.wire.frames import Candidate, Sources
 from p2pdist.wire.messages import SessionInvite
 from p2pdist.wire.services import Echo
@@ -46,101 +48,85 @@ async def left(fleet: Fleet, device: Node, liar: LyingPoint, reason: str) -> Non
 async def test_a_point_that_gives_no_receipts_is_left_and_what_it_swallowed_arrives_all_the_same(
     tmp_path: Path, log_book: LogBook
 ) -> None:
-    async with open_fleet(tmp_path, log_book, points=0, devices=1) as fleet:
-        (device,) = fleet.devices
-        async with open_lying_point(fleet) as liar:
-            liar.up = lambda frame: []
-            for number in range(20):
-                await device.agent.refuse("stranger", f"198.51.100.{number}", "a test")
-            await left(fleet, device, liar, "no receipts")
+    async with behind_a_liar(tmp_path, log_book) as (fleet, device, liar):
+        liar.up = lambda frame: []
+        for number in range(20):
+            await device.agent.refuse("stranger", f"198.51.100.{number}", "a test")
+        await left(fleet, device, liar, "no receipts")
 
-            async def all_there() -> bool:
-                return len(await fleet.refusals(who=device)) == 20
-
-            await fleet.until(all_there, "the admin server has everything")
-            assert {record.times for record in await fleet.refusals(who=device)} == {1}
+        assert {record.times for record in await until_refusals(fleet, device, 20)} == {1}
 
 
 async def test_a_point_that_gives_receipts_and_passes_nothing_on_is_left_and_nothing_is_lost(
     tmp_path: Path, log_book: LogBook
 ) -> None:
-    async with open_fleet(tmp_path, log_book, points=0, devices=1) as fleet:
-        (device,) = fleet.devices
-        async with open_lying_point(fleet) as liar:
-            liar.receipts, liar.up = True, lambda frame: []
-            await device.agent.refuse("stranger", "198.51.100.7", "a test")
-            await left(fleet, device, liar, "no answer")
-
-            async def there() -> bool:
-                return len(await fleet.refusals(who=device)) == 1
-
-            await fleet.until(there, "the admin server has it")
+    async with behind_a_liar(tmp_path, log_book) as (fleet, device, liar):
+        liar.receipts, liar.up = True, lambda frame: []
+        await device.agent.refuse("stranger", "198.51.100.7", "a test")
+        await left(fleet, device, liar, "no answer")
+        await until_refusals(fleet, device, 1)
 
 
 async def test_what_a_point_drops_on_its_way_down_reaches_the_device_once_it_has_moved(
     tmp_path: Path, log_book: LogBook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with open_fleet(tmp_path, log_book, points=0, devices=1) as fleet:
-        (device,) = fleet.devices
-        async with open_lying_point(fleet) as liar:
-            liar.receipts, liar.down = True, lambda frame: []
-            came = expected_sessions(device, monkeypatch)
-            plane = fleet.server.service.plane  # type: ignore[attr-defined]  # it is a task here
-            invites = [f"{number:032x}" for number in range(5)]
-            await fleet.until(
-                lambda: plane.attached().get(device.node) == liar.node, "it is behind the point"
-            )
-            for session in invites:
-                assert await plane.tell(device.node, invitation(session))
-            await fleet.until(lambda: len(liar.passed) >= len(invites), "the point has them")
-            assert came == []
-            device.agent.member.uplink.leave("a test")
-            await fleet.until_linked(device, "server")
-            await fleet.until(lambda: len(came) == len(invites), "the device has them")
-            assert came == invites
+    async with behind_a_liar(tmp_path, log_book) as (fleet, device, liar):
+        liar.receipts, liar.down = True, lambda frame: []
+        came = expected_sessions(device, monkeypatch)
+        plane = await plane_behind(fleet, device, liar)
+        invites = [f"{number:032x}" for number in range(5)]
+        for session in invites:
+            assert await plane.tell(device.node, invitation(session))
+        await fleet.until(lambda: len(liar.passed) >= len(invites), "the point has them")
+        assert came == []
+        device.agent.member.uplink.leave("a test")
+        await fleet.until_linked(device, "server")
+        await fleet.until(lambda: len(came) == len(invites), "the device has them")
+        assert came == invites
 
 
 async def test_what_waits_on_a_point_that_its_device_has_left_is_not_opened_twice_when_it_comes_late(
     tmp_path: Path, log_book: LogBook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with open_fleet(tmp_path, log_book, points=0, devices=1) as fleet:
-        (device,) = fleet.devices
-        async with open_lying_point(fleet) as liar:
-            liar.receipts, liar.down = True, lambda frame: []
-            came = expected_sessions(device, monkeypatch)
-            plane = fleet.server.service.plane  # type: ignore[attr-defined]  # it is a task here
-            await fleet.until(
-                lambda: plane.attached().get(device.node) == liar.node, "it is behind the point"
-            )
-            assert await plane.tell(device.node, invitation("a" * 32))
-            await fleet.until(lambda: bool(liar.passed), "the point has it")
-            device.agent.member.uplink.leave("a test")
-            await fleet.until(lambda: came == ["a" * 32], "the device has it")
-            await fleet.until_linked(device, "point")  # again, after a while
-            for frame in [f for f in reversed(liar.passed) if f.envelope.recipient == device.node]:
-                await liar.send_down(frame)
-            liar.down = honest
-            assert await plane.tell(device.node, invitation("b" * 32))
-            await fleet.until(lambda: came[-1] == "b" * 32, "what was sent after them is there")
-            assert came == ["a" * 32, "b" * 32]
+    async with behind_a_liar(tmp_path, log_book) as (fleet, device, liar):
+        liar.receipts, liar.down = True, lambda frame: []
+        came = expected_sessions(device, monkeypatch)
+        plane = await plane_behind(fleet, device, liar)
+        assert await plane.tell(device.node, invitation("a" * 32))
+        await fleet.until(lambda: bool(liar.passed), "the point has it")
+        device.agent.member.uplink.leave("a test")
+        await fleet.until(lambda: came == ["a" * 32], "the device has it")
+        await fleet.until_linked(device, "point")  # again, after a while
+        for frame in [f for f in reversed(liar.passed) if f.envelope.recipient == device.node]:
+            await liar.send_down(frame)
+        liar.down = honest
+        assert await plane.tell(device.node, invitation("b" * 32))
+        await fleet.until(lambda: came[-1] == "b" * 32, "what was sent after them is there")
+        assert came == ["a" * 32, "b" * 32]
 
 
 async def test_a_point_that_names_sources_where_nobody_is_is_left_and_the_artifact_comes_from_the_origin(
     tmp_path: Path, log_book: LogBook
 ) -> None:
-    async with open_fleet(tmp_path, log_book, points=0, devices=1) as fleet:
-        (device,) = fleet.devices
-        async with open_lying_point(fleet) as liar:
-            liar.receipts = True
-            release = await fleet.release()
-            await fleet.until(lambda: device.agent.member.content.unfinished(), "it is being fetched")
-            for node, role in ((liar.node, "point"), (fleet.bundle.server_node, "origin")):
-                nowhere = Candidate(
-                    node=NodeId(node), role=role, host="127.0.0.2", port=9, taken=True, reason="a lie"
-                )  # type: ignore[arg-type]  # one of two roles
-                await liar.send_down(Sources(info_hash=release.info_hash, candidates=[nowhere]))
-            await left(fleet, device, liar, "no source")
-            await fleet.until_reported(release)
+    async with behind_a_liar(tmp_path, log_book) as (fleet, device, liar):
+        liar.receipts = True
+        release = await fleet.release()
+        await fleet.until(lambda: device.agent.member.content.unfinished(), "it is being fetched")
+        for node, role in ((liar.node, "point"), (fleet.bundle.server_node, "origin")):
+            nowhere = Candidate(
+                node=NodeId(node), role=role, host="127.0.0.2", port=9, taken=True, reason="a lie"
+            )  # type: ignore[arg-type]  # one of two roles
+            await liar.send_down(Sources(info_hash=release.info_hash, candidates=[nowhere]))
+        await left(fleet, device, liar, "no source")
+        await fleet.until_reported(release)
+
+
+async def plane_behind(fleet: Fleet, device: Node, liar: LyingPoint) -> ControlPlane:
+    """The admin server's control plane, once it reaches a device through the point."""
+    assert isinstance(fleet.server, ServerTask)
+    plane = fleet.server.service.plane
+    await fleet.until(lambda: plane.attached().get(device.node) == liar.node, "it is behind the point")
+    return plane
 
 
 def expected_sessions(device: Node, monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 import trio
 from fleet_links import link_as
 from fleet_logs import LogBook
-from fleet_processes import Processes, ProcessProgram, ServerProcess
+from fleet_processes import Processes, ProcessProgram, reaching_server
 from fleet_programs import DEVICES, ServerOptions
 from fleet_signing import SignedRelease
 from harness import Fleet, Node, open_fleet
@@ -25,6 +25,7 @@ from p2pdist.node.post import OwnPost
 from p2pdist.wire.frames import Taken
 from p2pdist.wire.messages import Refusal
 from p2pdist.wire.services import TUNNEL_PATH, Tunnel, TunnelOpening
+from tests.answering import answering_server
 
 pytestmark = pytest.mark.slow  # whole fleets as processes
 
@@ -102,24 +103,10 @@ class Talker:
 
 
 @asynccontextmanager
-async def echoing_server() -> AsyncIterator[int]:
-    async def serve(stream: trio.SocketStream) -> None:
-        async with stream:
-            async for data in stream:
-                await stream.send_all(data)
-
-    async with trio.open_nursery() as nursery:
-        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        nursery.start_soon(trio.serve_listeners, serve, listeners)
-        yield listeners[0].socket.getsockname()[1]
-        nursery.cancel_scope.cancel()
-
-
-@asynccontextmanager
 async def site_with_two_gateways(directory: Path, log: LogBook) -> AsyncIterator[tuple[Fleet, Visitor]]:
     """Two gateways of one scope, three devices behind them, and an operator who reaches a device's port."""
     async with (
-        echoing_server() as port,
+        answering_server(lambda data: data) as port,
         open_fleet(
             directory,
             log,
@@ -137,13 +124,7 @@ async def site_with_two_gateways(directory: Path, log: LogBook) -> AsyncIterator
             await fleet.add_device()
         for device in fleet.devices:
             await fleet.until_linked(device, "point")
-        server = fleet.server
-        assert isinstance(server, ServerProcess)
-
-        async def reachable() -> bool:
-            return {device.name for device in fleet.devices} <= await server.online()
-
-        await fleet.until(reachable, "the server can reach every device")
+        server = await reaching_server(fleet)
         yield fleet, Visitor(server.target("operator"), hosts=["127.0.0.1"])
 
 

@@ -18,7 +18,7 @@ import pytest
 import trio
 from fleet_addresses import free_port
 from fleet_logs import LogBook
-from fleet_processes import Processes, ServerProcess
+from fleet_processes import Processes, ServerProcess, reaching_server
 from harness import Fleet, open_fleet
 
 pytestmark = pytest.mark.slow  # whole fleets as processes
@@ -104,13 +104,7 @@ async def operated(
     async with open_fleet(
         directory, log_book, points=points, devices=1, form=Processes(log_book), tunnel_ports=ports
     ) as fleet:
-        server = fleet.server
-        assert isinstance(server, ServerProcess)
-
-        async def reachable() -> bool:
-            return "device0" in await server.online()
-
-        await fleet.until(reachable, "the server can reach the device")
+        await reaching_server(fleet)
         yield fleet, Console(fleet, directory)
 
 

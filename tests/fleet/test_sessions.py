@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 from fleet_logs import LogBook
-from fleet_processes import Processes, ServerProcess
+from fleet_processes import Processes, ServerProcess, reaching_server
 from harness import Fleet, open_fleet
 
 from p2pdist.cli.client import Client
@@ -20,34 +20,14 @@ from p2pdist.cli.tunnel import forward
 from p2pdist.cli.visit import Visitor, open_path
 from p2pdist.errors import Unavailable, UsageError
 from p2pdist.wire.services import Diagnosis, Echo, Reachability, Tunnel
+from tests.answering import answering_server
 
 pytestmark = pytest.mark.slow  # whole fleets as processes
 
 
 async def visitor(fleet: Fleet) -> Visitor:
     """An operator, once the server can reach every device."""
-    server = fleet.server
-    assert isinstance(server, ServerProcess)
-
-    async def reachable() -> bool:
-        return {device.name for device in fleet.devices} <= await server.online()
-
-    await fleet.until(reachable, "the server can reach every device")
-    return Visitor(server.target("operator"), hosts=["127.0.0.1"])
-
-
-@asynccontextmanager
-async def shouting_server() -> AsyncIterator[int]:
-    async def serve(stream: trio.SocketStream) -> None:
-        async with stream:
-            async for data in stream:
-                await stream.send_all(data.upper())
-
-    async with trio.open_nursery() as nursery:
-        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        nursery.start_soon(trio.serve_listeners, serve, listeners)
-        yield listeners[0].socket.getsockname()[1]
-        nursery.cancel_scope.cancel()
+    return Visitor((await reaching_server(fleet)).target("operator"), hosts=["127.0.0.1"])
 
 
 async def shouted(port: int, text: bytes) -> bytes:
@@ -60,11 +40,8 @@ async def shouted(port: int, text: bytes) -> bytes:
 @asynccontextmanager
 async def tunnel_open(fleet: Fleet, port: int) -> AsyncIterator[int]:
     """Run what `p2pdist tunnel` does; give the port here."""
-    server = fleet.server
-    assert isinstance(server, ServerProcess)
     told, listening = trio.open_memory_channel[int](1)
-    await visitor(fleet)
-    target = server.target("operator")
+    target = (await reaching_server(fleet)).target("operator")
     operator = Visitor(target, hosts=["127.0.0.1"])
     with Client(target) as client:
         async with trio.open_nursery() as nursery:
@@ -97,7 +74,7 @@ async def test_many_connections_to_a_port_of_a_device_are_one_session_and_all_in
     tmp_path: Path, log_book: LogBook, points: int
 ) -> None:
     async with (
-        shouting_server() as port,
+        answering_server(bytes.upper) as port,
         open_fleet(
             tmp_path, log_book, points=points, devices=1, form=Processes(log_book), tunnel_ports=[port]
         ) as fleet,
@@ -123,7 +100,7 @@ async def test_a_tunnel_outlives_a_restart_of_the_device_and_of_the_admin_server
     tmp_path: Path, log_book: LogBook
 ) -> None:
     async with (
-        shouting_server() as port,
+        answering_server(bytes.upper) as port,
         open_fleet(tmp_path, log_book, devices=1, form=Processes(log_book), tunnel_ports=[port]) as fleet,
         tunnel_open(fleet, port) as here,
     ):

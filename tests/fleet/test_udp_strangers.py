@@ -17,12 +17,11 @@ from aioice.stun import Class, Method
 from aioice.stun import Message as IceMessage
 from aiortc import RTCCertificate
 from fleet_logs import LogBook
-from fleet_processes import Processes, ProcessProgram, ServerProcess
-from harness import Fleet, open_fleet
+from fleet_processes import Processes, ProcessProgram, reaching_server
+from harness import open_fleet
 from OpenSSL import SSL
 
 from p2pdist import limits
-from p2pdist.cli.profile import Target
 from p2pdist.cli.visit import Visitor
 from p2pdist.wire.services import Echo
 from p2pdist.wire.stun import COOKIE, BindingRequest, encode
@@ -270,7 +269,7 @@ async def test_a_stranger_at_the_port_of_a_session_neither_harms_it_nor_gets_an_
     async with open_fleet(tmp_path, log_book, points=1, devices=1, form=Processes(log_book)) as fleet:
         (device,) = fleet.devices
         here = fleet.next_host()
-        operator = Visitor(await target(fleet), hosts=[here])
+        operator = Visitor((await reaching_server(fleet)).target("operator"), hosts=[here])
         stranger = Stranger(fleet.next_host(), (here, device.host), forging=forging)
         async with (
             trio.open_nursery() as nursery,
@@ -298,15 +297,3 @@ async def test_a_stranger_at_the_port_of_a_session_neither_harms_it_nor_gets_an_
             assert [attempt.path for attempt in punching.attempts] == ["direct"], "one attempt was enough"
             assert stranger.answers == []
             nursery.cancel_scope.cancel()
-
-
-async def target(fleet: Fleet) -> Target:
-    """The server for an operator, once it can reach every device."""
-    server = fleet.server
-    assert isinstance(server, ServerProcess)
-
-    async def reachable() -> bool:
-        return {device.name for device in fleet.devices} <= await server.online()
-
-    await fleet.until(reachable, "the server can reach every device")
-    return server.target("operator")

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import trio
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from killing import Countdown, in_child
 
 from p2pdist.errors import P2PDistError
 from p2pdist.install.installers import InstallLayout, install
@@ -48,16 +52,8 @@ class Request(msgspec.Struct, kw_only=True):
 
 def child(request: Request, answer: int) -> None:
     """Install, and write the outcome to the descriptor *answer*."""
-    count = 0
-
-    def hook(event: str, arguments: tuple[object, ...]) -> None:
-        nonlocal count
-        if event in COUNTED:
-            count += 1
-            if count == request.kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(hook)
+    countdown = Countdown(request.kill_at)
+    countdown.watch(COUNTED)
     layout = InstallLayout(root=Path(request.root), state=Path(request.state))
 
     async def work() -> str:
@@ -70,27 +66,15 @@ def child(request: Request, answer: int) -> None:
         return result.failure
 
     failure = trio.run(work)
-    os.write(answer, json.dumps({"failure": failure, "operations": count}).encode())
+    os.write(answer, json.dumps({"failure": failure, "operations": countdown.count}).encode())
 
 
 def main() -> None:
     """Serve requests until the input ends."""
     for line in sys.stdin:
         request = msgspec.json.decode(line, type=Request)
-        readable, writable = os.pipe()
-        if os.fork() == 0:
-            os.close(readable)
-            code = 1
-            try:
-                child(request, writable)
-                code = 0
-            finally:
-                os._exit(code)
-        os.close(writable)
-        with os.fdopen(readable) as pipe:
-            said = pipe.read()
-        os.wait()
-        print(said or json.dumps({"killed": True}), flush=True)
+        said, _ = in_child(partial(child, request))
+        print(said.decode() or json.dumps({"killed": True}), flush=True)
 
 
 if __name__ == "__main__":

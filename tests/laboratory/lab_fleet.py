@@ -1,88 +1,79 @@
-"""A fleet of the real programs in a laboratory's network, set up as the operator's guide says."""
+"""A fleet of the real programs in a laboratory's network, set up by commands as the operator's guide says.
+
+The admin server stands on one host, with its operator; a test puts points and devices on others. They are
+configured by the files of ``seeds`` as they stand there, and each logs into a file.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import secrets
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from laboratory.network import Host
+from matrix.programs import Log, Programs
 
-BIN = Path(sys.executable).parent
 SEEDS = Path(__file__).parents[2] / "seeds"
 LINK_PORT, API_PORT = 7601, 7600
-READY_S = 60.0
+POINTS = "/points"
+"""Every distribution point stands in this group."""
+BYTES_TOLD = 0.9
+"""A device that has told where so much of an artifact came from has told everything but its last blocks."""
+_PATIENCE_S = 60.0
 _LOOK_EVERY_S = 0.1
-ASK_EVERY_S = 2.0
+_ASK_EVERY_S = 2.0
 """The same where each look is a command with an interpreter of its own."""
 
+Sources = dict[str, dict[str, Any]]
+"""What a device says of each source of an artifact, by the source's name."""
 
-class Program:
-    """A program that runs on a host; its log is a file."""
 
-    def __init__(
-        self, host: Host, words: list[str], log: Path, environment: Mapping[str, str], ready: str
-    ) -> None:
-        self._command = host.command(*words)
-        self.log = log
-        self._environment = environment
-        self._ready = ready
-        self._process: subprocess.Popen[bytes] | None = None
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A release that is published: a file, which devices install below ``/opt``."""
 
-    def start(self) -> None:
-        """Start it, and wait until it says that it is ready."""
-        offset = self.log.stat().st_size if self.log.exists() else 0
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=self._environment,
-            )
-        until(lambda: self._ready in self.log.read_text()[offset:], f"{self.log.stem} is ready", self.tail)
+    product: str
+    version: str
+    content: bytes
 
-    def kill(self) -> None:
-        """End it without a word."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+    @property
+    def name(self) -> str:
+        """What commands call it."""
+        return f"{self.product}@{self.version}"
 
-    def tail(self) -> str:
-        """Return the end of its log."""
-        return "\n".join(self.log.read_text().splitlines()[-30:]) if self.log.exists() else ""
+
+@dataclass(frozen=True, slots=True)
+class _Started:
+    """What it takes to start a program again."""
+
+    host: Host
+    words: tuple[str | Path, ...]
+    settings: Mapping[str, str]
+    ready: str
 
 
 class LabFleet:
-    """The admin server with its operator on one host, and nodes on others.
+    """The fleet's files, commands and programs; a context manager that ends the programs.
 
-    Args:
-        directory: Where everything is kept.
-        server: The host of the admin server.
+    Attributes:
+        nodes: The ids of the nodes by name, as they are enrolled.
+        environment: That of every command: with it anything on any host is the operator's.
     """
 
     def __init__(self, directory: Path, server: Host) -> None:
         self.directory = directory
         self.host = server
-        self.programs: dict[str, Program] = {}
-        self.operator = directory / "operator"
-        self.operator.mkdir(mode=0o700)
-        self.publication = self.operator / "publication"
-        self._environment = {
-            "PATH": f"{BIN}:{os.environ.get('PATH', '')}",
-            "HOME": str(self.operator),
-            "LANG": "C.UTF-8",
-            "P2PDIST_PROFILE": str(self.operator / "profile.toml"),
-            "P2PDIST_SIGN_REPOSITORY": str(self.operator / "signing"),
-        }
+        self.nodes: dict[str, str] = {}
+        self._programs = Programs(directory)
+        self.environment = self._programs.environment
+        self._started: dict[str, _Started] = {}
+        self._operator = directory / "operator"
+        self._operator.mkdir(mode=0o700)
+        self._publication = self._operator / "publication"
 
     def __enter__(self) -> LabFleet:
         return self
@@ -90,46 +81,24 @@ class LabFleet:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for program in self.programs.values():
-            program.kill()
+        self._programs.__exit__(kind, error, trace)
         if error is not None:
-            for name, program in self.programs.items():
-                print(f"--- {name}\n{program.tail()}")
+            for name in self._started:
+                print(f"--- {name}\n{self.log(name).tail()}")
 
     # The operator ------------------------------------------------------------------------------------
 
     def command(self, host: Host, *words: str | Path) -> str:
         """Run a command on a host to its end, and return what it printed."""
-        program, *rest = map(str, words)
-        done = subprocess.run(
-            host.command(str(BIN / program), *rest),
-            capture_output=True,
-            text=True,
-            check=False,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            timeout=READY_S,
-        )
-        assert not done.returncode, f"{program} {' '.join(rest)}: {done.stdout}{done.stderr}"
-        return done.stdout
+        return self._programs.run(host, *words)
 
     def operate(self, *words: str | Path) -> str:
-        """Run a command of the operator."""
+        """Run a command of the operator, beside the admin server."""
         return self.command(self.host, *words)
 
-    def ask(self, *words: str | Path) -> Any:
-        """The same, for an answer in JSON."""
-        return json.loads(self.operate(*words, "--output", "json"))
-
-    def sign(self, *words: str | Path, keys: tuple[str, ...] = ()) -> None:
-        """Run the signing tool with the passphrases of some keys."""
-        files = [word for key in keys for word in ("--passphrase-file", f"{key}={self._passphrase(key)}")]
-        self.operate("p2pdist-sign", *words, *files)
-
-    def publish(self) -> None:
-        """Sign what is to be signed, and publish it."""
-        self._publish_locally()
-        self.operate("p2pdist", "publish", self.publication)
+    def ask(self, *words: str | Path, at: Host | None = None) -> Any:
+        """Ask ``p2pdist`` something, elsewhere if it is said where; return the answer's JSON."""
+        return json.loads(self.command(at or self.host, "p2pdist", *words, "--output", "json"))
 
     def found(self, *addresses: str, **settings: str) -> None:
         """Hold the ceremony, and found and start the admin server, at its first IPv4 address by default.
@@ -140,103 +109,200 @@ class LabFleet:
             self._passphrase(key).touch(mode=0o600)
             self._passphrase(key).write_text(secrets.token_urlsafe(24))
         init = ("init", "--fleet", "lab", "--root", "alice", "--threshold", "1", "--kdf", "interactive")
-        self.sign(*init, keys=("alice", "online"))
-        self.sign("channel", "add", "stable", "--key", "alice")
+        self._sign(*init, keys=("alice", "online"))
+        self._sign("channel", "add", "stable", "--key", "alice")
         self._publish_locally()
         data, address = self.directory / "server", self.host.ipv4[0]
         linked = addresses or (f"{address}:{LINK_PORT}",)
         self.operate(
             "p2pdist-server", "init", "--data", data, "--fleet", "lab",
-            "--root", self.publication / "metadata" / "1.root.json",
-            "--online-key", self.operator / "signing" / "keys" / "online.key",
+            "--root", self._publication / "metadata" / "1.root.json",
+            "--online-key", self._operator / "signing" / "keys" / "online.key",
             "--passphrase-file", self._passphrase("online"),
             "--api", f"{address}:{API_PORT}", *(word for each in linked for word in ("--address", each)),
         )  # fmt: skip
-        self._start("server", self.host, "p2pdist-server", data / "server.toml", settings, "server.ready")
+        words = ("p2pdist-server", "run", "--config", data / "server.toml")
+        self._start("server", _Started(self.host, words, settings, "server.ready"))
         self.operate(
             "p2pdist", "login", f"https://{address}:{API_PORT}",
             "--token-file", data / "operator.token", "--ca", data / "ca.pem",
         )  # fmt: skip
-        self.operate("p2pdist", "publish", self.publication)
+        self.operate("p2pdist", "publish", self._publication)
 
-    def token(self, group: str) -> Path:
-        """Make a group, and a token for it."""
-        self.operate("p2pdist", "group", "add", group)
-        path = self.directory / f"token-{secrets.token_hex(4)}"
-        self.operate("p2pdist", "token", "add", group, "--to", path)
-        return path
+    def grant(
+        self, name: str, host: Host, scope: str, *more: str, duties: Sequence[str] = ("seed", "gateway")
+    ) -> None:
+        """Sign the grant of a distribution point that is enrolled; it counts when it is published."""
+        named = [word for duty in duties for word in ("--duty", duty)]
+        address = f"{host.ipv4[0]}:{LINK_PORT}"
+        self._sign("grant", self.nodes[name], "--scope", scope, *named, "--address", address, *more)
 
-    def bundle(self, *addresses: str) -> Path:
-        """Get the enrolment bundle, with other addresses than the admin server's if any are given."""
-        path = self.directory / f"bundle-{secrets.token_hex(4)}"
-        named = [word for address in addresses for word in ("--address", address)]
-        self.operate("p2pdist", "enrolment", "--to", path, *named)
-        return path
+    def publish(self) -> None:
+        """Sign what is to be signed, and publish it."""
+        self._publish_locally()
+        self.operate("p2pdist", "publish", self._publication)
+
+    def release(self, content: bytes, *, product: str = "app", version: str = "1") -> Release:
+        """Sign and publish a release."""
+        package = self.directory / f"{product}-{version}"
+        package.write_bytes(content)
+        named = ("--product", product, "--version", version, "--to", f"/opt/{product}")
+        self._sign("add", "stable", package, *named)
+        self.publish()
+        return Release(product, version, content)
+
+    def deploy(self, release: Release, group: str = "/") -> None:
+        """Order a release onto a group."""
+        self.operate("p2pdist", "deploy", release.name, group)
 
     # Nodes -------------------------------------------------------------------------------------------
 
-    def data(self, name: str) -> Path:
-        """Return a node's directory."""
-        return self.directory / name / "data"
+    def bundle(self, *addresses: str) -> Path:
+        """Return the enrolment bundle, with other addresses than the admin server's if any are given."""
+        path = self._operator / "-".join(("bundle", *addresses))
+        if not path.exists():
+            named = [word for address in addresses for word in ("--address", address)]
+            self.operate("p2pdist", "enrolment", "--to", path, *named)
+        return path
 
-    def root(self, name: str) -> Path:
-        """Return where a node installs."""
-        return self.directory / name / "root"
+    def token(self, group: str) -> Path:
+        """Return a token for a group; make the group before."""
+        path = self._operator / f"token{group.replace('/', '-')}"
+        if not path.exists():
+            self.operate("p2pdist", "group", "add", group)
+            self.operate("p2pdist", "token", "add", group, "--uses", "50", "--to", path)
+        return path
 
-    def start_node(self, name: str, host: Host, template: str) -> Program:
-        """Start a node with a configuration file of ``seeds``, as it stands there, in its own directory."""
-        self.root(name).mkdir(parents=True, exist_ok=True)
-        point = template.startswith("points/")
-        settings = {
+    def enrol(self, name: str, host: Host, group: str, *addresses: str) -> None:
+        """Make a node a member, a distribution point in :data:`POINTS`; addresses as of :meth:`bundle`."""
+        self.nodes[name] = self.command(
+            host, "p2pdist-seed" if group == POINTS else "p2pdist-agent", "enrol",
+            "--bundle", self.bundle(*addresses), "--token-file", self.token(group),
+            "--data", self.data(name), "--name", name, "--machine", name,
+        ).split()[0]  # fmt: skip
+
+    def start(self, name: str, host: Host, template: str, **settings: str) -> None:
+        """Start a node with a configuration file of ``seeds``, as it stands there, in its own directory.
+
+        *settings* are variables of its environment that change its configuration.
+        """
+        (self.directory / name / "root").mkdir(parents=True, exist_ok=True)
+        own = {
             "P2PDIST_NODE_DATA": str(self.data(name)),
             "P2PDIST_NODE_NAME": name,
-            "P2PDIST_INSTALL_ROOT": str(self.root(name)),
-            "P2PDIST_LOG_JSON": "true",
+            "P2PDIST_INSTALL_ROOT": str(self.directory / name / "root"),
         }
-        program = "p2pdist-seed" if point else "p2pdist-agent"
-        ready = "seed.running" if point else "agent.running"
-        return self._start(name, host, program, SEEDS / template, settings, ready)
+        program = "seed" if template.startswith("points/") else "agent"
+        words = (f"p2pdist-{program}", "run", "--config", SEEDS / template)
+        self._start(name, _Started(host, words, {**own, **settings}, f"{program}.running"))
+
+    def restart(self, name: str) -> None:
+        """Kill a program, and start it again."""
+        self._programs.kill(name)
+        self._start(name, self._started[name])
+
+    def data(self, name: str) -> Path:
+        """Return the directory of a node's program."""
+        return self.directory / name / "data"
+
+    def log(self, name: str) -> Log:
+        """Return what a program has logged."""
+        return Log(self.directory / f"{name}.log")
+
+    def logged(self, name: str, event: str) -> list[Mapping[str, Any]]:
+        """Return what a program has logged of an event, oldest first."""
+        return [fields for _, fields in self.log(name).events(event)]
+
+    # What they say -----------------------------------------------------------------------------------
 
     def states(self) -> dict[str, tuple[str, str]]:
         """Return the state of each node, and by whom it is carried, by name."""
-        devices = self.ask("p2pdist", "device", "list")["devices"]
+        devices = self.ask("device", "list")["devices"]
         return {device["name"]: (device["state"], device["via"]) for device in devices}
 
-    def until(self, condition: Callable[[], Any], what: str) -> None:
+    def sources(self, name: str, release: Release) -> Sources:
+        """Return what a device says of the sources of a release."""
+        return {source["name"]: source for source in self.ask("explain", name, release.name)["sources"]}
+
+    def has_installed(self, name: str, release: Release) -> bool:
+        """Whether a device has a release's content in its place."""
+        place = self.directory / name / "root" / "opt" / release.product
+        return place.exists() and place.read_bytes() == release.content
+
+    def linked_to(self, name: str) -> str:
+        """Return the kind of neighbour that a node's link leads to; empty while it has none."""
+        log = self.log(name)
+        ends = [(at, str(fields["kind"])) for at, fields in log.events("link.up")]
+        ends += [(at, "") for at, _ in log.events("link.down")]
+        return max(ends, key=lambda end: end[0])[1] if ends else ""
+
+    # Waiting -----------------------------------------------------------------------------------------
+
+    def until(self, condition: Callable[[], object], what: str, *, every_s: float = _LOOK_EVERY_S) -> None:
         """Wait until *condition* holds."""
-        until(condition, what, lambda: "")
+        self._programs.until(condition, what, patience_s=_PATIENCE_S, every_s=every_s)
 
-    def until_asked(self, condition: Callable[[], Any], what: str) -> None:
+    def until_asked(self, condition: Callable[[], object], what: str) -> None:
         """The same for a condition that runs commands."""
-        until(condition, what, lambda: "", ASK_EVERY_S)
+        self.until(condition, what, every_s=_ASK_EVERY_S)
 
-    def attached(self, node: str) -> int:
-        """How often the admin server has had a link with a node, as its log says."""
-        lines = self.programs["server"].log.read_text().splitlines()
-        return sum("link.attached" in line and f"node={node}" in line for line in lines)
+    def until_linked(self, name: str, kind: str) -> None:
+        """Wait until a node's link leads to the admin server, or to a point."""
+        self.until(lambda: self.linked_to(name) == kind, f"{name} is linked to a {kind}")
 
-    def _start(
-        self, name: str, host: Host, program: str, config: Path, settings: Mapping[str, str], ready: str
-    ) -> Program:
-        words = [str(BIN / program), "run", "--config", str(config)]
-        log = self.directory / f"{name}.log"
-        self.programs[name] = Program(host, words, log, {**self._environment, **settings}, ready)
-        self.programs[name].start()
-        return self.programs[name]
+    def until_carried(self, *names: str, by: str) -> None:
+        """Wait until the admin server reaches nodes through a point."""
+        carried = ("online", self.nodes[by])
+
+        def reached() -> bool:
+            states = self.states()
+            return all(states[name] == carried for name in names)
+
+        self.until_asked(reached, f"{by} carries {', '.join(names)}")
+
+    def until_installed(self, release: Release, *names: str) -> None:
+        """Wait until devices have a release's content in its place."""
+        for name in names:
+            self.until(lambda name=name: self.has_installed(name, release), f"{name} has {release.name}")
+
+    def until_reported(self, release: Release, *names: str) -> None:
+        """Wait until the admin server knows that devices have installed a release."""
+        for name in names:
+            self.until_asked(
+                lambda name=name: self.ask("explain", name, release.name)["stage"] == "installed",
+                f"{name} reports {release.name}",
+            )
+
+    def until_told(self, release: Release, *names: str) -> dict[str, Sources]:
+        """Wait until devices have told where all of a release came from; return what each says of it."""
+        found: dict[str, Sources] = {}
+
+        def told(name: str) -> bool:
+            found[name] = self.sources(name, release)
+            received = sum(source["received"] for source in found[name].values())
+            return bool(received >= BYTES_TOLD * len(release.content))
+
+        for name in names:
+            self.until_asked(lambda name=name: told(name), f"{name} tells its sources")
+        return found
+
+    # Parts -------------------------------------------------------------------------------------------
+
+    def _start(self, name: str, started: _Started) -> None:
+        self._started[name] = started
+        log = self.log(name)
+        mark = log.mark() if log.path.exists() else 0
+        settings = {**started.settings, "P2PDIST_LOG_JSON": "true"}
+        self._programs.start(name, started.host, *started.words, environment=settings)
+        self.until(lambda: any(log.events(started.ready, mark)), f"{name} is ready")
+
+    def _sign(self, *words: str | Path, keys: tuple[str, ...] = ()) -> None:
+        files = [word for key in keys for word in ("--passphrase-file", f"{key}={self._passphrase(key)}")]
+        self.operate("p2pdist-sign", *words, *files)
 
     def _publish_locally(self) -> None:
-        self.sign("sign", "--key", "alice", "--yes", keys=("alice",))
-        self.sign("publish", self.publication, keys=("online",))
+        self._sign("sign", "--key", "alice", "--yes", keys=("alice",))
+        self._sign("publish", self._publication, keys=("online",))
 
     def _passphrase(self, key: str) -> Path:
-        return self.operator / f"passphrase-{key}"
-
-
-def until(
-    condition: Callable[[], Any], what: str, tail: Callable[[], str], every_s: float = _LOOK_EVERY_S
-) -> None:
-    """Wait until *condition* holds."""
-    end = time.monotonic() + READY_S
-    while not condition():
-        assert time.monotonic() < end, f"{what}: not within {READY_S:g} s\n{tail()}"
-        time.sleep(every_s)
+        return self._operator / f"passphrase-{key}"

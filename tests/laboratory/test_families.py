@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,27 +31,14 @@ def both_families(server: Host) -> tuple[str, str]:
 
 
 def add_device(fleet: LabFleet, host: Host) -> None:
-    enrol = ("p2pdist-agent", "enrol", "--bundle", fleet.bundle(), "--token-file", fleet.token("/offices"))
-    fleet.command(host, *enrol, "--data", fleet.data("device"), "--name", "device")
-    fleet.start_node("device", host, "agent.toml")
+    fleet.enrol("device", host, "/offices")
+    fleet.start("device", host, "agent.toml")
 
 
 def linked_at(fleet: LabFleet) -> str:
     """Wait until the device has a link; return the address of its other end."""
-    log = fleet.directory / "device.log"
-    fleet.until(lambda: '"link.up"' in log.read_text(), "the device has a link")
-    lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
-    return str(next(line["host"] for line in lines if line["event"] == "link.up"))
-
-
-def order(fleet: LabFleet, directory: Path) -> Path:
-    """Have the device install a package; return where its content will be."""
-    package = directory / "package"
-    package.write_bytes(CONTENT)
-    fleet.sign("add", "stable", package, "--product", "app", "--version", "1", "--to", "/opt/app")
-    fleet.publish()
-    fleet.operate("p2pdist", "deploy", "app@1", "/offices")
-    return fleet.root("device") / "opt" / "app"
+    fleet.until_linked("device", "server")
+    return str(fleet.logged("device", "link.up")[0]["host"])
 
 
 def test_a_device_with_nothing_but_ipv6_is_managed_and_updated(
@@ -64,8 +50,9 @@ def test_a_device_with_nothing_but_ipv6_is_managed_and_updated(
         fleet.found(*reversed(both_families(laboratory.server)))
         add_device(fleet, host)
         assert linked_at(fleet) == laboratory.server.ipv6[0]
-        place = order(fleet, tmp_path)
-        fleet.until(lambda: place.exists() and place.read_bytes() == CONTENT, "the device has it")
+        release = fleet.release(CONTENT)
+        fleet.deploy(release)
+        fleet.until_installed(release, "device")
 
 
 def test_an_ipv6_that_leads_nowhere_delays_no_link(laboratory: Laboratory, tmp_path: Path) -> None:
@@ -115,7 +102,8 @@ def test_an_ipv6_that_leads_nowhere_delays_no_content(
         )
         add_device(fleet, host)
         assert linked_at(fleet) == (server.ipv6[0] if family == 6 else server.ipv4[0])
-        place = order(fleet, tmp_path)
+        release = fleet.release(CONTENT)
         began = time.monotonic()
-        fleet.until(lambda: place.exists() and place.read_bytes() == CONTENT, "the device has it")
+        fleet.deploy(release)
+        fleet.until_installed(release, "device")
         assert time.monotonic() - began < INSTALLED_S

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab_fleet import LINK_PORT, LabFleet
+from lab_fleet import LINK_PORT, POINTS, LabFleet, Release
 from laboratory.network import Host, Laboratory
 
 pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(400)]
@@ -48,30 +48,46 @@ def dials(host: Host) -> int:
     return int(re.search(r'"packets": (\d+)', json.dumps(listed))[1])  # type: ignore[index]
 
 
-def install(fleet: LabFleet, version: str, device: str) -> None:
-    """Release something, and wait until a device has it."""
-    package = fleet.directory / f"package-{version}"
-    package.write_bytes(CONTENT + version.encode())
-    fleet.sign("add", "stable", package, "--product", "app", "--version", version, "--to", "/opt/app")
-    fleet.publish()
-    fleet.operate("p2pdist", "deploy", f"app@{version}", "/plant")
-    place = fleet.root(device) / "opt" / "app"
-    fleet.until(
-        lambda: place.exists() and place.read_bytes() == package.read_bytes(), f"{device} has {version}"
+def let_in_what_the_guide_names(host: Host) -> None:
+    """Close everything on the way into a gateway but what the operator's guide asks for."""
+    host.namespace.rules(
+        """table inet zone {
+    chain in {
+        type filter hook input priority filter; policy drop
+        iifname lo accept
+        meta l4proto { icmp, ipv6-icmp } accept
+        ct state established, related accept
+        tcp dport { 7601, 7602 } accept
+        udp dport { 3478, 3479, 7601, 7603, 7610-7619 } accept
+    }
+}
+"""
     )
 
 
-def until_it_came_through_the_point(fleet: LabFleet, version: str, device: str) -> None:
+def attached(fleet: LabFleet, node: str) -> int:
+    """How often the admin server has had a link with a node, as its log says."""
+    return sum(fields["node"] == node for fields in fleet.logged("server", "link.attached"))
+
+
+def install(fleet: LabFleet, version: str, device: str) -> Release:
+    """Release something, and wait until a device has it."""
+    release = fleet.release(CONTENT + version.encode(), version=version)
+    fleet.deploy(release, "/plant")
+    fleet.until_installed(release, device)
+    return release
+
+
+def until_it_came_through_the_point(fleet: LabFleet, release: Release, device: str) -> None:
     """Wait until a device has reported a release, every byte of it from its distribution point."""
+    fleet.until_reported(release, device)
 
-    def reported() -> bool:
-        explained = fleet.ask("p2pdist", "explain", device, f"app@{version}")
-        received = {
-            source["role"]: source["received"] for source in explained["sources"] if source["received"]
-        }
-        return explained["stage"] == "installed" and received == {"point": len(CONTENT) + len(version)}
+    def told() -> bool:
+        sources = fleet.sources(device, release).values()
+        received = {source["role"]: source["received"] for source in sources if source["received"]}
+        return received == {"point": len(release.content)}
 
-    fleet.until_asked(reported, f"{device} reports {version}")
+    fleet.until_asked(told, f"{device} tells that {release.name} came through the point")
 
 
 def test_a_gateway_in_a_dmz_that_dials_nothing_carries_and_serves_those_inside(
@@ -79,50 +95,43 @@ def test_a_gateway_in_a_dmz_that_dials_nothing_carries_and_serves_those_inside(
 ) -> None:
     zone = laboratory.add("dmz", hosts=2)
     gateway, inside = zone.hosts
-    address = f"{gateway.ipv4[0]}:{LINK_PORT}"
     with LabFleet(tmp_path, laboratory.server) as fleet:
         fleet.found()
         count_dials(gateway)
+        let_in_what_the_guide_names(gateway)
 
         request, answer = tmp_path / "request", tmp_path / "answer"
-        bundle = fleet.bundle()
-        enrol = ("p2pdist-seed", "enrol", "--bundle", bundle, "--data", fleet.data("gateway"))
-        named = ("--name", "gateway")
-        fleet.command(gateway, *enrol, *named, "--token-file", fleet.token("/points"), "--request", request)
+        enrol = ("p2pdist-seed", "enrol", "--bundle", fleet.bundle(), "--data", fleet.data("gateway"))
+        asking = ("--token-file", fleet.token(POINTS), "--name", "gateway", "--request", request)
+        fleet.command(gateway, *enrol, *asking)
         fleet.operate("p2pdist", "enrolment", "answer", request, "--to", answer)
         node = fleet.command(gateway, *enrol, "--answer", answer).split()[0]
-        fleet.sign(
-            "grant", node, "--scope", "/plant", "--duty", "seed", "--duty", "gateway",
-            "--address", address, "--dialled",
-        )  # fmt: skip
+        fleet.nodes["gateway"] = node
+        fleet.grant("gateway", gateway, "/plant", "--dialled")
         fleet.publish()
-        program = fleet.start_node("gateway", gateway, "points/dmz-gateway.toml")
+        fleet.start("gateway", gateway, "points/dmz-gateway.toml")
         fleet.until_asked(lambda: fleet.states().get("gateway") == ("online", ""), "the gateway is carried")
 
-        fleet.command(
-            inside, "p2pdist-agent", "enrol", "--bundle", fleet.bundle(address),
-            "--token-file", fleet.token("/plant"), "--data", fleet.data("device"), "--name", "device",
-        )  # fmt: skip
-        fleet.start_node("device", inside, "agent.toml")
+        fleet.enrol("device", inside, "/plant", f"{gateway.ipv4[0]}:{LINK_PORT}")
+        fleet.start("device", inside, "agent.toml")
         carried = {"gateway": ("online", ""), "device": ("online", node)}
         fleet.until_asked(lambda: fleet.states() == carried, "the device is carried")
-        install(fleet, "1", "device")
-        until_it_came_through_the_point(fleet, "1", "device")
+        release = install(fleet, "1", "device")
+        until_it_came_through_the_point(fleet, release, "device")
         assert "relayed" in fleet.operate("p2pdist", "ping", "device", "--count", "1")
 
-        reached = fleet.ask("p2pdist", "path", "gateway")
+        reached = fleet.ask("path", "gateway")
         assert (reached["path"], reached["seconds"] < DIRECT_S) == ("direct", True), reached
         assert reached["here"], "the operator's machine has asked"
         assert not reached["there"], "the gateway asks nobody"
         assert "direct" in fleet.operate("p2pdist", "ping", "gateway", "--count", str(CONSENTED_S))
         assert dials(gateway) == 0
 
-        for restarted in (program, fleet.programs["server"]):
-            links = fleet.attached(node)
-            restarted.kill()
-            restarted.start()
+        for restarted in ("gateway", "server"):
+            links = attached(fleet, node)
+            fleet.restart(restarted)
             began = time.monotonic()
-            fleet.until(lambda links=links: fleet.attached(node) > links, "it is linked again")  # type: ignore[misc]
+            fleet.until(lambda links=links: attached(fleet, node) > links, "it is linked again")  # type: ignore[misc]
             print(f"linked again after {time.monotonic() - began:.1f} s")
             fleet.until_asked(lambda: fleet.states() == carried, "everybody is carried again")
         zone.partition()
@@ -140,26 +149,14 @@ def test_a_gateway_behind_a_nat_carries_and_serves_those_beside_it(
     gateway, inside = laboratory.add("port-restricted", hosts=2).hosts
     with LabFleet(tmp_path, laboratory.server) as fleet:
         fleet.found()
-        bundle = fleet.bundle()
-        for name, host, group, program in (
-            ("gateway", gateway, "/points", "p2pdist-seed"),
-            ("device", inside, "/plant", "p2pdist-agent"),
-        ):
-            said = fleet.command(
-                host, program, "enrol", "--bundle", bundle, "--token-file", fleet.token(group),
-                "--data", fleet.data(name), "--name", name,
-            )  # fmt: skip
-            if name == "gateway":
-                node = said.split()[0]
-        fleet.sign(
-            "grant", node, "--scope", "/plant", "--duty", "seed", "--duty", "gateway",
-            "--address", f"{gateway.ipv4[0]}:{LINK_PORT}",
-        )  # fmt: skip
+        fleet.enrol("gateway", gateway, POINTS)
+        fleet.enrol("device", inside, "/plant")
+        fleet.grant("gateway", gateway, "/plant")
         fleet.publish()
-        fleet.start_node("gateway", gateway, "points/behind-nat.toml")
-        fleet.start_node("device", inside, "agent.toml")
-        carried = {"gateway": ("online", ""), "device": ("online", node)}
+        fleet.start("gateway", gateway, "points/behind-nat.toml")
+        fleet.start("device", inside, "agent.toml")
+        carried = {"gateway": ("online", ""), "device": ("online", fleet.nodes["gateway"])}
         fleet.until_asked(lambda: fleet.states() == carried, "the device is carried")
-        install(fleet, "1", "device")
-        until_it_came_through_the_point(fleet, "1", "device")
+        release = install(fleet, "1", "device")
+        until_it_came_through_the_point(fleet, release, "device")
         assert "relayed" in fleet.operate("p2pdist", "ping", "device", "--count", "1")

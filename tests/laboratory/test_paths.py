@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
+from held_session import hold_session
+from lab_fleet import POINTS, LabFleet
 from laboratory.network import Host, Laboratory, Place
-from sessions_fleet import LabFleet
 
 pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(300)]
 
-VISITING = Path(__file__).with_name("visiting.py")
 PUNCHED_S = 2.0
 """From when both sides are known."""
 KINDS = ("port-restricted", "symmetric", "udp-blocked")
@@ -35,7 +30,7 @@ class Setting:
 
     def path(self, operator: str, device: str, *options: str) -> Any:
         """Ask how an operator reaches a device."""
-        return self.fleet.ask(self.operators[operator], "path", device, *options)
+        return self.fleet.ask("path", device, *options, at=self.operators[operator])
 
 
 @pytest.fixture(scope="module")
@@ -46,51 +41,15 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
         operators = {kind: laboratory.add(kind).hosts[0] for kind in ("open", "port-restricted", "symmetric")}
         with LabFleet(tmp_path_factory.mktemp("fleet"), laboratory.server) as fleet:
             fleet.found()
-            fleet.add({kind: place.hosts[0] for kind, place in places.items()}, gateway)
+            fleet.enrol("gateway", gateway, POINTS)
+            fleet.grant("gateway", gateway, "/sites")
+            fleet.publish()
+            fleet.start("gateway", gateway, "points/dedicated.toml")
+            for kind, place in places.items():
+                fleet.enrol(kind, place.hosts[0], "/sites")
+                fleet.start(kind, place.hosts[0], "agent.toml")
+            fleet.until_carried(*places, by="gateway")
             yield Setting(fleet, operators, places)
-
-
-class Visiting:
-    """A session that is held open on an operator's machine."""
-
-    def __init__(self, setting: Setting, operator: str, device: str) -> None:
-        self._process = subprocess.Popen(
-            setting.operators[operator].command(sys.executable, str(VISITING), device),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=setting.fleet.environment,
-        )
-
-    def until(self, path: str, within_s: float = 40.0) -> None:
-        """Wait until the session is on a path of this kind."""
-        assert self._process.stdout is not None
-        end = time.monotonic() + within_s
-        while line := self._process.stdout.readline():
-            said = json.loads(line)
-            assert time.monotonic() < end, f"{path}: not within {within_s:g} s"
-            if said["path"] == path:
-                return
-        raise AssertionError(f"the session ended before it was {path}")
-
-    def finish(self) -> Any:
-        """End the session, and return what it says of its bytes."""
-        out, _ = self._process.communicate("", timeout=90)
-        return json.loads(out.splitlines()[-1])
-
-    def end(self) -> None:
-        """End the process, if it is still there."""
-        self._process.kill()
-        self._process.communicate()
-
-
-@contextmanager
-def visiting(setting: Setting, operator: str, device: str) -> Iterator[Visiting]:
-    visit = Visiting(setting, operator, device)
-    try:
-        yield visit
-    finally:
-        visit.end()
 
 
 CUT_UDP = "table inet cut { chain out { type filter hook output priority 0; meta l4proto udp drop; }; }\n"
@@ -137,24 +96,24 @@ def test_where_udp_is_blocked_a_session_stays_relayed_and_says_so(hopeless: dict
 
 def test_a_session_falls_back_when_udp_is_cut_and_punches_again_when_it_is_back(setting: Setting) -> None:
     operator = setting.operators["port-restricted"]
-    with visiting(setting, "port-restricted", "port-restricted") as visit:
-        visit.until("relayed")
-        visit.until("punched")
+    with hold_session(setting.fleet, operator, "port-restricted") as session:
+        session.until("relayed")
+        session.until("punched")
         operator.namespace.rules(CUT_UDP)
-        visit.until("relayed")
+        session.until("relayed")
         operator.run("nft", "delete", "table", "inet", "cut")
-        visit.until("punched")
-        said = visit.finish()
+        session.until("punched")
+        said = session.finish()
     assert said["intact"], said
     assert said["sent"] > 0
 
 
 def test_a_session_outlives_a_nat_that_rebinds(setting: Setting) -> None:
     """The device's TCP is lost; the punched path lives where the open side controls, or another one comes."""
-    with visiting(setting, "open", "port-restricted") as visit:
-        visit.until("punched")
+    with hold_session(setting.fleet, setting.operators["open"], "port-restricted") as session:
+        session.until("punched")
         time.sleep(0.5)
         setting.places["port-restricted"].rebind()
         time.sleep(1)
-        said = visit.finish()
+        said = session.finish()
     assert said["intact"], said

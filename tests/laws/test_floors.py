@@ -11,7 +11,7 @@ from house_source import Module, house
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"", "errors", "ids", "limits", "omitted"}),
-    frozenset({"files"}),
+    frozenset({"files", "sqlitefile"}),
     frozenset({"documents"}),
     frozenset({"config", "logs", "programs"}),
     frozenset({"wire"}),
@@ -59,6 +59,7 @@ FORBIDDEN_IN_SANS_IO: dict[str, str] = {
 ONLY_IN: dict[str, tuple[frozenset[str], str]] = {
     "libtorrent": (frozenset({"swarm"}), "one place touches it, so that one place knows its surprises"),
     "structlog": (frozenset({"logs"}), "importing it as logs.py does keeps 6 MB off every endpoint"),
+    "cronsim": (frozenset({"core"}), "when something is due is decided in one place"),
     "h2": (frozenset({"net"}), "how links multiplex is the business of links"),
     "ssl": (frozenset({"net", "server", "cli", "node"}), "contexts are made in one place, TLS 1.3 only"),
     "sqlalchemy": (frozenset({"store", "server"}), "only the admin server has a database of its fleet"),
@@ -88,6 +89,7 @@ ENDPOINT_FORBIDDEN = {
     "starlette": "the HTTP API is the server's",
     "anycorn": "the HTTP API is the server's",
     "httpx": "the HTTP API's client is the operator's",
+    "cronsim": "schedules are the server's",
     "aiortc": "25 MB, imported only when a session needs it",
     "aioice": "imported only when a session needs it",
     "av": "18 MB that no data channel needs",

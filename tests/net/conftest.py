@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -10,11 +10,8 @@ from typing import Any
 
 import pytest
 import trio
-import trio.testing
 
 from p2pdist.ids import GroupPath, NodeId, parse_fleet
-from p2pdist.net.events import BodyReceived, SessionEvent
-from p2pdist.net.http2 import Session
 from p2pdist.net.link import (
     Link,
     OpenLinks,
@@ -28,6 +25,7 @@ from p2pdist.net.tls import TlsIdentity
 from p2pdist.trust.certificates import FleetAuthority, NodeCertificate, parse_certificate
 from p2pdist.trust.keys import IdentityKey
 from p2pdist.wire.requests import Torrent, TorrentRequest
+from tests.net.raw_peer import RawPeer, open_against
 
 
 @dataclass
@@ -181,52 +179,6 @@ def linked(serving: Any, fleet: Fleet) -> Callable[..., AbstractAsyncContextMana
     return link
 
 
-class RawPeer:
-    """The other end of a link, which speaks HTTP/2 and does what a test tells it, good or bad."""
-
-    def __init__(self, stream: trio.abc.Stream, *, dialler: bool) -> None:
-        self.stream = stream
-        self.session = Session(dialler=dialler)
-        self.events: list[SessionEvent] = []
-        self.opened: list[int] = []
-        self._sending = trio.Lock()
-
-    async def flush(self) -> None:
-        """Send what the session has to send."""
-        async with self._sending:
-            while data := self.session.output():
-                await self.stream.send_all(data)
-
-    async def hear(self) -> list[SessionEvent]:
-        """Receive once, answer what HTTP/2 itself demands, and return what happened."""
-        data = await self.stream.receive_some(65_536)
-        if not data:
-            raise EOFError
-        happened = self.session.receive(bytes(data))
-        self.events += happened
-        await self.flush()
-        return happened
-
-    async def hear_until(self, kind: type[SessionEvent]) -> Any:
-        """Receive until something of *kind* happens, and return it; EOFError at the end."""
-        while True:
-            for event in await self.hear():
-                if isinstance(event, kind):
-                    return event
-
-    async def hear_all(self) -> None:
-        """Receive until the end."""
-        try:
-            while True:
-                await self.hear()
-        except (EOFError, trio.BrokenResourceError, trio.ClosedResourceError):
-            return
-
-    def body(self, stream: int) -> bytes:
-        """Return what has arrived on *stream*."""
-        return b"".join(e.data for e in self.events if isinstance(e, BodyReceived) and e.stream == stream)
-
-
 @pytest.fixture
 def both_ways(
     serving: Any, fleet: Fleet
@@ -257,45 +209,29 @@ def both_ways(
     return link
 
 
-@asynccontextmanager
-async def open_against(
-    remote: NodeCertificate,
-    *,
-    dialler: bool,
-    requests: RequestTable = REQUESTS,
-    streams: StreamTable | None = None,
-) -> AsyncIterator[tuple[Link, RawPeer]]:
-    """Open a link whose other end is a :class:`RawPeer`, over memory; not established yet."""
-    ours, theirs = trio.testing.memory_stream_pair()
-
-    def sever() -> None:
-        ours.send_stream.close()
-        ours.receive_stream.close()
-
-    link = Link(
-        ours,
-        dialler=dialler,
-        remote=remote,
-        remote_host="192.0.2.7",
-        local_host="192.0.2.1",
-        requests=requests,
-        streams=streams or {},
-        member=True,
-        sever=sever,
-    )
-    async with link.running():
-        yield link, RawPeer(theirs, dialler=not dialler)
-        await theirs.aclose()
-
-
 @pytest.fixture
 def against(
     device_certificate: NodeCertificate, server_certificate: NodeCertificate
 ) -> Callable[..., AbstractAsyncContextManager[tuple[Link, RawPeer]]]:
     """A link whose other end is a :class:`RawPeer`; takes what :func:`open_against` takes."""
 
-    def opened(*, dialler: bool, **arguments: Any) -> AbstractAsyncContextManager[tuple[Link, RawPeer]]:
+    def opened(
+        *, dialler: bool, requests: RequestTable = REQUESTS, streams: StreamTable | None = None
+    ) -> AbstractAsyncContextManager[tuple[Link, RawPeer]]:
         remote = server_certificate if dialler else device_certificate
-        return open_against(remote, dialler=dialler, **arguments)
+        return open_against(remote, dialler=dialler, requests=requests, streams=streams)
+
+    return opened
+
+
+@pytest.fixture
+def standing(against: Any) -> Callable[..., AbstractAsyncContextManager[tuple[Link, RawPeer]]]:
+    """The same, once the raw peer has brought the link up."""
+
+    @asynccontextmanager
+    async def opened(**arguments: Any) -> Any:
+        async with against(**arguments) as (link, raw):
+            await raw.stand(link)
+            yield link, raw
 
     return opened

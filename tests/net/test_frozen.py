@@ -17,15 +17,14 @@ import trio
 
 from p2pdist import limits
 from p2pdist.errors import Unavailable
-from p2pdist.net.events import AnswerStarted, RequestStarted
 from p2pdist.net.link import open_link
 from p2pdist.net.tls import TlsIdentity
 from p2pdist.wire.frames import MetadataVersions
 from p2pdist.wire.requests import Torrent, TorrentRequest
+from tests.net.raw_peer import both_sides
 
 VERSIONS = {f"channel-{number}": 1 for number in range(20)}
 ASKED = TorrentRequest(info_hash="0" * 64)
-both_sides = pytest.mark.parametrize("dialler", [False, True])
 GIVEN_UP_S = limits.LINK_AWAITED_S + 2 * limits.LINK_ANSWER_S
 
 SERVER = """
@@ -97,25 +96,11 @@ async def neighbour(identity: TlsIdentity) -> AsyncIterator[Neighbour]:
             await process.wait()
 
 
-async def stand(link: Any, raw: Any, *, dialler: bool) -> None:
-    """Bring the link up from the raw peer's side."""
-    if dialler:
-        started = await raw.hear_until(RequestStarted)
-        raw.session.answer(started.stream, 200)
-        await raw.flush()
-    else:
-        raw.session.open("/control")
-        await raw.flush()
-        await raw.hear_until(AnswerStarted)
-    await link.wait_established()
-
-
 @both_sides
 async def test_a_request_to_a_neighbour_that_shows_no_sign_of_life_fails_within_seconds(
-    dialler: bool, against: Any, autojump_clock: Any
+    dialler: bool, standing: Any, autojump_clock: Any
 ) -> None:
-    async with against(dialler=dialler) as (link, raw):
-        await stand(link, raw, dialler=dialler)
+    async with standing(dialler=dialler) as (link, _raw):
         before = trio.current_time()
         with pytest.raises(Unavailable, match="nothing was heard"):
             await link.request("/torrent", ASKED, Torrent)
@@ -125,10 +110,9 @@ async def test_a_request_to_a_neighbour_that_shows_no_sign_of_life_fails_within_
 
 @both_sides
 async def test_a_neighbour_that_only_takes_its_time_is_not_given_up(
-    dialler: bool, against: Any, autojump_clock: Any
+    dialler: bool, standing: Any, autojump_clock: Any
 ) -> None:
-    async with against(dialler=dialler) as (link, raw), trio.open_nursery() as nursery:
-        await stand(link, raw, dialler=dialler)
+    async with standing(dialler=dialler) as (link, raw), trio.open_nursery() as nursery:
         nursery.start_soon(raw.hear_all)  # which answers pings
         with pytest.raises(Unavailable, match="did not answer /torrent within"):
             await link.request("/torrent", ASKED, Torrent)
@@ -139,10 +123,9 @@ async def test_a_neighbour_that_only_takes_its_time_is_not_given_up(
 
 @both_sides
 async def test_nobody_is_given_up_early_while_nothing_is_awaited(
-    dialler: bool, against: Any, autojump_clock: Any
+    dialler: bool, standing: Any, autojump_clock: Any
 ) -> None:
-    async with against(dialler=dialler) as (link, raw):
-        await stand(link, raw, dialler=dialler)
+    async with standing(dialler=dialler) as (link, _raw):
         before = trio.current_time()
         async with link.awaiting():
             await trio.sleep(limits.LINK_AWAITED_S + limits.LINK_ANSWER_S)
@@ -151,10 +134,9 @@ async def test_nobody_is_given_up_early_while_nothing_is_awaited(
 
 
 async def test_a_neighbour_that_may_be_asked_often_is_given_up_within_ten_seconds_though_nothing_is_awaited(
-    against: Any, autojump_clock: Any
+    standing: Any, autojump_clock: Any
 ) -> None:
-    async with against(dialler=True) as (link, raw):
-        await stand(link, raw, dialler=True)
+    async with standing(dialler=True) as (link, raw):
         raw.session.set_pace(round(limits.LINK_PACES_S[0]))
         await raw.flush()
         before = trio.current_time()

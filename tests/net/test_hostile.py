@@ -15,7 +15,7 @@ import trio
 import trio.testing
 
 from p2pdist import limits
-from p2pdist.errors import PeerError, TrustError, Unavailable, UsageError
+from p2pdist.errors import PeerError, TrustError, Unavailable
 from p2pdist.ids import NodeId
 from p2pdist.net.events import AnswerStarted, BodyEnded, RequestStarted, SessionEnded, StreamReset
 from p2pdist.net.framing import pack_frame
@@ -25,6 +25,7 @@ from p2pdist.net.tls import TlsIdentity, client_context, server_context
 from p2pdist.wire import codec
 from p2pdist.wire.frames import MetadataVersions
 from p2pdist.wire.requests import Problem, Torrent, TorrentRequest
+from tests.net.raw_peer import asking, both_sides
 
 pytestmark = pytest.mark.slow  # real processes, many kills or a whole server: not in the fast subset
 
@@ -89,9 +90,6 @@ class Knocks:
         while self.count < count:
             await self._more.wait()
         await trio.testing.wait_all_tasks_blocked()
-
-
-both_sides = pytest.mark.parametrize("dialler", [False, True])
 
 
 # Before there is a link ------------------------------------------------------------------------------
@@ -362,9 +360,8 @@ async def test_a_member_that_falls_silent_is_cut_by_the_server(
         await trio.aclose_forcefully(stream)
 
 
-async def test_a_neighbours_words_do_not_move_a_terminals_cursor(against: Any) -> None:
-    async with against(dialler=True) as (link, raw):
-        await accept_control(link, raw)
+async def test_a_neighbours_words_do_not_move_a_terminals_cursor(standing: Any) -> None:
+    async with standing(dialler=True) as (link, raw):
         raw.session.close("red \x1b[31m alert\n")
         await raw.flush()
         with pytest.raises(Unavailable, match="alert") as caught:
@@ -373,29 +370,6 @@ async def test_a_neighbours_words_do_not_move_a_terminals_cursor(against: Any) -
 
 
 # On the control stream -------------------------------------------------------------------------------
-
-
-async def open_control(link: Link, raw: Any) -> int:
-    """Dial with the raw peer: open the control stream, and wait until the link stands."""
-    stream: int = raw.session.open("/control")
-    await raw.flush()
-    await raw.hear_until(AnswerStarted)
-    await link.wait_established()
-    return stream
-
-
-async def accept_control(link: Link, raw: Any) -> int:
-    """Accept with the raw peer: answer the control stream, and wait until the link stands."""
-    started = await raw.hear_until(RequestStarted)
-    raw.session.answer(started.stream, 200)
-    await raw.flush()
-    await link.wait_established()
-    return int(started.stream)
-
-
-async def stand(link: Link, raw: Any, *, dialler: bool) -> int:
-    """Bring the link up from the raw peer's side, and return its control stream."""
-    return await (accept_control if dialler else open_control)(link, raw)
 
 
 @pytest.mark.parametrize(
@@ -412,7 +386,7 @@ async def stand(link: Link, raw: Any, *, dialler: bool) -> int:
 @pytest.mark.parametrize("dialler", [True, False])
 async def test_what_is_no_frame_is_raised_and_told(sent: bytes, dialler: bool, against: Any) -> None:
     async with against(dialler=dialler) as (link, raw):
-        stream = await (accept_control if dialler else open_control)(link, raw)
+        stream = await raw.stand(link)
         raw.session.send(stream, pack_frame(MetadataVersions(versions={"root": 1})) + sent)
         await raw.flush()
 
@@ -428,18 +402,16 @@ async def test_what_is_no_frame_is_raised_and_told(sent: bytes, dialler: bool, a
         assert "frame" in goodbye.reason or "msgpack" in goodbye.reason or "valid" in goodbye.reason
 
 
-async def test_an_acceptor_that_opens_a_control_stream_is_at_fault(against: Any) -> None:
-    async with against(dialler=True) as (link, raw):
-        await accept_control(link, raw)
+async def test_an_acceptor_that_opens_a_control_stream_is_at_fault(standing: Any) -> None:
+    async with standing(dialler=True) as (link, raw):
         raw.session.open("/control")
         await raw.flush()
         with pytest.raises(PeerError, match="control stream"):
             await anext(link.frames())
 
 
-async def test_a_second_control_stream_is_a_fault(against: Any) -> None:
-    async with against(dialler=False) as (link, raw):
-        await open_control(link, raw)
+async def test_a_second_control_stream_is_a_fault(standing: Any) -> None:
+    async with standing(dialler=False) as (link, raw):
         raw.session.open("/control")
         await raw.flush()
         with pytest.raises(PeerError, match="second control stream"):
@@ -448,7 +420,7 @@ async def test_a_second_control_stream_is_a_fault(against: Any) -> None:
 
 async def test_a_neighbour_that_ends_the_control_stream_ends_the_link(against: Any) -> None:
     async with against(dialler=False) as (link, raw):
-        stream = await open_control(link, raw)
+        stream = await raw.stand(link)
         raw.session.send(stream, b"", end=True)
         await raw.flush()
         assert [frame async for frame in link.frames()] == []
@@ -456,7 +428,7 @@ async def test_a_neighbour_that_ends_the_control_stream_ends_the_link(against: A
 
 async def test_unread_frames_are_held_packed_and_within_the_window(against: Any) -> None:
     async with against(dialler=False) as (link, raw):
-        stream = await open_control(link, raw)
+        stream = await raw.stand(link)
         frame = MetadataVersions(versions={str(number) * 100: 1 for number in range(1, 10)})
         packed = pack_frame(frame)
         count = 4 * limits.LINK_WINDOW_BYTES // len(packed)
@@ -476,10 +448,9 @@ async def test_unread_frames_are_held_packed_and_within_the_window(against: Any)
 
 
 async def test_a_neighbour_that_reads_no_frames_makes_senders_wait_and_is_cut_in_the_end(
-    against: Any, autojump_clock: Any
+    standing: Any, autojump_clock: Any
 ) -> None:
-    async with against(dialler=False) as (link, raw):
-        await open_control(link, raw)
+    async with standing(dialler=False) as (link, raw):
         frame = MetadataVersions(versions={str(number) * 100: 1 for number in range(10, 20)})
         sent = 0
 
@@ -501,9 +472,8 @@ async def test_a_neighbour_that_reads_no_frames_makes_senders_wait_and_is_cut_in
             nursery.cancel_scope.cancel()
 
 
-async def test_a_full_queue_refuses_what_cannot_wait(against: Any) -> None:
-    async with against(dialler=False) as (link, raw):
-        await open_control(link, raw)
+async def test_a_full_queue_refuses_what_cannot_wait(standing: Any) -> None:
+    async with standing(dialler=False) as (link, _raw):
         frame = MetadataVersions(versions={"x" * 100: 1})
         for _ in range(limits.LINK_SEND_QUEUE_FRAMES):
             link.send_nowait(frame)
@@ -515,7 +485,7 @@ async def test_a_full_queue_refuses_what_cannot_wait(against: Any) -> None:
 async def test_a_silent_neighbour_is_given_up(against: Any, autojump_clock: Any) -> None:
     for dialler in (True, False):
         async with against(dialler=dialler) as (link, raw):
-            await (accept_control if dialler else open_control)(link, raw)
+            await raw.stand(link)
             started = trio.current_time()
             assert [frame async for frame in link.frames()] == []
             silent = trio.current_time() - started
@@ -523,9 +493,8 @@ async def test_a_silent_neighbour_is_given_up(against: Any, autojump_clock: Any)
             assert "nothing was heard" in link.end_reason
 
 
-async def test_a_flood_ends_the_link_and_is_told(against: Any) -> None:
-    async with against(dialler=False) as (link, raw):
-        await open_control(link, raw)
+async def test_a_flood_ends_the_link_and_is_told(standing: Any) -> None:
+    async with standing(dialler=False) as (link, raw):
 
         async def flood() -> None:
             ping = hyperframe.frame.PingFrame(0, opaque_data=b"flooding").serialize()
@@ -545,8 +514,7 @@ async def test_a_flood_ends_the_link_and_is_told(against: Any) -> None:
 
 async def answer_to(raw: Any, stream: int) -> Any:
     """Wait for the whole answer on *stream*, and return its status and body."""
-    while not any(isinstance(e, BodyEnded | StreamReset) and e.stream == stream for e in raw.events):
-        await raw.hear()
+    await raw.hear_on(stream, BodyEnded, StreamReset)
     [status] = [e.status for e in raw.events if isinstance(e, AnswerStarted) and e.stream == stream]
     return status, raw.body(stream)
 
@@ -592,8 +560,7 @@ async def test_a_body_that_never_ends_is_given_up(dialler: bool, against: Any, a
         raw.session.send(stream, b"some")
         await raw.flush()
         started = trio.current_time()
-        while not any(isinstance(e, StreamReset) and e.stream == stream for e in raw.events):
-            await raw.hear()
+        await raw.hear_on(stream, StreamReset)
         waited = trio.current_time() - started
         assert limits.REQUEST_TIMEOUT_S <= waited <= limits.REQUEST_TIMEOUT_S + 2 * limits.LINK_WATCH_S
         assert link.statistics().requests_under_way == 0
@@ -636,17 +603,15 @@ async def test_an_asker_that_does_not_read_its_answer_loses_it(
         raw.session.send(stream, codec.encode(ASKED), end=True)
         await raw.flush()
         started = trio.current_time()
-        while not any(isinstance(e, StreamReset) and e.stream == stream for e in raw.events):
-            await raw.hear()  # and never says that it has consumed anything
+        await raw.hear_on(stream, StreamReset)  # and never says that it has consumed anything
         assert trio.current_time() - started == pytest.approx(limits.REQUEST_TIMEOUT_S, abs=5)
         assert len(raw.body(stream)) == limits.LINK_WINDOW_BYTES
         assert link.statistics().requests_under_way == 0
 
 
 @both_sides
-async def test_opening_requests_only_to_give_them_up_ends_the_link(dialler: bool, against: Any) -> None:
-    async with against(dialler=dialler) as (link, raw):
-        await stand(link, raw, dialler=dialler)
+async def test_opening_requests_only_to_give_them_up_ends_the_link(dialler: bool, standing: Any) -> None:
+    async with standing(dialler=dialler) as (link, raw):
 
         async def churn() -> None:
             with contextlib.suppress(trio.BrokenResourceError, Unavailable):
@@ -690,35 +655,19 @@ async def test_a_plain_http2_client_that_misses_the_windows_gets_no_more_than_th
 # Asking ----------------------------------------------------------------------------------------------
 
 
-async def ask(link: Link, caught: list[Any], **arguments: Any) -> None:
-    """Ask for a torrent; keep the answer, or the error."""
-    try:
-        caught.append(await link.request("/torrent", ASKED, Torrent, **arguments))
-    except (UsageError, PeerError, TrustError, Unavailable) as error:
-        caught.append(error)
-
-
-async def next_question(raw: Any) -> int:
-    """Wait for a question that is no control stream, and return its stream."""
-    while True:
-        started = await raw.hear_until(RequestStarted)
-        if started.path != "/control":
-            return int(started.stream)
+async def ask(link: Link, **arguments: Any) -> Torrent:
+    """Ask for a torrent."""
+    return await link.request("/torrent", ASKED, Torrent, **arguments)
 
 
 @both_sides
 async def test_a_question_without_an_answer_is_given_up(
-    dialler: bool, against: Any, autojump_clock: Any
+    dialler: bool, standing: Any, autojump_clock: Any
 ) -> None:
-    caught: list[Any] = []
-    async with against(dialler=dialler) as (link, raw):
-        await stand(link, raw, dialler=dialler)
-        async with trio.open_nursery() as nursery:
-            started = trio.current_time()
-            nursery.start_soon(lambda: ask(link, caught, timeout_s=7))
-            stream = await next_question(raw)
-            while not any(isinstance(e, StreamReset) and e.stream == stream for e in raw.events):
-                await raw.hear()
+    async with standing(dialler=dialler) as (link, raw):
+        started = trio.current_time()
+        async with asking(raw, lambda: ask(link, timeout_s=7)) as (stream, caught):
+            await raw.hear_on(stream, StreamReset)
         assert trio.current_time() - started == pytest.approx(7)
     assert isinstance(caught[0], Unavailable)
     assert "/torrent within 7 s" in str(caught[0])
@@ -727,30 +676,29 @@ async def test_a_question_without_an_answer_is_given_up(
 @pytest.mark.parametrize(("chunk_bytes", "fine"), [(200 * limits.KIB, True), (4 * limits.KIB, False)])
 @both_sides
 async def test_a_long_answer_may_take_its_time_but_not_forever(
-    chunk_bytes: int, fine: bool, dialler: bool, against: Any, autojump_clock: Any
+    chunk_bytes: int, fine: bool, dialler: bool, standing: Any, autojump_clock: Any
 ) -> None:
-    caught: list[Any] = []
     answer = codec.encode(Torrent(torrent=bytes(4 * limits.MIB)), bytes_max=5 * limits.MIB)
-    async with against(dialler=dialler) as (link, raw):
-        await stand(link, raw, dialler=dialler)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(ask, link, caught)
-            stream = await next_question(raw)
-            raw.session.answer(stream, 200)
-            nursery.start_soon(raw.hear_all)
-            for start in range(0, len(answer), chunk_bytes):
-                raw.session.send(
-                    stream,
-                    answer[start : start + chunk_bytes],
-                    end=start + chunk_bytes >= len(answer),
-                )
-                await raw.flush()
-                await trio.sleep(10)
-                if caught:
-                    break
-            while not caught:  # a thread decodes it, which the clock that jumps does not wait for
-                await trio.sleep(1)
-            nursery.cancel_scope.cancel()
+    async with (
+        standing(dialler=dialler) as (link, raw),
+        asking(raw, lambda: ask(link)) as (stream, caught),
+        trio.open_nursery() as nursery,
+    ):
+        raw.session.answer(stream, 200)
+        nursery.start_soon(raw.hear_all)
+        for start in range(0, len(answer), chunk_bytes):
+            raw.session.send(
+                stream,
+                answer[start : start + chunk_bytes],
+                end=start + chunk_bytes >= len(answer),
+            )
+            await raw.flush()
+            await trio.sleep(10)
+            if caught:
+                break
+        while not caught:  # a thread decodes it, which the clock that jumps does not wait for
+            await trio.sleep(1)
+        nursery.cancel_scope.cancel()
     assert isinstance(caught[0], Torrent if fine else Unavailable)
 
 
@@ -767,48 +715,40 @@ async def test_a_long_answer_may_take_its_time_but_not_forever(
 )
 @both_sides
 async def test_whatever_comes_back_is_an_answer_or_one_of_our_errors(
-    status: int, body: bytes, kind: type[Exception], dialler: bool, against: Any
+    status: int, body: bytes, kind: type[Exception], dialler: bool, standing: Any
 ) -> None:
-    caught: list[Any] = []
-    async with against(dialler=dialler) as (link, raw):
-        await stand(link, raw, dialler=dialler)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(ask, link, caught)
-            stream = await next_question(raw)
-            raw.session.answer(stream, status or 204)
-            raw.session.send(stream, body, end=True)
-            await raw.flush()
+    async with standing(dialler=dialler) as (link, raw), asking(raw, lambda: ask(link)) as (stream, caught):
+        raw.session.answer(stream, status or 204)
+        raw.session.send(stream, body, end=True)
+        await raw.flush()
     assert isinstance(caught[0], kind)
 
 
 @both_sides
-async def test_an_answer_that_is_too_large_is_cut_off_while_it_arrives(dialler: bool, against: Any) -> None:
-    caught: list[Any] = []
-    async with against(dialler=dialler) as (link, raw):
-        await stand(link, raw, dialler=dialler)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(ask, link, caught)
-            stream = await next_question(raw)
-            raw.session.answer(stream, 200)
-            nursery.start_soon(raw.hear_all)
-            while not caught:
-                raw.session.send(stream, bytes(limits.MIB))
-                await raw.flush()
-                await trio.testing.wait_all_tasks_blocked(0.001)
-            nursery.cancel_scope.cancel()
+async def test_an_answer_that_is_too_large_is_cut_off_while_it_arrives(dialler: bool, standing: Any) -> None:
+    async with (
+        standing(dialler=dialler) as (link, raw),
+        asking(raw, lambda: ask(link)) as (stream, caught),
+        trio.open_nursery() as nursery,
+    ):
+        raw.session.answer(stream, 200)
+        nursery.start_soon(raw.hear_all)
+        while not caught:
+            raw.session.send(stream, bytes(limits.MIB))
+            await raw.flush()
+            await trio.testing.wait_all_tasks_blocked(0.001)
+        nursery.cancel_scope.cancel()
     assert isinstance(caught[0], PeerError)
     assert "more than is allowed" in str(caught[0])
 
 
 @both_sides
-async def test_a_neighbour_that_gives_a_question_up_makes_it_unavailable(dialler: bool, against: Any) -> None:
-    caught: list[Any] = []
-    async with against(dialler=dialler) as (link, raw):
-        await stand(link, raw, dialler=dialler)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(ask, link, caught)
-            raw.session.reset(await next_question(raw))
-            await raw.flush()
+async def test_a_neighbour_that_gives_a_question_up_makes_it_unavailable(
+    dialler: bool, standing: Any
+) -> None:
+    async with standing(dialler=dialler) as (link, raw), asking(raw, lambda: ask(link)) as (stream, caught):
+        raw.session.reset(stream)
+        await raw.flush()
     assert isinstance(caught[0], Unavailable)
 
 

@@ -17,12 +17,11 @@ from p2pdist.net.events import AnswerStarted, BodyEnded, RequestStarted, StreamR
 from p2pdist.net.link import Link, OfferedStream, StreamHandler
 from p2pdist.wire import codec
 from p2pdist.wire.requests import Problem, Torrent, TorrentRequest
-from tests.net.conftest import RawPeer, open_against
+from tests.net.conftest import REQUESTS
+from tests.net.raw_peer import RawPeer, asking, both_sides, open_against
 
 OPENING = TorrentRequest(info_hash="0" * 64)
 PACKED = codec.encode(OPENING)
-
-both_sides = pytest.mark.parametrize("dialler", [False, True])
 
 
 class Served:
@@ -48,31 +47,11 @@ class Served:
             self.running -= 1
 
 
-async def stand(link: Link, raw: Any, *, dialler: bool) -> None:
-    """Bring the link up from the raw peer's side."""
-    if dialler:
-        started = await raw.hear_until(RequestStarted)
-        raw.session.answer(started.stream, 200)
-        await raw.flush()
-    else:
-        raw.session.open("/control")
-        await raw.flush()
-        await raw.hear_until(AnswerStarted)
-    await link.wait_established()
-
-
-async def hear(raw: Any, kind: type[Any], stream: int) -> Any:
-    """Wait until something of *kind* has happened on *stream*, and return it."""
-    while not (found := [e for e in raw.events if isinstance(e, kind) and e.stream == stream]):
-        await raw.hear()
-    return found[0]
-
-
 async def offer(raw: Any) -> int:
     """Open a byte stream from the raw peer's side, and wait until it is accepted."""
     stream: int = raw.session.open("/session", PACKED)
     await raw.flush()
-    assert (await hear(raw, AnswerStarted, stream)).status == 200
+    assert (await raw.hear_on(stream, AnswerStarted)).status == 200
     return stream
 
 
@@ -81,14 +60,15 @@ async def offer(raw: Any) -> int:
 
 @pytest.mark.parametrize("opening", [b"\xc1", b"\x80", b"x" * 2_000])
 @both_sides
-async def test_an_opening_that_makes_no_sense_is_refused(dialler: bool, opening: bytes, against: Any) -> None:
+async def test_an_opening_that_makes_no_sense_is_refused(
+    dialler: bool, opening: bytes, standing: Any
+) -> None:
     served = Served()
-    async with against(dialler=dialler, streams=served.table) as (link, raw):
-        await stand(link, raw, dialler=dialler)
+    async with standing(dialler=dialler, streams=served.table) as (_link, raw):
         stream = raw.session.open("/session", opening)
         await raw.flush()
-        assert (await hear(raw, AnswerStarted, stream)).status == 400
-        await hear(raw, BodyEnded, stream)
+        assert (await raw.hear_on(stream, AnswerStarted)).status == 400
+        await raw.hear_on(stream, BodyEnded)
         problem: Problem = codec.decode(raw.body(stream), Problem)
         assert problem.family == "peer"
         assert await offer(raw)
@@ -97,24 +77,22 @@ async def test_an_opening_that_makes_no_sense_is_refused(dialler: bool, opening:
 @pytest.mark.parametrize("end", [False, True])
 @both_sides
 async def test_bytes_that_come_before_the_stream_is_accepted_cost_the_stream(
-    dialler: bool, end: bool, against: Any
+    dialler: bool, end: bool, standing: Any
 ) -> None:
     served = Served(accept=False)
-    async with against(dialler=dialler, streams=served.table) as (link, raw):
-        await stand(link, raw, dialler=dialler)
+    async with standing(dialler=dialler, streams=served.table) as (link, raw):
         stream = raw.session.open("/session", PACKED)
         raw.session.send(stream, b"" if end else b"impatient", end=end)
         await raw.flush()
-        await hear(raw, StreamReset, stream)
+        await raw.hear_on(stream, StreamReset)
         await trio.testing.wait_all_tasks_blocked()
         assert (served.running, link.statistics().streams, link.end_reason) == (0, 0, "")
 
 
 @both_sides
-async def test_only_so_many_streams_of_one_link_are_served_at_once(dialler: bool, against: Any) -> None:
+async def test_only_so_many_streams_of_one_link_are_served_at_once(dialler: bool, standing: Any) -> None:
     served = Served()
-    async with against(dialler=dialler, streams=served.table) as (link, raw):
-        await stand(link, raw, dialler=dialler)
+    async with standing(dialler=dialler, streams=served.table) as (_link, raw):
         for _ in range(limits.LINK_STREAMS_MAX - 1):
             raw.session.open("/session", PACKED)
         async with trio.open_nursery() as nursery:
@@ -126,10 +104,9 @@ async def test_only_so_many_streams_of_one_link_are_served_at_once(dialler: bool
 
 
 @both_sides
-async def test_more_streams_than_were_allowed_end_the_link(dialler: bool, against: Any) -> None:
+async def test_more_streams_than_were_allowed_end_the_link(dialler: bool, standing: Any) -> None:
     served = Served()
-    async with against(dialler=dialler, streams=served.table) as (link, raw):
-        await stand(link, raw, dialler=dialler)
+    async with standing(dialler=dialler, streams=served.table) as (link, raw):
         raw.session._h2.remote_settings._values[3] = 1_000  # it does not care what we allow
         for _ in range(limits.LINK_STREAMS_MAX + 1):
             raw.session.open("/session", PACKED)
@@ -145,11 +122,10 @@ async def test_more_streams_than_were_allowed_end_the_link(dialler: bool, agains
 @pytest.mark.parametrize("accept", [False, True])
 @both_sides
 async def test_opening_streams_only_to_give_them_up_ends_the_link(
-    dialler: bool, accept: bool, against: Any
+    dialler: bool, accept: bool, standing: Any
 ) -> None:
     served = Served(accept=accept)
-    async with against(dialler=dialler, streams=served.table) as (link, raw):
-        await stand(link, raw, dialler=dialler)
+    async with standing(dialler=dialler, streams=served.table) as (link, raw):
 
         async def churn() -> None:
             with contextlib.suppress(trio.BrokenResourceError, Unavailable):
@@ -170,23 +146,21 @@ async def test_opening_streams_only_to_give_them_up_ends_the_link(
 
 @both_sides
 async def test_a_refused_stream_that_is_not_let_go_is_given_up(
-    dialler: bool, against: Any, autojump_clock: Any
+    dialler: bool, standing: Any, autojump_clock: Any
 ) -> None:
-    async with against(dialler=dialler) as (link, raw):
-        await stand(link, raw, dialler=dialler)
+    async with standing(dialler=dialler) as (_link, raw):
         stream = raw.session.open("/session", PACKED)
         raw.session.send(stream, bytes(4 * limits.MIB))
         await raw.flush()
         started = trio.current_time()
-        await hear(raw, StreamReset, stream)
+        await raw.hear_on(stream, StreamReset)
         assert trio.current_time() - started <= limits.REQUEST_TIMEOUT_S + 2 * limits.LINK_WATCH_S
 
 
 @both_sides
-async def test_what_is_not_read_is_bounded_and_more_is_a_fault(dialler: bool, against: Any) -> None:
+async def test_what_is_not_read_is_bounded_and_more_is_a_fault(dialler: bool, standing: Any) -> None:
     served = Served()
-    async with against(dialler=dialler, streams=served.table) as (link, raw):
-        await stand(link, raw, dialler=dialler)
+    async with standing(dialler=dialler, streams=served.table) as (link, raw):
         stream = await offer(raw)
         raw.session._h2.streams[stream].outbound_flow_control_window = (
             2**30
@@ -204,11 +178,10 @@ async def test_what_is_not_read_is_bounded_and_more_is_a_fault(dialler: bool, ag
 
 @both_sides
 async def test_a_neighbour_that_takes_nothing_makes_the_sender_wait_and_the_close_be_given_up(
-    dialler: bool, against: Any, autojump_clock: Any
+    dialler: bool, standing: Any, autojump_clock: Any
 ) -> None:
     served = Served()
-    async with against(dialler=dialler, streams=served.table) as (link, raw):
-        await stand(link, raw, dialler=dialler)
+    async with standing(dialler=dialler, streams=served.table) as (link, raw):
         await offer(raw)
         [ours] = served.streams
         sent = 0
@@ -227,10 +200,9 @@ async def test_a_neighbour_that_takes_nothing_makes_the_sender_wait_and_the_clos
 
 
 @both_sides
-async def test_a_reset_reaches_both_halves(dialler: bool, against: Any) -> None:
+async def test_a_reset_reaches_both_halves(dialler: bool, standing: Any) -> None:
     served = Served()
-    async with against(dialler=dialler, streams=served.table) as (link, raw):
-        await stand(link, raw, dialler=dialler)
+    async with standing(dialler=dialler, streams=served.table) as (link, raw):
         stream = await offer(raw)
         raw.session.send(stream, b"dropped with the stream")
         await raw.flush()
@@ -252,11 +224,10 @@ async def test_a_reset_reaches_both_halves(dialler: bool, against: Any) -> None:
 )
 @both_sides
 async def test_whatever_is_said_as_a_reason_is_one_of_our_errors(
-    dialler: bool, problem: bytes, against: Any
+    dialler: bool, problem: bytes, standing: Any
 ) -> None:
     served = Served()
-    async with against(dialler=dialler, streams=served.table) as (link, raw):
-        await stand(link, raw, dialler=dialler)
+    async with standing(dialler=dialler, streams=served.table) as (_link, raw):
         stream = await offer(raw)
         raw.session.break_off(stream, problem)
         await raw.flush()
@@ -269,11 +240,10 @@ async def test_whatever_is_said_as_a_reason_is_one_of_our_errors(
 
 @both_sides
 async def test_trailers_that_no_reset_follows_end_the_stream_all_the_same(
-    dialler: bool, against: Any
+    dialler: bool, standing: Any
 ) -> None:
     served = Served()
-    async with against(dialler=dialler, streams=served.table) as (link, raw):
-        await stand(link, raw, dialler=dialler)
+    async with standing(dialler=dialler, streams=served.table) as (link, raw):
         stream = await offer(raw)
         raw.session._h2.send_headers(stream, [("problem", "eA==")], end_stream=True)
         await raw.flush()
@@ -281,41 +251,27 @@ async def test_trailers_that_no_reset_follows_end_the_stream_all_the_same(
         with pytest.raises(trio.BrokenResourceError):
             await served.streams[0].receive_some()
         served.release.set()
-        await hear(raw, StreamReset, stream)
+        await raw.hear_on(stream, StreamReset)
         assert link.statistics().streams == 0
 
 
 # Streams that we open ----------------------------------------------------------------------------------
 
 
-async def want(link: Link, caught: list[Any], **arguments: Any) -> None:
-    """Open a stream; keep the first bytes that come, or the error."""
-    try:
-        async with link.open_stream("/session", OPENING, **arguments) as stream:
-            caught.append(bytes(await stream.receive_some()))
-    except (PeerError, TrustError, Unavailable, trio.BrokenResourceError) as error:
-        caught.append(error)
-
-
-async def wanted(raw: Any) -> int:
-    """Wait until the link wants a stream, and return its number."""
-    while True:
-        started = await raw.hear_until(RequestStarted)
-        if started.path == "/session":
-            return int(started.stream)
+async def want(link: Link, **arguments: Any) -> bytes:
+    """Open a stream; return the first bytes that come."""
+    async with link.open_stream("/session", OPENING, **arguments) as stream:
+        return bytes(await stream.receive_some())
 
 
 @both_sides
 async def test_a_stream_that_is_never_accepted_is_given_up(
-    dialler: bool, against: Any, autojump_clock: Any
+    dialler: bool, standing: Any, autojump_clock: Any
 ) -> None:
-    caught: list[Any] = []
-    async with against(dialler=dialler) as (link, raw):
-        await stand(link, raw, dialler=dialler)
-        async with trio.open_nursery() as nursery:
-            started = trio.current_time()
-            nursery.start_soon(lambda: want(link, caught, timeout_s=7))
-            await hear(raw, StreamReset, await wanted(raw))
+    async with standing(dialler=dialler) as (link, raw):
+        started = trio.current_time()
+        async with asking(raw, lambda: want(link, timeout_s=7)) as (stream, caught):
+            await raw.hear_on(stream, StreamReset)
         assert trio.current_time() - started == pytest.approx(7)
         assert link.statistics().streams == 0
     assert isinstance(caught[0], Unavailable)
@@ -324,17 +280,14 @@ async def test_a_stream_that_is_never_accepted_is_given_up(
 
 @both_sides
 async def test_a_neighbour_that_falls_silent_instead_of_accepting_is_given_up_within_seconds(
-    dialler: bool, against: Any, autojump_clock: Any
+    dialler: bool, standing: Any, autojump_clock: Any
 ) -> None:
-    caught: list[Any] = []
-    async with against(dialler=dialler) as (link, raw):
-        await stand(link, raw, dialler=dialler)
+    async with standing(dialler=dialler) as (link, _raw):
         started = trio.current_time()
-        await want(link, caught)
+        with pytest.raises(Unavailable, match="nothing was heard"):
+            await want(link)
         silent_s = limits.LINK_AWAITED_S + 2 * limits.LINK_ANSWER_S
         assert trio.current_time() - started == pytest.approx(silent_s, abs=0.1)
-    assert isinstance(caught[0], Unavailable)
-    assert "nothing was heard" in str(caught[0])
 
 
 @pytest.mark.parametrize(
@@ -350,14 +303,10 @@ async def test_a_neighbour_that_falls_silent_instead_of_accepting_is_given_up_wi
 )
 @both_sides
 async def test_whatever_comes_back_is_a_stream_or_one_of_our_errors(
-    dialler: bool, status: int, body: bytes, kind: type[Exception], against: Any
+    dialler: bool, status: int, body: bytes, kind: type[Exception], standing: Any
 ) -> None:
-    caught: list[Any] = []
-    async with against(dialler=dialler) as (link, raw):
-        await stand(link, raw, dialler=dialler)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(want, link, caught)
-            stream = await wanted(raw)
+    async with standing(dialler=dialler) as (link, raw):
+        async with asking(raw, lambda: want(link)) as (stream, caught):
             raw.session.answer(stream, status)
             raw.session.send(stream, body, end=True)
             await raw.flush()
@@ -367,53 +316,41 @@ async def test_whatever_comes_back_is_a_stream_or_one_of_our_errors(
 
 @both_sides
 async def test_bytes_that_come_right_behind_the_answer_belong_to_the_stream(
-    dialler: bool, against: Any
+    dialler: bool, standing: Any
 ) -> None:
-    caught: list[Any] = []
-    async with against(dialler=dialler) as (link, raw):
-        await stand(link, raw, dialler=dialler)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(want, link, caught)
-            stream = await wanted(raw)
-            raw.session.answer(stream, 200)
-            raw.session.send(stream, b"at once", end=True)
-            await raw.flush()
+    async with standing(dialler=dialler) as (link, raw), asking(raw, lambda: want(link)) as (stream, caught):
+        raw.session.answer(stream, 200)
+        raw.session.send(stream, b"at once", end=True)
+        await raw.flush()
     assert caught == [b"at once"]
 
 
 @both_sides
-async def test_a_stream_that_is_answered_twice_ends_the_link(dialler: bool, against: Any) -> None:
-    caught: list[Any] = []
-    async with against(dialler=dialler) as (link, raw):
-        await stand(link, raw, dialler=dialler)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(want, link, caught)
-            stream = await wanted(raw)
-            raw.session.answer(stream, 200)
-            await raw.flush()
-            raw.session._h2.streams[stream].state_machine._headers_sent = False
-            raw.session._h2.streams[stream].state_machine.headers_sent = None
-            raw.session.answer(stream, 200)
-            await raw.flush()
+async def test_a_stream_that_is_answered_twice_ends_the_link(dialler: bool, standing: Any) -> None:
+    async with standing(dialler=dialler) as (link, raw), asking(raw, lambda: want(link)) as (stream, caught):
+        raw.session.answer(stream, 200)
+        await raw.flush()
+        raw.session._h2.streams[stream].state_machine._headers_sent = False
+        raw.session._h2.streams[stream].state_machine.headers_sent = None
+        raw.session.answer(stream, 200)
+        await raw.flush()
     assert isinstance(caught[0], trio.BrokenResourceError)
     assert isinstance(caught[0].__cause__, PeerError)
 
 
 @both_sides
-async def test_a_refusal_with_a_reset_or_a_reason_in_trailers_is_heard(dialler: bool, against: Any) -> None:
+async def test_a_refusal_with_a_reset_or_a_reason_in_trailers_is_heard(dialler: bool, standing: Any) -> None:
     for reason in (b"", codec.encode(Problem(family="trust", what="no"))):
-        caught: list[Any] = []
-        async with against(dialler=dialler) as (link, raw):
-            await stand(link, raw, dialler=dialler)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(want, link, caught)
-                stream = await wanted(raw)
-                if reason:
-                    raw.session.answer(stream, 403)
-                    raw.session.break_off(stream, reason)
-                else:
-                    raw.session.reset(stream)
-                await raw.flush()
+        async with (
+            standing(dialler=dialler) as (link, raw),
+            asking(raw, lambda: want(link)) as (stream, caught),
+        ):
+            if reason:
+                raw.session.answer(stream, 403)
+                raw.session.break_off(stream, reason)
+            else:
+                raw.session.reset(stream)
+            await raw.flush()
         assert isinstance(caught[0], TrustError if reason else Unavailable)
 
 
@@ -464,14 +401,19 @@ def test_whatever_a_neighbour_does_on_streams_is_its_own_fault_or_harmless(
         with contextlib.suppress(P2PDistError):
             await link.request("/torrent", OPENING, Torrent)
 
+    async def open_one(link: Link) -> None:
+        with contextlib.suppress(PeerError, TrustError, Unavailable, trio.BrokenResourceError):
+            await want(link)
+
     async def run() -> None:
         table = {"/session": StreamHandler(TorrentRequest, echo)}
-        async with open_against(server_certificate, dialler=dialler, streams=table) as (link, raw):
-            await stand(link, raw, dialler=dialler)
+        remote = server_certificate
+        async with open_against(remote, dialler=dialler, requests=REQUESTS, streams=table) as (link, raw):
+            await raw.stand(link)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(raw.hear_all)
                 for _ in range(2):
-                    nursery.start_soon(want, link, [])
+                    nursery.start_soon(open_one, link)
                     nursery.start_soon(ask, link)
                 for action in actions:
                     await trio.testing.wait_all_tasks_blocked()

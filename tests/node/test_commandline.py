@@ -9,23 +9,29 @@ from pathlib import Path
 import pytest
 
 from p2pdist.node.commandline import NodeProgram
+from p2pdist.node.config import AgentConfig
 
 
-def program(called: list[Path | None], code: int = 0) -> NodeProgram:
-    """A program that notes with which file it was run."""
+def program(called: list[Path | None], code: int = 0) -> NodeProgram[AgentConfig]:
+    """A program that only notes with which file it was run."""
 
-    def run(*, config: Path | None = None) -> int:
-        """Run it.
+    class Noting(NodeProgram[AgentConfig]):
+        def run(self, *, config: Path | None = None) -> int:
+            """Run it.
 
-        Parameters
-        ----------
-        config
-            The configuration file.
-        """
-        called.append(config)
-        return code
+            Parameters
+            ----------
+            config
+                The configuration file.
+            """
+            called.append(config)
+            return code
 
-    return NodeProgram(name="p2pdist-node", purpose="A node.", run=run)
+    return Noting(name="p2pdist-node", purpose="A node.", config=AgentConfig, serve=never)
+
+
+async def never(config: AgentConfig) -> None:
+    raise AssertionError
 
 
 RUNS: list[tuple[list[str], Path | None]] = [

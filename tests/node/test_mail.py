@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgpack
 import nacl.utils
 import pytest
 import trio
@@ -58,9 +59,15 @@ async def test_what_a_node_seals_only_the_admin_server_opens(nodes: Nodes, tmp_p
         open_envelope(envelope, key=IdentityKey.generate(), sender_public=home.key.public, now=NOW)
 
 
-def sealed(nodes: Nodes, recipient: IdentityKey, counter: int, sender: IdentityKey | None = None) -> Envelope:
+def sealed(
+    nodes: Nodes,
+    recipient: IdentityKey,
+    counter: int,
+    sender: IdentityKey | None = None,
+    data: bytes | None = None,
+) -> Envelope:
     return seal(
-        codec.encode(Received(ids=["a"])),
+        codec.encode(Received(ids=["a"])) if data is None else data,
         key=sender or nodes.server,
         recipient_public=recipient.public,
         counter=counter,
@@ -88,6 +95,25 @@ async def test_an_envelope_that_was_opened_and_not_dealt_with_is_opened_again(
     mail.open(envelope, now=NOW)
     assert not mail.opened().has(7)
     assert mail.open(envelope, now=NOW) == Received(ids=["a"])
+
+
+async def test_a_message_of_a_newer_server_that_is_not_known_here_counts_as_dealt_with(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    home = nodes.home(tmp_path)
+    mail = Mail(home)
+    unknown = sealed(nodes, home.key, 7, data=msgpack.packb({"message": "of-next-year", "what": 1}))
+    assert await mail.take(unknown, now=NOW) is None
+    assert mail.opened().has(7)
+    assert await mail.take(sealed(nodes, home.key, 8), now=NOW) == Received(ids=["a"])
+
+
+async def test_a_forged_envelope_does_not_count_as_dealt_with(nodes: Nodes, tmp_path: Path) -> None:
+    home = nodes.home(tmp_path)
+    mail = Mail(home)
+    with pytest.raises(TrustError):
+        await mail.take(sealed(nodes, home.key, 7, sender=IdentityKey.generate()), now=NOW)
+    assert not mail.opened().has(7)
 
 
 async def test_a_node_says_which_envelopes_it_has_dealt_with_also_after_a_restart(

@@ -46,6 +46,7 @@ from p2pdist.wire.services import (
     TunnelOpening,
 )
 from p2pdist.wire.stun import Endpoint
+from tests.answering import answering_server
 
 
 class Device:
@@ -129,20 +130,6 @@ async def everything(conversation: Conversation) -> bytes:
 
 
 @asynccontextmanager
-async def echo_server() -> AsyncIterator[int]:
-    async def serve(stream: trio.SocketStream) -> None:
-        async with stream:
-            async for data in stream:
-                await stream.send_all(data.upper())
-
-    async with trio.open_nursery() as nursery:
-        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        nursery.start_soon(trio.serve_listeners, serve, listeners)
-        yield listeners[0].socket.getsockname()[1]
-        nursery.cancel_scope.cancel()
-
-
-@asynccontextmanager
 async def tunnelling(device: Device, nursery: trio.Nursery, port: int) -> AsyncIterator[Multiplex]:
     async with (
         visiting(device, nursery, Tunnel(port=port)) as (_, conversation),
@@ -160,7 +147,7 @@ async def shouted(many: Multiplex, text: bytes) -> bytes:
 
 
 async def test_a_tunnel_reaches_an_allowed_port_of_the_device() -> None:
-    async with echo_server() as port:
+    async with answering_server(bytes.upper) as port:
         device = Device(tunnel_ports=(port,))
         async with running(device) as nursery, tunnelling(device, nursery, port) as many:
             assert await shouted(many, b"hello") == b"HELLO"
@@ -168,7 +155,7 @@ async def test_a_tunnel_reaches_an_allowed_port_of_the_device() -> None:
 
 async def test_the_connections_of_a_tunnel_share_one_session_and_each_is_in_the_devices_log() -> None:
     configure_logging("p2pdist-agent", "info")
-    async with echo_server() as port:
+    async with answering_server(bytes.upper) as port:
         device = Device(tunnel_ports=(port,))
         async with running(device) as nursery, tunnelling(device, nursery, port) as many:
             async with (
@@ -192,7 +179,7 @@ async def test_a_tunnel_to_a_port_that_is_not_allowed_is_refused() -> None:
 
 
 async def test_a_connection_to_a_port_at_which_nothing_listens_is_refused_and_others_go_on() -> None:
-    async with echo_server() as port:
+    async with answering_server(bytes.upper) as port:
         pass
     device = Device(tunnel_ports=(port,))
     async with running(device) as nursery, tunnelling(device, nursery, port) as many:

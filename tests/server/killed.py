@@ -11,9 +11,9 @@ import json
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,10 @@ import sqlalchemy as sa
 import structlog
 import trio
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
+from killing import in_child
 from serverkit import signer
 
 from p2pdist.ids import InfoHash
@@ -113,23 +115,8 @@ def main() -> None:
     """Serve requests until the input ends."""
     for line in sys.stdin:
         request = msgspec.json.decode(line, type=Request)
-        readable, writable = os.pipe()
-        if os.fork() == 0:
-            os.close(readable)
-            code = 1
-            try:
-                child(request, writable)
-                code = 0
-            except BaseException:
-                traceback.print_exc()
-                raise
-            finally:
-                os._exit(code)
-        os.close(writable)
-        with os.fdopen(readable) as pipe:
-            changes = [json.loads(said) for said in pipe]
-        _, status = os.wait()
-        code = os.waitstatus_to_exitcode(status)
+        said, code = in_child(partial(child, request))
+        changes = [json.loads(change) for change in said.splitlines()]
         print(json.dumps({"changes": changes, "code": code}), flush=True)
 
 

@@ -117,10 +117,12 @@ class Publisher:
         self.channel[target] = TargetFile(made.length, hashes, target, {"custom": fields})
         return made
 
-    def add_grant(self, node: NodeId, scope: str, *, expires: int | None = None) -> None:
+    def add_grant(
+        self, node: NodeId, scope: str, *, expires: int | None = None, duties: Sequence[str] = ("seed",)
+    ) -> None:
         custom = {
             "node": node,
-            "duties": ["seed"],
+            "duties": list(duties),
             "scope": scope,
             "addresses": ["127.0.0.1:7701"],
             "expires": expires or int(time.time()) + 90 * 86_400,

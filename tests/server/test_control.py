@@ -29,6 +29,7 @@ from p2pdist.net.link import open_stranger_link
 from p2pdist.server import service as service_module
 from p2pdist.server.api import app
 from p2pdist.server.control import plane as plane_module
+from p2pdist.server.control import telling
 from p2pdist.server.control.admit import RENEWALS_MAX
 from p2pdist.server.control.ports import PlaneSettings
 from p2pdist.store import incidents
@@ -859,7 +860,8 @@ async def test_a_grant_that_expires_makes_its_point_a_device_again(
             frames = link.frames()
             await device.send(link, device.heartbeat())
             assert (await device.next_message(frames, DesiredState)).prefetch == ["stable/app/1.0/app.bin"]
-            monkeypatch.setattr(plane_module, "time", later)
+            for module in (plane_module, telling):
+                monkeypatch.setattr(module, "time", later)
             monkeypatch.setattr(service_module, "_utc_now", lambda: datetime.now(UTC) + timedelta(hours=2))
             fleet.service._taken.set()  # the upkeep looks every half minute, and when something came
             assert (await device.next_message(frames, DesiredState)).prefetch == []

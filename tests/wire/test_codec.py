@@ -19,7 +19,18 @@ from hypothesis import strategies as st
 
 from p2pdist import limits
 from p2pdist.errors import PeerError, UsageError
-from p2pdist.wire import codec, envelope, frames, messages, paths, punching, requests, services
+from p2pdist.wire import (
+    codec,
+    envelope,
+    frames,
+    messages,
+    paths,
+    polling,
+    punching,
+    requests,
+    services,
+    tasks,
+)
 from p2pdist.wire.stun import Endpoint, endpoint_of
 
 ROOTS = (frames.Frame, messages.Message, paths.OnPath, services.InSession, punching.Punching)
@@ -38,7 +49,7 @@ def types_of(*modules: Any) -> list[type[msgspec.Struct]]:
     return sorted(found - set(ROOTS), key=lambda kind: kind.__name__)
 
 
-KINDS = types_of(envelope, frames, messages, paths, punching, requests, services)
+KINDS = types_of(envelope, frames, messages, paths, polling, punching, requests, services, tasks)
 UNIONS = [
     frames.AnyFrame,
     messages.FromDevice,
@@ -72,7 +83,7 @@ def value_of(info: mi.Type) -> st.SearchStrategy[Any]:
         case mi.LiteralType():
             return st.sampled_from(info.values)
         case mi.ListType():
-            return st.lists(value_of(info.item_type), max_size=3)
+            return st.lists(value_of(info.item_type), min_size=info.min_length or 0, max_size=3)
         case mi.VarTupleType():
             return st.lists(value_of(info.item_type), min_size=info.min_length or 0, max_size=3).map(tuple)
         case mi.DictType():
@@ -94,7 +105,7 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
     return value_of(mi.type_info(kind))
 
 
-EXAMPLES = ["a" * 32, "0" * 64, "timestamp.json", "/emea", "08:00-18:00 wan=1 site=2"]
+EXAMPLES = ["a" * 32, "0" * 64, "timestamp.json", "/emea", "08:00-18:00 wan=1 site=2", "10.1.0.0/24"]
 """Texts for the patterns that occur."""
 
 

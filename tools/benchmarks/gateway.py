@@ -12,20 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import secrets
-import shutil
-import signal
 import statistics
-import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmark import machine, option_parser, save, say, working_directory
 from carried import Carried
 from crowds import Crowds
 from peers import PEERS, measure_peer
@@ -36,24 +31,13 @@ P2PDIST = "p2pdist"
 def main() -> None:
     """Run what the command line asks for."""
     options = parse()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if options.connections + 200 > hard:
         raise SystemExit(f"a process may open {hard} files here: --connections {hard - 200} at most")
-    directory = Path(tempfile.mkdtemp(prefix="p2pdist-bench-"))
-    try:
+    with working_directory(options) as directory:
         result = measure(options, directory)
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
-    finally:
-        if options.keep:
-            say(options, f"logs and data of every program: {directory}")
-        else:
-            shutil.rmtree(directory, ignore_errors=True)
-    options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / f"gateway-{options.connections}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    path = save(options, result, f"gateway-{options.connections}")
     for line in table(result):
         say(options, line)
     say(options, f"saved as {path}")
@@ -63,28 +47,15 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    description, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="tools/bench gateway",
-        description=description,
-        epilog=rest,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    for name, default, text in (
-        ("--connections", 15_000, "devices behind the gateway"),
-        ("--at-once", 64, "devices that connect at the same time"),
-        ("--processes", 2, "processes that hold the devices"),
-        ("--rounds", 5, "publications"),
-        ("--returning", 1_000, "devices that come back at once at the end, half of all at most"),
-    ):
-        parser.add_argument(name, type=int, default=default, help=f"{text} (default {default})")
-    parser.add_argument(
-        "--settle", type=float, default=65.0, help="seconds of rest before memory is read (default 65)"
-    )
-    parser.add_argument("--only", choices=(P2PDIST, *PEERS), action="append", help="this one (repeatable)")
-    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
-    parser.add_argument("--output", type=Path, default=Path("bench-results"), help="where to save it")
-    parser.add_argument("--keep", action="store_true", help="leave logs and data, and say where")
+    numbers: dict[str, tuple[float, str]] = {
+        "--connections": (15_000, "devices behind the gateway"),
+        "--at-once": (64, "devices that connect at the same time"),
+        "--processes": (2, "processes that hold the devices"),
+        "--rounds": (5, "publications"),
+        "--returning": (1_000, "devices that come back at once at the end, half of all at most"),
+        "--settle": (65.0, "seconds of rest before memory is read"),
+    }
+    parser = option_parser("gateway", __doc__, numbers, (P2PDIST, *PEERS))
     options = parser.parse_args()
     if options.connections < 2 or min(options.at_once, options.processes, options.rounds) < 1:
         parser.error("at least two connections, and one of everything else")
@@ -107,14 +78,7 @@ def measure(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
         if name != P2PDIST:
             say(options, f"{name} ...")
             peers[name] = measure_peer(name, options, carried)
-    return result | {
-        "peers": peers,
-        "machine": {
-            "system": platform.platform(),
-            "cpus": os.cpu_count(),
-            "python": platform.python_version(),
-        },
-    }
+    return result | {"peers": peers, "machine": machine()}
 
 
 def measure_gateway(options: argparse.Namespace, carried: Carried) -> dict[str, Any]:
@@ -265,11 +229,6 @@ def table(result: dict[str, Any]) -> list[str]:
         if name in result:
             lines.append(f"{name}: {result[name]}")
     return lines
-
-
-def say(options: argparse.Namespace, text: str) -> None:
-    """Tell the user how far it is."""
-    print(text, file=sys.stderr if options.json else sys.stdout, flush=True)
 
 
 if __name__ == "__main__":

@@ -15,17 +15,15 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import random
 import shutil
-import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmark import machine, option_parser, save, say, working_directory
 from network import Network, Rates, WanBytes
 from processes import FinishTimes, Processes
 from running import Run, named_devices
@@ -42,20 +40,13 @@ def main() -> None:
             raise SystemExit(f"{tool} is missing; run tools/bench wan as root once, or install it")
     if os.geteuid():
         raise SystemExit("network namespaces take root: run sudo tools/bench wan")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    directory = Path(tempfile.mkdtemp(prefix="p2pdist-bench-", dir=scratch(options)))
     result = nothing_yet(options)
     try:
-        measure(options, directory, result)
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        with working_directory(options, scratch(options)) as directory:
+            measure(options, directory, result)
     finally:
-        if options.keep:
-            say(options, f"logs and data of every program: {directory}")
-        else:
-            shutil.rmtree(directory, ignore_errors=True)
         if result["systems"]:
-            save(result, options)
+            report(result, options)
     if result["failed"]:
         raise SystemExit(1)
 
@@ -71,35 +62,20 @@ def scratch(options: argparse.Namespace) -> Path | None:
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    description, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="tools/bench wan",
-        description=description,
-        epilog=rest,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    for name, default, text in (
-        ("--sites", 3, "sites"),
-        ("--devices", 8, "devices in each site, besides its distribution point or cache"),
-        ("--origin-up", 20, "the origin's uplink, Mbit/s"),
-        ("--site-down", 20, "each site's downlink, Mbit/s"),
-        ("--site-up", 10, "each site's uplink, Mbit/s"),
-        ("--lan", 200, "each host's link within a site, Mbit/s"),
-        ("--size", 100, "the package, MiB"),
-    ):
-        kind = int if name in ("--sites", "--devices") else float
-        parser.add_argument(name, type=kind, default=default, help=f"{text} (default {default})")
-    parser.add_argument(
-        "--settle",
-        type=float,
-        default=75.0,
-        metavar="SECONDS",
-        help="rest after the deployment, before an idle agent's memory and CPU are read (default 75)",
-    )
-    parser.add_argument("--only", choices=SYSTEMS, action="append", help="run this system only (repeatable)")
-    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
-    parser.add_argument("--output", type=Path, default=Path("bench-results"), help="where to save it")
-    parser.add_argument("--keep", action="store_true", help="leave logs and data, and say where")
+    numbers: dict[str, tuple[float, str]] = {
+        "--sites": (3, "sites"),
+        "--devices": (8, "devices in each site, besides its distribution point or cache"),
+        "--origin-up": (20.0, "the origin's uplink, Mbit/s"),
+        "--site-down": (20.0, "each site's downlink, Mbit/s"),
+        "--site-up": (10.0, "each site's uplink, Mbit/s"),
+        "--lan": (200.0, "each host's link within a site, Mbit/s"),
+        "--size": (100.0, "the package, MiB"),
+        "--settle": (
+            75.0,
+            "seconds of rest after the deployment, before an idle agent's memory and CPU are read",
+        ),
+    }
+    parser = option_parser("wan", __doc__, numbers, SYSTEMS)
     parser.add_argument("--verbose", action="store_true", help="show what the processes write to stderr")
     options = parser.parse_args()
     if options.settle <= 0:
@@ -115,11 +91,7 @@ def nothing_yet(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "bound_seconds": bound_seconds(options.size, options.sites, rates_of(options)),
         "parameters": {key: getattr(options, key) for key in asked},
-        "machine": {
-            "system": platform.platform(),
-            "cpus": os.cpu_count(),
-            "python": platform.python_version(),
-        },
+        "machine": machine(),
         "systems": {},
         "failed": {},
     }
@@ -244,18 +216,11 @@ def describe(system: dict[str, Any]) -> Iterator[str]:
         yield f"last device installed it after {system['seconds_last_installed']:.1f} s"
 
 
-def say(options: argparse.Namespace, text: str) -> None:
-    """Tell the user how far it is."""
-    print(text, file=sys.stderr if options.json else sys.stdout, flush=True)
-
-
-def save(result: dict[str, Any], options: argparse.Namespace) -> None:
+def report(result: dict[str, Any], options: argparse.Namespace) -> None:
     """Write the JSON and the plot, and print what was asked for."""
-    options.output.mkdir(parents=True, exist_ok=True)
-    name = f"wan-{options.sites}x{options.devices}-{options.size:g}MiB"
-    (options.output / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-    plot(result, options.output / f"{name}.png")
-    say(options, f"saved as {options.output / name}.json and .png")
+    path = save(options, result, f"wan-{options.sites}x{options.devices}-{options.size:g}MiB")
+    plot(result, path.with_suffix(".png"))
+    say(options, f"saved as {path} and .png")
     if options.json:
         print(json.dumps(result))
 

@@ -141,6 +141,14 @@ class Programs:
             env=self.environment,
         )
 
+    def kill(self, name: str) -> None:
+        """End a program without a word; it may be started again."""
+        (running,) = [each for each in self._running if each[0] == name]
+        self._running.remove(running)
+        _, process = running
+        process.kill()
+        process.wait()
+
     @contextmanager
     def speaking(self, host: Host, *words: str | Path) -> Iterator[tuple[IO[str], IO[str]]]:
         """Run a program that ends when its input does; the block has its input and its output."""

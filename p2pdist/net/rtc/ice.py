@@ -18,9 +18,11 @@ What differs from :class:`aioice.Connection`:
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 
 import aioice.ice
 from aioice import Candidate, stun
@@ -44,6 +46,7 @@ class IceConnection(aioice.Connection):
         stun_servers: Whom to ask how the NAT shows us; IP addresses.
         passive: Whether this side calls nobody who has not called it. Then :meth:`connect` does not fail: how
             long to wait to be called is up to the caller.
+        ports: Which UDP ports to use, one at each of our addresses; 0 is the system's choice.
     """
 
     def __init__(
@@ -53,10 +56,12 @@ class IceConnection(aioice.Connection):
         hosts: Sequence[str],
         stun_servers: Sequence[SocketAddress],
         passive: bool = False,
+        ports: Sequence[int] = (0,),
     ) -> None:
         super().__init__(ice_controlling=controlling)
         self._passive = passive
         self._hosts = hosts
+        self._ports = ports
         self._stun_servers = stun_servers
         self._known: set[SocketAddress] = set()
         self._repeated: set[CandidatePair] = set()
@@ -117,14 +122,11 @@ class IceConnection(aioice.Connection):
         self, component: int, addresses: list[str], timeout: int = 5
     ) -> list[Candidate]:
         """Bind a socket to each of our addresses, and ask the STUN servers about it."""
-        loop = asyncio.get_running_loop()
         for host in self._hosts:
-            try:
-                transport, protocol = await loop.create_datagram_endpoint(
-                    lambda: _Protocol(self), local_addr=(host, 0)
-                )
-            except OSError:
-                continue  # the address went away
+            opened = await self._bind(host)
+            if opened is None:
+                continue  # the address went away, or every port is taken
+            transport, protocol = opened
             bound = transport.get_extra_info("socket")
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, limits.PUNCH_SOCKET_BYTES)
             protocol.local_candidate = make_candidate("host", *bound.getsockname()[:2])
@@ -134,6 +136,14 @@ class IceConnection(aioice.Connection):
             if not any((seen.host, seen.port) == (other.host, other.port) for other in candidates):
                 candidates.append(seen)
         return candidates[: limits.PUNCH_CANDIDATES_MAX]
+
+    async def _bind(self, host: str) -> tuple[asyncio.DatagramTransport, _Protocol] | None:
+        """Open a socket at one of our ports, any of them: a firewall may still know the last one's peer."""
+        loop = asyncio.get_running_loop()
+        for port in random.sample(self._ports, len(self._ports)):
+            with suppress(OSError):
+                return await loop.create_datagram_endpoint(lambda: _Protocol(self), local_addr=(host, port))
+        return None
 
     async def _ask_servers(self) -> Sequence[Candidate]:
         """Return the server-reflexive candidates; those of slow servers are left out."""

@@ -54,6 +54,7 @@ class Path:
         hosts: Our addresses.
         stun_servers: Whom to ask how the NAT shows us.
         passive: Whether this side calls nobody who has not called it.
+        ports: Which UDP ports to use; see :class:`~p2pdist.net.rtc.ice.IceConnection`.
     """
 
     def __init__(
@@ -64,13 +65,14 @@ class Path:
         hosts: Sequence[str],
         stun_servers: Sequence[SocketAddress],
         passive: bool = False,
+        ports: Sequence[int] = (0,),
     ) -> None:
         self._tell = tell
         self._loop = asyncio.get_running_loop()
         self._controlling = controlling
         self._certificate = RTCCertificate.generateCertificate()
         self._ice = IceConnection(
-            controlling=controlling, hosts=hosts, stun_servers=stun_servers, passive=passive
+            controlling=controlling, hosts=hosts, stun_servers=stun_servers, passive=passive, ports=ports
         )
         self._dtls = RTCDtlsTransport(cast(RTCIceTransport, _Datagrams(self._ice)), [self._certificate])
         self._sctp = Association(self._dtls, self._break)
@@ -126,7 +128,9 @@ class Path:
             if (described := _described(candidate)) is not None
         )
         if not candidates:
-            raise Unavailable("this machine has no network address that another one might reach")
+            raise Unavailable(
+                "this machine has no network address that another one might reach, or no free port there"
+            )
         description = Description(
             role="controlling" if self._controlling else "controlled",
             username=self._ice.local_username,

@@ -40,6 +40,7 @@ async def open_punched(
     stun_servers: Sequence[tuple[str, int]] = (),
     hosts: Sequence[str] | None = None,
     passive: bool = False,
+    ports: Sequence[int] = (0,),
     limit_s: float = limits.PUNCH_S,
 ) -> PunchedStream:
     """Connect to another node directly, through the NATs between.
@@ -55,6 +56,8 @@ async def open_punched(
         hosts: Our own addresses to try; by default those of :func:`~.addresses.host_addresses`.
         passive: Whether this side may begin nothing: it asks no STUN server, and calls only the addresses
             from which the other side has called it. The other side must not be passive, too.
+        ports: The UDP ports that this side may use; 0 is the system's choice. Each attempt, and then its
+            path, has one of them at each address.
         limit_s: When to give up.
 
     Returns:
@@ -71,7 +74,7 @@ async def open_punched(
     """
     for host in (*(host for host, _ in stun_servers), *(hosts or ())):
         _check_address(host)
-    attempt = _Attempt(island, _maker(controlling, hosts, () if passive else stun_servers, passive))
+    attempt = _Attempt(island, _maker(controlling, hosts, () if passive else stun_servers, passive, ports))
     try:
         with trio.move_on_after(limit_s):
             ours = await attempt.gathered()
@@ -199,7 +202,11 @@ class _Attempt:
 
 
 def _maker(
-    controlling: bool, hosts: Sequence[str] | None, stun_servers: Sequence[tuple[str, int]], passive: bool
+    controlling: bool,
+    hosts: Sequence[str] | None,
+    stun_servers: Sequence[tuple[str, int]],
+    passive: bool,
+    ports: Sequence[int],
 ) -> Callable[[Callable[[Event, int], bool]], Resident[Order]]:
     """Return what makes the path on the island. Only there, and only then, aiortc is imported."""
 
@@ -208,7 +215,9 @@ def _maker(
         from p2pdist.net.rtc.path import Path
 
         own = host_addresses() if hosts is None else hosts
-        return Path(tell, controlling=controlling, hosts=own, stun_servers=stun_servers, passive=passive)
+        return Path(
+            tell, controlling=controlling, hosts=own, stun_servers=stun_servers, passive=passive, ports=ports
+        )
 
     return make
 

@@ -33,6 +33,7 @@ class Api:
         store: Its store.
         uploads: Content on its way in.
         sessions: Operators' sessions with devices.
+        tasks: What nodes are given to do.
         addresses: Where devices dial the server.
         started: When it started, Unix seconds.
     """
@@ -42,6 +43,7 @@ class Api:
         self.store: FleetStore = service.store
         self.uploads = service.uploads
         self.sessions = SessionDesk(service.plane.tell, service.plane.reach.link)
+        self.tasks = service.tasks
         self.addresses = tuple(addresses)
         self.started = started
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from p2pdist import limits
-from p2pdist.server.api import content, explain, fleet, inventory, overview, rollout, sessions
+from p2pdist.server.api import content, explain, fleet, inventory, overview, rollout, sessions, tasks
 from p2pdist.server.api.table import Route
 from p2pdist.wire import api as wire
 
@@ -102,6 +102,22 @@ ROUTES: tuple[Route, ...] = (
           handler=inventory.show_found, answer=wire.FoundInfo),
     Route(method="DELETE", path="/inventory/{id}", summary="Forget a device until it is seen again",
           handler=inventory.forget_found, answer=wire.FoundInfo, role="operator"),
+    Route(method="GET", path="/tasks", summary="Every task of nodes, newest first",
+          handler=tasks.list_tasks, answer=wire.TaskList),
+    Route(method="POST", path="/tasks", summary="Give nodes something to do, now or on a schedule",
+          handler=tasks.add_task, answer=wire.TaskInfo, body=wire.NewTask, role="operator"),
+    Route(method="GET", path="/tasks/{id}", summary="A task, and how its newest run goes",
+          handler=tasks.show_task, answer=wire.TaskInfo),
+    Route(method="DELETE", path="/tasks/{id}", summary="Remove a task with what its runs have found",
+          handler=tasks.remove_task, answer=wire.Done, role="operator"),
+    Route(method="POST", path="/tasks/{id}/run", summary="Begin another run of a task now",
+          handler=tasks.run_task, answer=wire.TaskInfo, role="operator"),
+    Route(method="POST", path="/tasks/{id}/stop", summary="End the present run of a task",
+          handler=tasks.stop_task, answer=wire.TaskInfo, role="operator"),
+    Route(method="GET", path="/tasks/{id}/runs/{run}", summary="How far each node is with a run",
+          handler=tasks.show_run, answer=wire.TaskRun,
+          query={"items": f"at most this many things it is about, up to {limits.API_ROWS_MAX}",
+                 "offset": "leave out so many of them first"}),
     Route(method="GET", path="/explain", summary="Where a device gets a release from, and why",
           handler=explain.explain, answer=wire.Explanation,
           query={"device": "an id, its beginning, or a name", "target": "a target or product@version"}),

@@ -29,6 +29,7 @@ from p2pdist.wire.messages import (
     Report,
     Revoked,
 )
+from p2pdist.wire.tasks import Confirmed
 
 _log = get_logger()
 
@@ -247,7 +248,7 @@ class Desk:
     async def _acknowledge(self, batch: list[tuple[Device, FromDevice]]) -> None:
         ids: dict[NodeId, tuple[Device, list[str]]] = {}
         for device, message in batch:
-            if isinstance(message, Report | Refusal):
+            if isinstance(message, Report | Refusal | Confirmed):
                 ids.setdefault(device.node, (device, []))[1].append(message.id)
         for device, received in ids.values():
             await self.send(device, Received(ids=received))

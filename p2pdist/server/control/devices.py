@@ -17,6 +17,7 @@ from p2pdist.ids import FleetName, GroupPath, NodeId, SwarmName
 from p2pdist.trust.catalog import Catalog, Duty, SeedGrant
 from p2pdist.wire.frames import Role
 from p2pdist.wire.messages import DesiredState, RateLimits
+from p2pdist.wire.tasks import Assignment
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +51,7 @@ class Directory:
         self._devices: dict[NodeId, Device] = {}
         self._orders: tuple[Order, ...] = ()
         self._revoked: dict[NodeId, GroupPath] = {}
+        self._assignments: Mapping[NodeId, Sequence[Assignment]] = {}
         self._told: dict[NodeId, DesiredState] = {}
         self.catalog: Catalog | None = None
 
@@ -64,6 +66,13 @@ class Directory:
     def set_revoked(self, revoked: Mapping[NodeId, GroupPath]) -> None:
         """Replace the nodes that have left the fleet with a valid certificate, and their groups."""
         self._revoked = dict(revoked)
+
+    def set_assignments(self, assignments: Mapping[NodeId, Sequence[Assignment]]) -> list[NodeId]:
+        """Replace what nodes have to do; return the attached ones for which that has changed."""
+        before, self._assignments = self._assignments, assignments
+        return [
+            node for node in self._devices if list(before.get(node, ())) != list(assignments.get(node, ()))
+        ]
 
     def learn(self, device: Device) -> None:
         """Take in what the store says of a device."""
@@ -131,6 +140,7 @@ class Directory:
             prefetch=list(wishes.prefetch),
             keep=list(wishes.keep),
             revoked=self._revoked_below(grant.scope) if grant is not None else [],
+            assignments=list(self._assignments.get(device.node, ())),
             rates=self._rates_for(device.group),
             heartbeat_s=self._heartbeat_s,
         )

@@ -34,6 +34,7 @@ from p2pdist.server.control.ports import OriginSwarm, PlaneSettings, PlaneStore
 from p2pdist.server.control.reach import Reach
 from p2pdist.server.control.supply import Supply
 from p2pdist.server.control.swarms import Swarms
+from p2pdist.server.control.telling import Teller
 from p2pdist.trust.catalog import Catalog
 from p2pdist.trust.certificates import FleetAuthority
 from p2pdist.trust.keys import IdentityKey
@@ -60,6 +61,7 @@ from p2pdist.wire.messages import (
     Revoked,
 )
 from p2pdist.wire.requests import Bundle
+from p2pdist.wire.tasks import Assignment, TaskResult
 
 _log = get_logger()
 
@@ -112,6 +114,7 @@ class ControlPlane:
         self._clones = CloneGuard(store, threads)
         self._complaints = Complaints()
         self._desk = Desk(key, store, threads, self.reach.send, self.reach.way, self._origin_of)
+        self._teller = Teller(self.directory, self._desk, store, threads)
         self.admission = Admission(
             key=key,
             authority=authority,
@@ -144,19 +147,23 @@ class ControlPlane:
         for node in self._links:
             self._tell_way(node)
         if known is None or (known.releases, known.grants) != (catalog.releases, catalog.grants):
-            await self._tell_everybody()
+            await self._teller.everybody()
 
     async def orders_changed(self) -> None:
         """A deployment was made or stopped, or a grant has ended."""
         self.callees.look(self.directory.catalog, _now())
         orders = await trio.to_thread.run_sync(self._store.orders, limiter=self._threads)
         self.directory.set_orders(orders)
-        await self._tell_everybody()
+        await self._teller.everybody()
+
+    async def tasks_changed(self) -> Mapping[NodeId, Sequence[Assignment]]:
+        """Runs of tasks were begun or have ended; returns what each node has to do, this server included."""
+        return await self._teller.assigned()
 
     async def rates_changed(self, rates: Mapping[GroupPath, RateLimits]) -> None:
         """The groups have other limits now."""
         self.directory.set_rates(rates)
-        await self._tell_everybody()
+        await self._teller.everybody()
 
     async def groups_changed(self) -> None:
         """Groups were moved: look at every attached device and at the deployments afresh, then tell."""
@@ -166,7 +173,7 @@ class ControlPlane:
         for device in devices:
             if self.directory.get(device.node) is not None:
                 self.directory.learn(device)
-        await self._tell_everybody()
+        await self._teller.everybody()
 
     async def device_changed(self, node: NodeId) -> None:
         """A device was moved to another group, or revoked."""
@@ -180,10 +187,10 @@ class ControlPlane:
             link = self._links.get(node)
             if link is not None:
                 await link.aclose(f"revoked: {device.revoked}")
-            await self._tell_points_of_revoked()
+            await self._teller.points_of_revoked()
         elif self.directory.get(node) is not None:
             self.directory.learn(device)
-            await self._tell(node, known=None)
+            await self._teller.one(node, known=None)
 
     def set_origin(self, artifacts: Sequence[Presence]) -> None:
         """Say what the origin serves: all of it."""
@@ -210,7 +217,8 @@ class ControlPlane:
     async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Serve the fleet until cancelled; reports the bound address once links are accepted."""
         await self.orders_changed()
-        await self._tell_points_of_revoked()
+        await self.tasks_changed()
+        await self._teller.points_of_revoked()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._desk.run, self._taken)
             nursery.start_soon(self._clones.watch, self.reach.claimed)
@@ -329,7 +337,7 @@ class ControlPlane:
                     continue
                 if self.reach.neighbour(node) is not None:
                     self.directory.learn(device)
-                    await self._tell(node, known=None)
+                    await self._teller.one(node, known=None)
             self._desk.again(node)
 
     async def _open(self, neighbour: NodeId, exchange: Exchange, envelope: Envelope) -> None:
@@ -364,7 +372,9 @@ class ControlPlane:
                 known = self.directory.get(device.node)
                 if known is not None and (known.platform, known.name) != (platform, name):
                     self.directory.learn(msgspec.structs.replace(known, platform=platform, name=name))
-                await self._tell(device.node, known=revision)
+                await self._teller.one(device.node, known=revision)
+            case TaskResult():
+                await self.tasks_changed()
             case RenewalRequest() if (present := self.directory.get(device.node)) is not None:
                 await self._renew(present, message)
 
@@ -375,25 +385,6 @@ class ControlPlane:
             _log.warning("certificate.refused", node=device.node, reason=str(error))
             return
         await self._desk.send(device, Certificate(certificate=pem))
-
-    async def _tell_points_of_revoked(self) -> None:
-        revoked = await trio.to_thread.run_sync(self._store.revoked, _now(), limiter=self._threads)
-        self.directory.set_revoked(revoked)
-        for node in self.directory.nodes():
-            if self.directory.role(node, _now()) == "point":
-                await self._tell(node, known=None)
-
-    async def _tell_everybody(self) -> None:
-        for number, node in enumerate(self.directory.nodes()):
-            if number % 64 == 0:  # 5 ms: most of them have it, and telling them waits for nothing
-                await trio.lowlevel.checkpoint()
-            await self._tell(node, known=None)
-
-    async def _tell(self, node: NodeId, *, known: int | None) -> None:
-        device = self.directory.get(node)
-        state = self.directory.state_for(node, known=known, now=_now(), now_ms=int(time.time() * 1000))
-        if device is not None and state is not None:
-            await self._desk.send(device, state)
 
 
 def _now() -> int:

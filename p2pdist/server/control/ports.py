@@ -15,6 +15,7 @@ from p2pdist.server.control.desk import DeskStore
 from p2pdist.server.control.devices import Device
 from p2pdist.wire.frames import Candidate, Endpoint
 from p2pdist.wire.messages import RateLimits
+from p2pdist.wire.tasks import Assignment
 
 
 class OriginSwarm(Protocol):
@@ -40,6 +41,9 @@ class PlaneStore(AdmitStore, DeskStore, CloneStore, Protocol):
 
     def orders(self) -> Sequence[Order]:
         """Return every deployment that has not been stopped."""
+
+    def assignments(self) -> Mapping[NodeId, Sequence[Assignment]]:
+        """Return what each node has to do."""
 
     def revoked(self, now: int) -> Mapping[NodeId, GroupPath]:
         """Return the groups of the nodes that were revoked with a certificate that is still valid."""

@@ -73,6 +73,15 @@ from p2pdist.wire.api.releases import (
     RetryDeployment,
 )
 from p2pdist.wire.api.sessions import Carrier, NewSession, SessionInfo
+from p2pdist.wire.api.tasks import (
+    NewTask,
+    TaskInfo,
+    TaskItemInfo,
+    TaskList,
+    TaskNode,
+    TaskRun,
+    TaskRunNode,
+)
 from p2pdist.wire.api.views import (
     AuditInfo,
     AuditList,
@@ -129,6 +138,7 @@ __all__ = [
     "NewPublication",
     "NewRule",
     "NewSession",
+    "NewTask",
     "NewToken",
     "PointInfo",
     "PointList",
@@ -149,6 +159,12 @@ __all__ = [
     "SessionInfo",
     "Status",
     "TargetText",
+    "TaskInfo",
+    "TaskItemInfo",
+    "TaskList",
+    "TaskNode",
+    "TaskRun",
+    "TaskRunNode",
     "Text",
     "TokenInfo",
     "TokenList",

@@ -83,6 +83,27 @@ async def test_it_connects_with_a_side_that_calls_and_both_see_the_same_pair(
     assert (ours.kind, theirs.kind) == ("host", "host")
 
 
+async def test_it_is_called_at_one_of_the_ports_that_it_was_given_and_is_free(
+    island: Island, silent: Silent
+) -> None:
+    _, taken = silent.address
+    with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as udp:
+        await udp.bind(("127.0.0.1", 0))
+        free: int = udp.getsockname()[1]
+    offered, _ = await lonely(island, silent, ports=[taken, free])
+    assert [candidate.port for candidate in offered.candidates] == [free]
+
+
+async def test_it_takes_no_other_port_when_all_are_taken(island: Island, silent: Silent) -> None:
+    async def exchange(_: bytes) -> bytes:
+        raise AssertionError("it has nothing to offer")
+
+    with pytest.raises(PunchFailed, match="no free port"):
+        await open_punched(
+            island, exchange, controlling=False, hosts=HERE, passive=True, ports=[silent.address[1]]
+        )
+
+
 async def test_it_asks_no_server_and_offers_its_own_addresses_at_once(island: Island, silent: Silent) -> None:
     async with open_responder("127.0.0.1", ("203.0.113.5", 4242)) as responder:
         candidates = (await lonely(island, silent, servers=[responder.address]))[0].candidates
@@ -105,7 +126,7 @@ async def test_a_call_without_the_credentials_is_none(island: Island, silent: Si
 
 
 async def lonely(
-    island: Island, silent: Silent, *, servers: Any = (), strangers: bool = False
+    island: Island, silent: Silent, *, servers: Any = (), ports: Any = (0,), strangers: bool = False
 ) -> tuple[Description, PunchReport]:
     """Let a passive side wait for somebody who never calls; return what it said, and how that went."""
     said: list[Description] = []
@@ -126,7 +147,14 @@ async def lonely(
 
     with pytest.raises(PunchFailed) as failed:
         await open_punched(
-            island, exchange, controlling=False, hosts=HERE, stun_servers=servers, passive=True, limit_s=0.4
+            island,
+            exchange,
+            controlling=False,
+            hosts=HERE,
+            stun_servers=servers,
+            passive=True,
+            ports=ports,
+            limit_s=0.4,
         )
     return said[0], failed.value.report
 

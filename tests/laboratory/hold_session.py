@@ -1,8 +1,8 @@
 """Holds a session with a device open, as the operator's command line does; runs on a host of a laboratory.
 
 Sends numbers and compares what comes back, byte by byte. Prints a line of JSON for each path that the session
-moves to, ``{"path": kind}``. When standard input ends it finishes the session and prints
-``{"sent": bytes, "intact": bool}``.
+moves to, ``{"path": kind}``. When standard input has ended, and no less than the bytes that it was told are
+sent, it finishes the session and prints ``{"sent": bytes, "intact": bool}``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def say(**values: object) -> None:
     print(json.dumps(values), flush=True)
 
 
-async def main(device: str) -> None:
+async def main(device: str, bytes_min: int) -> None:
     sent = came = 0
     intact = True
     finishing = trio.Event()
@@ -43,7 +43,7 @@ async def main(device: str) -> None:
 
         async def send() -> None:
             nonlocal sent
-            while not finishing.is_set():
+            while not finishing.is_set() or sent < bytes_min:
                 numbers = range(sent // NUMBER_BYTES, sent // NUMBER_BYTES + AT_ONCE)
                 await echo.send_all(b"".join(number.to_bytes(NUMBER_BYTES, "big") for number in numbers))
                 sent += AT_ONCE * NUMBER_BYTES
@@ -72,4 +72,4 @@ async def main(device: str) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main, sys.argv[1])
+    trio.run(main, sys.argv[1], int(sys.argv[2]))

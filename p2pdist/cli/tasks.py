@@ -1,0 +1,270 @@
+"""Commands: tasks of nodes. Commands that make them watch them with :func:`begin`."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from ipaddress import ip_address
+from typing import Annotated
+
+from cyclopts import App, Parameter
+from rich.live import Live
+from rich.table import Table
+
+from p2pdist import limits
+from p2pdist.cli.client import Client, segment
+from p2pdist.cli.common import DEFAULT, Common
+from p2pdist.cli.output import console, errors, say, show, show_json, table
+from p2pdist.cli.words import duration, life, moment, rate, short, size
+from p2pdist.errors import P2PDistError, Unavailable, UsageError
+from p2pdist.wire import api as wire
+from p2pdist.wire.work import AnyWork
+
+task = App(name="task", help="What nodes are given to do: polls of networks, and other duties.")
+
+_POLL_S = 1.0
+_AWAY_S = 60.0  # a server that restarts is back sooner
+
+
+class TaskFailed(P2PDistError):
+    """A run has ended, and not every node has done all of it."""
+
+    exit_code = 6
+
+
+def begin(
+    common: Common,
+    work: AnyWork,
+    nodes: Sequence[str],
+    *,
+    wait: bool,
+    timeout: str,
+    schedule: str = "",
+    zone: str = "UTC",
+) -> None:
+    """Make a task; with *wait* show how its first run goes until it has ended.
+
+    Raises:
+        TaskFailed: it has ended, and a node has not done all of it.
+        Unavailable: it has not ended within *timeout* (``90s``, ``30m``, ``12h``).
+    """
+    patience = _patience(timeout)
+    if wait and schedule:
+        raise UsageError("a task on a schedule has not begun yet", hint="leave out --wait or the schedule")
+    new = wire.NewTask(work=work, nodes=list(nodes), schedule=schedule, zone=zone)
+    with common.client() as client:
+        _begun(client, client.post("/tasks", wire.TaskInfo, new), common, patience if wait else None)
+
+
+@task.command(name="list")
+def task_list(*, common: Common = DEFAULT) -> None:
+    """List the tasks, newest first."""
+    with common.client() as client:
+        answer = client.get("/tasks", wire.TaskList)
+    rows = [
+        (each.id, each.kind, _nodes(each), _when(each), str(each.run), _states(each.states))
+        for each in answer.tasks
+    ]
+    columns = ("id", "kind", "on", "next", "run", "nodes")
+    show(answer, common.output, columns, rows, right=("run",), empty="no tasks")
+
+
+@task.command(name="show")
+def task_show(
+    task_id: Annotated[str, Parameter(name="ID")],
+    /,
+    *,
+    run: int = 0,
+    items: int = 100,
+    common: Common = DEFAULT,
+) -> None:
+    """Show how far a run of a task is, and what came of it.
+
+    Parameters
+    ----------
+    run
+        Which run; by default the newest.
+    items
+        At most so many things that it is about, up to 1000.
+    """
+    with common.client() as client:
+        known = client.get(f"/tasks/{segment(task_id)}", wire.TaskInfo)
+        if not known.run:
+            if common.output == "json":
+                show_json(known)
+            else:
+                say(f"{known.id}: {known.kind} on {_nodes(known)}; its first run begins {_when(known)}")
+            return
+        answer = _run(client, known.id, run or known.run, items=items)
+    _show_run(answer, common)
+
+
+@task.command(name="run")
+def task_run(
+    task_id: Annotated[str, Parameter(name="ID")],
+    /,
+    *,
+    wait: bool = False,
+    timeout: str = "1h",
+    common: Common = DEFAULT,
+) -> None:
+    """Begin another run of a task now. What is left of the present one ends.
+
+    Parameters
+    ----------
+    wait
+        Watch until it has ended. Exit code 6 if a node has not done all of it.
+    timeout
+        How long to watch: 90s, 30m, 12h.
+    """
+    patience = _patience(timeout)
+    with common.client() as client:
+        known = client.post(f"/tasks/{segment(task_id)}/run", wire.TaskInfo)
+        _begun(client, known, common, patience if wait else None)
+
+
+@task.command(name="stop")
+def task_stop(task_id: Annotated[str, Parameter(name="ID")], /, *, common: Common = DEFAULT) -> None:
+    """End the present run of a task on every node. A schedule goes on."""
+    with common.client() as client:
+        answer = client.post(f"/tasks/{segment(task_id)}/stop", wire.TaskInfo)
+    if common.output == "json":
+        show_json(answer)
+    else:
+        say(f"{answer.id} is stopped; {_states(answer.states)}")
+
+
+@task.command(name="remove")
+def task_remove(task_id: Annotated[str, Parameter(name="ID")], /, *, common: Common = DEFAULT) -> None:
+    """Remove a task, its schedule, and what its runs have found."""
+    with common.client() as client:
+        answer = client.delete(f"/tasks/{segment(task_id)}", wire.Done)
+    if common.output == "json":
+        show_json(answer)
+    else:
+        say(f"{task_id} is removed")
+
+
+def _begun(client: Client, known: wire.TaskInfo, common: Common, patience_s: float | None) -> None:
+    if patience_s is not None:
+        _watch(client, known, patience_s, common)
+    elif common.output == "json":
+        show_json(known)
+    else:
+        say(f"{known.id}: {known.kind} on {_nodes(known)}, {_when(known)}")
+        say(f"watch it with: p2pdist task show {known.id}")
+
+
+def _watch(client: Client, known: wire.TaskInfo, patience_s: float, common: Common) -> None:
+    """Show the newest run of a task until it has ended."""
+    deadline = time.monotonic() + patience_s
+    answered = time.monotonic()
+    with Live(console=errors(), auto_refresh=False, transient=True) as live:
+        while True:
+            try:
+                seen = _run(client, known.id, known.run, items=0)
+            except Unavailable:
+                if time.monotonic() - answered > _AWAY_S:
+                    raise
+            else:
+                answered = time.monotonic()
+                live.update(_progress(seen), refresh=True)
+                if seen.finished:
+                    break
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    f"run {known.run} of task {known.id} has not ended in {duration(patience_s)}",
+                    hint=f"it goes on; look again with: p2pdist task show {known.id}",
+                )
+            time.sleep(_POLL_S)
+    answer = _run(client, known.id, known.run, items=limits.API_ROWS_MAX)
+    _show_run(answer, common)
+    bad = [node for node in answer.nodes if node.state != "done"]
+    if bad:
+        raise TaskFailed(
+            f"{len(bad)} of {len(answer.nodes)} nodes have not done it; the first, {bad[0].name}, is"
+            f" {bad[0].state}: {bad[0].reason}",
+            hint=f"p2pdist task show {known.id}",
+        )
+
+
+def _run(client: Client, task_id: str, run: int, *, items: int) -> wire.TaskRun:
+    return client.get(f"/tasks/{segment(task_id)}/runs/{run}", wire.TaskRun, items=items)
+
+
+def _show_run(answer: wire.TaskRun, common: Common) -> None:
+    if common.output == "json":
+        show_json(answer)
+        return
+    several = len(answer.nodes) > 1
+    if answer.items:
+        rows = [
+            (
+                *((item.name,) if several else ()),
+                item.subject,
+                item.state,
+                item.step,
+                item.detail,
+                size(item.size_bytes) if item.size_bytes else "",
+            )
+            for item in sorted(answer.items, key=_order)
+        ]
+        columns = (*(("node",) if several else ()), "what", "state", "how", "detail", "size")
+        console().print(table(columns, rows, right=("size",)))
+        if len(answer.items) < answer.items_total:
+            say(f"{answer.items_total - len(answer.items)} more; --items shows up to {limits.API_ROWS_MAX}")
+    console().print(_progress(answer))
+
+
+def _order(item: wire.TaskItemInfo) -> tuple[str, int, int, str]:
+    """Addresses are ordered by their numbers, not by their digits."""
+    try:
+        address = ip_address(item.subject)
+    except ValueError:
+        return item.name, 9, 0, item.subject
+    return item.name, address.version, int(address), ""
+
+
+def _progress(answer: wire.TaskRun) -> Table:
+    rows = [
+        (
+            node.name or short(node.node),
+            node.state if node.online or node.finished is not None else f"{node.state}, offline",
+            node.step,
+            f"{node.done} of {node.total}" if node.total else "",
+            rate(node.rate_bytes_per_s),
+            ", ".join(f"{count} {name}" for name, count in sorted(node.figures.items())),
+            _reason(node),
+        )
+        for node in answer.nodes
+    ]
+    columns = ("node", "state", "step", "progress", "rate", "figures", "reason")
+    return table(columns, rows, right=("progress", "rate"))
+
+
+def _reason(node: wire.TaskRunNode) -> str:
+    if node.state == "cancelled" and not node.confirmed:
+        return f"{node.reason}; the node has not said so yet"
+    return node.reason
+
+
+def _nodes(known: wire.TaskInfo) -> str:
+    return ", ".join(node.name or short(node.node) for node in known.nodes)
+
+
+def _when(known: wire.TaskInfo) -> str:
+    if known.next_at is not None:
+        return f"{moment(known.next_at)} ({known.schedule}, {known.zone})"
+    return "now" if known.run == 1 else "-"
+
+
+def _states(states: dict[str, int]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in sorted(Counter(states).items())) or "-"
+
+
+def _patience(timeout: str) -> float:
+    try:
+        return life(timeout)
+    except ValueError as error:
+        raise UsageError(str(error)) from None

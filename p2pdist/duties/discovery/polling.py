@@ -1,0 +1,178 @@
+"""Asks the addresses of ranges by ICMP echo, and reads who answered ARP from the kernel's table."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
+from ipaddress import IPv4Address, IPv4Network, ip_interface
+
+import ifaddr
+import trio
+
+from p2pdist import limits
+from p2pdist.core.polling import addresses_to_ask, excludes, on_segment
+from p2pdist.duties.run import Ended, RunPort
+from p2pdist.errors import Unavailable
+from p2pdist.net.neighbours import read_neighbours
+from p2pdist.net.pings import ALL_NODES, Address, Pinger, open_pinger
+from p2pdist.wire.polling import Poll
+from p2pdist.wire.tasks import TaskItem
+
+_LOOK_S = 20.0  # the kernel keeps who answers ARP, and nothing else, for a minute
+
+
+async def poll(work: Poll, port: RunPort) -> Ended:
+    """Poll, and say of each address that was found how it was, and with which hardware address.
+
+    Raises:
+        UsageError: the ranges are none, or too large.
+    """
+    found = Found(port)
+    asked = await trio.to_thread.run_sync(addresses_to_ask, work.ranges, work.excluded)
+    wanted = frozenset(asked)
+    reads = "neighbours" in work.methods
+    failures: list[str] = []
+
+    async def look() -> None:
+        for address, mac in await trio.to_thread.run_sync(read_neighbours):
+            wished = address in wanted or (not work.ranges and not excludes(work.excluded, address))
+            if wished or found.has(address):
+                await found.neighbour(address, mac)
+
+    async def look_meanwhile() -> None:
+        if reads:
+            async with _collecting([]):  # the last look says why there is none
+                await look()
+
+    if "echo" in work.methods and asked:
+        async with _collecting(failures), open_pinger() as pinger:
+            await _echo(pinger, asked, work.per_s, found, port, look_meanwhile)
+    if "multicast" in work.methods:
+        async with _collecting(failures), open_pinger(6) as pinger:
+            await _multicast(pinger, found, port)
+    if reads:
+        port.progress("reading the table of neighbours")
+        async with _collecting(failures):
+            await look()
+    figures = {"asked": len(asked), **found.figures()}
+    if not failures:
+        return Ended(figures=figures)
+    some = len(failures) < len(work.methods)
+    return Ended(outcome="partly" if some else "failed", reason="; ".join(failures), figures=figures)
+
+
+@asynccontextmanager
+async def _collecting(failures: list[str]) -> AsyncIterator[None]:
+    """A method that cannot be used here ends by itself; the others go on."""
+    try:
+        yield
+    except Unavailable as error:
+        failures.append(str(error))
+
+
+class Found:
+    """What was found so far, each address with all that is known of it."""
+
+    def __init__(self, port: RunPort) -> None:
+        self._port = port
+        self._answered: set[Address] = set()
+        self._macs: dict[Address, str] = {}
+
+    def has(self, address: Address) -> bool:
+        """Whether it has answered a ping."""
+        return address in self._answered
+
+    async def answered(self, address: Address) -> None:
+        """It has answered a ping."""
+        if address not in self._answered:
+            self._answered.add(address)
+            await self._say(address)
+
+    async def neighbour(self, address: Address, mac: str) -> None:
+        """It stands in the table of neighbours."""
+        if self._macs.get(address) != mac:
+            self._macs[address] = mac
+            await self._say(address)
+
+    def figures(self) -> dict[str, int]:
+        """Count how many were found, and how."""
+        return {
+            "found": len(self._answered | set(self._macs)),
+            "answered": len(self._answered),
+            "neighbours": len(self._macs),
+        }
+
+    async def _say(self, address: Address) -> None:
+        echo = "echo" if address.version == 4 else "multicast"
+        methods = [(echo, address in self._answered), ("neighbours", address in self._macs)]
+        mac = self._macs.get(address)
+        await self._port.item(
+            TaskItem(
+                subject=str(address),
+                state="done",
+                step=", ".join(name for name, true in methods if true),
+                detail=f"hardware address {mac}" if mac else "",
+            )
+        )
+
+
+async def _echo(
+    pinger: Pinger,
+    asked: Collection[IPv4Address],
+    per_s: int,
+    found: Found,
+    port: RunPort,
+    look: Callable[[], Awaitable[None]],
+) -> None:
+    """Ask every address; *look* at the table of neighbours before the kernel forgets who answered ARP."""
+    segments = await trio.to_thread.run_sync(_segments)
+    most_on_segment = limits.POLL_ON_SEGMENT_PER_S
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_hear, pinger, found)
+        due = looked = trio.current_time()
+        for number, address in enumerate(asked, start=1):
+            near = on_segment(address, segments)
+            await pinger.ask(address)
+            port.progress("asking", done=number, total=len(asked))
+            if trio.current_time() > looked + _LOOK_S:
+                await look()
+                looked = trio.current_time()
+            due = max(due, trio.current_time() - 1) + 1 / (min(per_s, most_on_segment) if near else per_s)
+            await trio.sleep_until(due)
+        port.progress("waiting for answers", done=len(asked), total=len(asked))
+        await trio.sleep(limits.POLL_ANSWER_S)
+        nursery.cancel_scope.cancel()
+
+
+async def _multicast(pinger: Pinger, found: Found, port: RunPort) -> None:
+    """Ask everybody on every segment of this machine, twice: one datagram may be lost."""
+    port.progress("asking all neighbours over IPv6")
+    interfaces = await trio.to_thread.run_sync(_interfaces)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_hear, pinger, found)
+        for _ in range(2):
+            for interface in interfaces:
+                await pinger.ask(ALL_NODES, interface=interface)
+            await trio.sleep(limits.POLL_ANSWER_S)
+        nursery.cancel_scope.cancel()
+
+
+async def _hear(pinger: Pinger, found: Found) -> None:
+    async for address in pinger.answers():
+        await found.answered(address)
+
+
+def _interfaces() -> list[int]:
+    """The numbers of the interfaces that have a segment of IPv6."""
+    return [
+        adapter.index
+        for adapter in ifaddr.get_adapters()
+        if adapter.index is not None
+        and any(ip.is_IPv6 and ip_interface(ip.ip[0]).is_link_local for ip in adapter.ips)
+    ]
+
+
+def _segments() -> list[IPv4Network]:
+    """The networks on which this machine stands itself."""
+    addresses = [ip for adapter in ifaddr.get_adapters() for ip in adapter.ips if ip.is_IPv4]
+    return [IPv4Network(ip_interface(f"{ip.ip}/{ip.network_prefix}").network) for ip in addresses]

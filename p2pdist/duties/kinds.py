@@ -1,0 +1,53 @@
+"""The kinds of work: which duty each needs, and what does it.
+
+To add one: its structure in :data:`p2pdist.wire.work.AnyWork`, and a case in each function here; only
+:func:`perform` imports what does it. That is ``async def(work, port) -> Ended``: it says how far it is
+through its :class:`~p2pdist.duties.run.RunPort`, raises the project's errors for what ends it, may be
+cancelled at any checkpoint and leaves nothing behind then, and may be begun again after a crash.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from p2pdist.core.polling import addresses_to_ask
+from p2pdist.duties.run import Ended, RunPort
+from p2pdist.errors import UsageError
+from p2pdist.trust.catalog import Duty
+from p2pdist.wire.polling import Poll
+from p2pdist.wire.work import AnyWork
+
+
+def duty_of(work: AnyWork) -> Duty:
+    """Return the duty that a node needs for *work*."""
+    match work:
+        case Poll():
+            return "discovery"
+        case _:
+            assert_never(work)
+
+
+def check_work(work: AnyWork) -> None:
+    """Check what the types of *work* do not say, before anybody is given it.
+
+    Raises:
+        UsageError: nobody can do that.
+    """
+    match work:
+        case Poll():
+            addresses_to_ask(work.ranges, work.excluded)
+            if work.methods == ["echo"] and not work.ranges:
+                raise UsageError("a poll by echo needs ranges", hint="name one, such as 10.1.0.0/24")
+        case _:
+            assert_never(work)
+
+
+async def perform(work: AnyWork, port: RunPort) -> Ended:
+    """Do *work*; raises P2PDistError when it cannot be done."""
+    match work:
+        case Poll():
+            from p2pdist.duties.discovery.polling import poll
+
+            return await poll(work, port)
+        case _:
+            assert_never(work)

@@ -1,0 +1,104 @@
+"""What a kind of work is given while it runs, and what it gives back. See :mod:`p2pdist.duties.kinds`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+import nacl.utils
+import trio
+
+from p2pdist import limits
+from p2pdist.node.reports import Bell
+from p2pdist.wire.tasks import Assignment, Outcome, TaskItem, TaskItems, TaskProgress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a run has ended. Whoever returns it has left nothing running.
+
+    Attributes:
+        reason: A sentence for people; needed unless all is done.
+        figures: What was counted: ``{"asked": 254, "answered": 3}``.
+    """
+
+    outcome: Outcome = "done"
+    reason: str = ""
+    figures: Mapping[str, int] = field(default_factory=dict)
+
+
+class RunPort:
+    """One run's way to say how far it is. What is said is sent at most once a second, and the newest again
+    while there is no way.
+
+    Args:
+        assignment: The run.
+        say: Sends progress, which may be lost.
+        room: Waits until more items are taken in.
+        add: Takes items in, which are repeated until they are confirmed.
+    """
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        *,
+        say: Callable[[TaskProgress], Awaitable[bool]],
+        room: Callable[[], Awaitable[None]],
+        add: Callable[[TaskItems], None],
+    ) -> None:
+        self.task = assignment.task
+        self.run = assignment.run
+        self._say = say
+        self._room = room
+        self._add = add
+        self._progress: TaskProgress | None = None
+        self._items: dict[str, TaskItem] = {}
+        self._news = Bell()
+
+    def progress(self, step: str, *, done: int = 0, total: int = 0, rate_bytes_per_s: int = 0) -> None:
+        """Say what the run does right now, and how much of it is done."""
+        self._progress = TaskProgress(
+            task=self.task,
+            run=self.run,
+            step=step[: limits.TASK_STEP_CHARS_MAX],
+            done=done,
+            total=total,
+            rate_bytes_per_s=rate_bytes_per_s,
+        )
+        self._news.ring()
+
+    async def item(self, item: TaskItem) -> None:
+        """Say what came of one thing; what was said of the same subject before is replaced.
+
+        Waits while the admin server is so far behind, or away, that there is no room.
+        """
+        self._items[item.subject] = item
+        self._news.ring()
+        if len(self._items) >= limits.TASK_ITEMS_AT_ONCE:
+            await self._pass_on()
+
+    async def tell(self) -> None:
+        """Send what is said until cancelled. For the runner."""
+        while True:
+            await self._news.wait()
+            progress, self._progress = self._progress, None
+            if progress is not None and not await self._say(progress) and self._progress is None:
+                self._progress = progress
+                self._news.ring()
+            await self._pass_on()
+            await trio.sleep(limits.TASK_PROGRESS_EVERY_S)
+
+    def last_items(self) -> list[TaskItems]:
+        """Return the items that were not sent yet; the run has ended. For the runner."""
+        return [self._taken() for _ in range(0, len(self._items), limits.TASK_ITEMS_AT_ONCE)]
+
+    async def _pass_on(self) -> None:
+        if self._items:
+            await self._room()
+        if self._items:
+            self._add(self._taken())
+
+    def _taken(self) -> TaskItems:
+        subjects = list(self._items)[: limits.TASK_ITEMS_AT_ONCE]
+        items = [self._items.pop(subject) for subject in subjects]
+        return TaskItems(id=nacl.utils.random(12).hex(), task=self.task, run=self.run, items=items)

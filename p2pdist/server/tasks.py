@@ -1,0 +1,152 @@
+"""The admin server's part in tasks: it begins their runs when they are due, and does those that are its own.
+
+A run whose node is the admin server itself goes through the same runner as on a distribution point; what it
+says goes straight into the store, by the functions that messages of nodes go through.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import trio
+
+from p2pdist.core.schedules import next_time
+from p2pdist.core.tasks import why_not
+from p2pdist.duties.journal import Journal
+from p2pdist.duties.kinds import duty_of
+from p2pdist.duties.runner import Runner, Said
+from p2pdist.errors import PeerError, Unavailable, UsageError
+from p2pdist.ids import NodeId
+from p2pdist.logs import get_logger
+from p2pdist.node.reports import Bell
+from p2pdist.server.control.plane import ControlPlane
+from p2pdist.server.planestore import StoredPlane
+from p2pdist.store import tasks
+from p2pdist.store.fleetstore import FleetStore
+from p2pdist.store.records import TaskRecord
+from p2pdist.trust.catalog import Duty, SeedGrant
+from p2pdist.wire.tasks import TaskProgress, TaskResult
+from p2pdist.wire.work import AnyWork, decode_work
+
+_log = get_logger()
+
+_LOOK_S = 30.0  # for runs that nobody has begun; the wall clock may be set, too
+
+
+class Tasks:
+    """Begins runs, and does the server's own. The caller runs :meth:`run` in its own nursery.
+
+    Args:
+        node: The admin server's own id.
+        journal: The file in which it remembers its own runs.
+        store: Where tasks are.
+        plane: Tells nodes what they have to do.
+        grants: Returns every signed grant.
+    """
+
+    def __init__(
+        self,
+        node: NodeId,
+        journal: Path,
+        store: FleetStore,
+        plane: ControlPlane,
+        grants: Callable[[], Mapping[NodeId, SeedGrant]],
+    ) -> None:
+        self.node = node
+        self._store = store
+        self._plane = plane
+        self._grants = grants
+        self._runner = Runner(self, Journal(journal))
+        self._record = StoredPlane(store).record
+        self._threads = trio.CapacityLimiter(1)
+        self._due = Bell()
+
+    async def changed(self) -> None:
+        """Runs were begun, stopped or removed, or a schedule is new: everybody whom it concerns is told."""
+        assignments = await self._plane.tasks_changed()
+        self._runner.assign(assignments.get(self.node, ()))
+        self._due.ring()
+
+    def refusals(self, record: TaskRecord, now: int) -> dict[NodeId, str]:
+        """Return which nodes of a task must not do it, by their grants, and why not.
+
+        Raises:
+            UsageError: this version does not know such work.
+        """
+        duty = duty_of(work_of(record))
+        grants = self._grants()
+        found = {node: why_not(grants.get(node), duty, now) for node in record.nodes if node != self.node}
+        return {node: reason for node, reason in found.items() if reason}
+
+    # The server's own runs ---------------------------------------------------------------------------
+
+    async def say(self, message: Said) -> bool:
+        """Take in what the server's own run says; False when the store is not there now."""
+        try:
+            await trio.to_thread.run_sync(
+                lambda: self._record([(self.node, "point", "", message)], {}, now=int(time.time())),
+                limiter=self._threads,
+            )
+        except Unavailable as error:
+            _log.warning("task.not_stored", task=message.task, reason=str(error))
+            return False
+        if not isinstance(message, TaskProgress):
+            self._runner.confirmed([message.id])
+        if isinstance(message, TaskResult):
+            await self.changed()
+        return True
+
+    async def objection(self, duty: Duty) -> str:
+        """The server needs no grant: the word that assigns is its own."""
+        return ""
+
+    # Schedules ---------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Begin what is due, and do what is the server's own, until cancelled."""
+        await self.changed()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._runner.run)
+            while True:
+                try:
+                    await self._begin_due()
+                    due = await self._store.read(tasks.next_due)
+                except Unavailable as error:
+                    _log.warning("tasks.not_looked_at", reason=str(error))
+                    due = None
+                await self._due.wait(min(_LOOK_S, _LOOK_S if due is None else due - time.time()))
+
+    async def _begin_due(self) -> None:
+        now = int(time.time())
+        changed = await self._store.write(tasks.close_late_runs, now)
+        for record in await self._store.read(tasks.due_tasks, now):
+            following = None
+            try:
+                following = next_time(record.schedule, record.zone, now)
+                refused = self.refusals(record, now)
+            except UsageError as error:  # another version, or other time zones, than when it was made
+                refused = dict.fromkeys(record.nodes, str(error))
+            try:
+                await self._store.write(
+                    tasks.begin_run, record.id, now=now, refused=refused, next_at=following
+                )
+            except UsageError:
+                continue  # it was removed in this moment
+            _log.info("task.due", task=record.id, following=following)
+            changed += 1
+        if changed:
+            assignments = await self._plane.tasks_changed()
+            self._runner.assign(assignments.get(self.node, ()))
+
+
+def work_of(record: TaskRecord) -> AnyWork:
+    """Return what a task is about. Raises UsageError when this version does not know such work."""
+    try:
+        return decode_work(record.work)
+    except PeerError as error:
+        raise UsageError(
+            f"the work of task {record.id} is not known to this version ({error})",
+            hint="run the newer version of p2pdist-server that made it, or remove the task",
+        ) from None

@@ -1,0 +1,35 @@
+"""The work of discovery: which addresses to ask, how fast, and how."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from p2pdist import limits
+
+Range = Annotated[str, Meta(min_length=2, max_length=49, pattern=r"^[0-9a-fA-F:./]+\Z")]
+"""A network or an address as people write it: ``10.1.0.0/24``, ``10.1.0.7``."""
+PollMethod = Literal["echo", "multicast", "neighbours"]
+
+
+class Poll(msgspec.Struct, frozen=True, kw_only=True, tag_field="work", tag="poll"):
+    """Find out which addresses answer.
+
+    ``echo`` asks each address of ``ranges`` without those of ``excluded`` by ICMP, at most ``per_s`` a
+    second. ``multicast`` asks everybody on the node's own segments by ICMPv6, once for all: IPv6 is not
+    scanned. ``neighbours`` reads the kernel's table of neighbours: who is on the node's own segments, also
+    if it answers no ping. Without ranges it says all that the table has.
+    """
+
+    ranges: Annotated[list[Range], Meta(max_length=limits.POLL_RANGES_MAX)] = msgspec.field(
+        default_factory=list
+    )
+    excluded: Annotated[list[Range], Meta(max_length=limits.POLL_RANGES_MAX)] = msgspec.field(
+        default_factory=list
+    )
+    methods: Annotated[list[PollMethod], Meta(min_length=1, max_length=16)] = msgspec.field(
+        default_factory=lambda: ["echo", "neighbours"]
+    )
+    per_s: Annotated[int, Meta(ge=1, le=limits.POLL_PER_S_MAX)] = 200
