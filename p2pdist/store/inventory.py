@@ -23,19 +23,23 @@ from p2pdist.store.sql import in_chunks, upsert
 from p2pdist.store.tables import devices, inventory_conflicts, sighting_identities, sightings
 from p2pdist.wire.discovery import Sighting, printable
 
-SERVER_NETWORK = "server"
-"""The network of what the admin server itself polls; others are called by the node that polls them."""
-
 
 def record_sightings(
     connection: sa.Connection, seen: Sequence[Sighting], *, network: str, now: int
 ) -> list[str]:
-    """Take in what was just seen in *network*, at most ``SIGHTINGS_AT_ONCE``; the same twice is harmless.
+    """Take in what was just seen; the same twice is harmless.
+
+    Who is enrolled is known here and nowhere else: sightings that claim it are left out.
+
+    Args:
+        seen: At most ``SIGHTINGS_AT_ONCE``.
+        network: The node that saw it: a distribution point, or the admin server.
 
     Returns:
         The ids of the devices that it is of, each once.
     """
-    evidence = evidence_of([*seen, *_managed(connection, seen, network)], network, now)
+    others = [sighting for sighting in seen if sighting.method != "managed"]
+    evidence = evidence_of([*others, *_managed(connection, others, network)], network, now)
     _store(connection, evidence)
     related = _related(connection, [each.key for each in evidence], now)
     before = {key: device for key, (_, device) in related.items() if device}
@@ -120,7 +124,11 @@ def list_conflicts(connection: sa.Connection) -> list[tuple[InventoryConflictRec
 
 
 def _managed(connection: sa.Connection, seen: Iterable[Sighting], network: str) -> list[Sighting]:
-    """Return the enrolled devices of *network* that have a name which was seen."""
+    """Return the enrolled devices of *network* that have a name which was seen.
+
+    They are those that the node which polls it carries, and itself; for the admin server, those with a link.
+    """
+    is_point = connection.execute(sa.select(devices.c.node).where(devices.c.node == network)).first()
     names = {name.casefold().rstrip(".") for sighting in seen for name in sighting.names}
     names |= {name.partition(".")[0] for name in names}
     found = []
@@ -128,9 +136,7 @@ def _managed(connection: sa.Connection, seen: Iterable[Sighting], network: str) 
         query = sa.select(devices.c.node, devices.c.name, devices.c.platform).where(
             sa.func.lower(devices.c.name).in_(chunk),
             devices.c.revoked.is_(None),
-            sa.or_(
-                devices.c.via == ("" if network == SERVER_NETWORK else network), devices.c.node == network
-            ),
+            sa.or_(devices.c.via == (network if is_point else ""), devices.c.node == network),
         )
         for node, name, platform in connection.execute(query):
             names_now = [printable(name, 255)] if printable(name) else []

@@ -57,7 +57,7 @@ async def test_a_managed_device_is_shown_as_one_with_its_group(open_shell: OpenS
         device = await enrolled_device(shell.fleet, name="desk-7")
         sighting = Sighting(method="reverse", addresses=["10.1.0.7"], names=["desk-7.corp.example"])
         await shell.fleet.service.store.write(
-            inventory.record_sightings, [sighting], network=inventory.SERVER_NETWORK, now=1_800_000_000
+            inventory.record_sightings, [sighting], network="a" * 32, now=1_800_000_000
         )
         (found,) = (await shell.json(wire.FoundList, "inventory", "list")).devices
         assert (found.node, found.group, found.name) == (device.key.node, "/", "desk-7")

@@ -15,7 +15,6 @@ from p2pdist.errors import UsageError
 from p2pdist.ids import GroupPath
 from p2pdist.store import devices, groups, inventory, placement
 from p2pdist.store.fleetstore import FleetStore
-from p2pdist.store.inventory import SERVER_NETWORK
 from p2pdist.store.tables import sightings
 from p2pdist.wire.discovery import Method, Sighting
 from tests.store.conftest import NOW, add_group, enrol, heartbeat, node_of
@@ -64,17 +63,30 @@ def test_the_same_seen_again_only_moves_its_time(store: FleetStore) -> None:
 
 
 def test_two_nodes_with_one_mac_are_taken_apart_when_the_second_one_comes(store: FleetStore) -> None:
-    enrol(store, 1)
-    enrol(store, 2)
-    record(store, saw("managed", node=node_of(1), macs=[MAC]), saw(macs=[MAC], addresses=["10.1.0.7"]))
+    point = enrol(store, 9).node
+    nodes = [enrol(store, number).node for number in (1, 2)]
+    beats = [(node, heartbeat(name=f"desk-{number}"), point) for number, node in enumerate(nodes, start=1)]
+    store.write_now(devices.record_heartbeats, beats, NOW)
+
+    def poll(number: int, now: int) -> None:
+        at = [f"10.1.0.{number}"]
+        seen = saw(macs=[MAC], addresses=at), saw("mdns", names=[f"desk-{number}.local"], addresses=at)
+        record(store, *seen, network=point, now=now)
+
+    poll(1, NOW)
     (before,) = found(store)
-    record(store, saw("managed", node=node_of(2), macs=[MAC]), now=NOW + 60)
+    assert (before.node, before.macs) == (nodes[0], (MAC,))
+    poll(2, NOW + 60)
     after = {device.node: device for device in found(store)}
-    assert set(after) == {node_of(1), node_of(2), ""}
-    assert before.id in {device.id for device in after.values()}
+    assert set(after) == set(nodes) and after[nodes[0]].id == before.id
     ((conflict, contenders),) = store.read_now(inventory.list_conflicts)
     assert (conflict.kind, conflict.value, conflict.since) == ("mac", MAC, NOW + 60)
-    assert {device.id for device in contenders} == {device.id for device in after.values()}
+    assert {device.node for device in contenders} == set(nodes)
+
+
+def test_a_point_that_claims_to_have_seen_an_enrolled_node_is_not_believed(store: FleetStore) -> None:
+    assert record(store, saw("managed", node=node_of(1), names=["pc7"])) == []
+    assert found(store) == []
 
 
 def test_a_conflict_is_shown_since_it_began_and_until_one_side_is_forgotten(store: FleetStore) -> None:
@@ -99,7 +111,7 @@ def test_an_address_that_another_device_has_now_does_not_make_them_one(store: Fl
 
 
 def test_an_enrolled_device_that_a_poll_of_its_point_names_is_managed(store: FleetStore) -> None:
-    node, point = enrol(store, 1).node, node_of(9)
+    node, point = enrol(store, 1).node, enrol(store, 9).node
     store.write_now(devices.record_heartbeats, [(node, heartbeat(name="PC7"), point)], NOW)
     record(store, saw("mdns", names=["pc7.local"], addresses=["10.1.0.7"]), network=point)
     record(store, saw("mdns", names=["pc7.local"], addresses=["10.1.0.7"]), network=node_of(8))
@@ -113,7 +125,7 @@ def test_a_device_that_is_linked_to_the_server_itself_stands_in_the_servers_netw
 ) -> None:
     node = enrol(store, 1).node
     record(store, saw("reverse", names=["device-1.corp.example"], addresses=["10.1.0.7"]),
-           network=SERVER_NETWORK)  # fmt: skip
+           network=node_of(200))  # fmt: skip
     (device,) = found(store)
     assert device.node == node and device.addresses[0].address == "10.1.0.7"
 

@@ -6,7 +6,8 @@ Each module offers ``poll(…)``: an asynchronous context manager around a chann
     async with mdns.poll() as sightings:
         async for sighting in sightings: ...
 
-polling    does the work :class:`~p2pdist.wire.polling.Poll`: ICMP, the table of neighbours, and the methods below
+polling    the work :class:`~p2pdist.wire.polling.Poll`: ICMP, the table of neighbours, the methods below
+found      what a poll has found so far, as items for people and sightings for the inventory
 connects   TCP connects to chosen ports of chosen addresses
 reverse    the names that the resolver has for addresses
 netbios    node status of chosen addresses: Windows and Samba (RFC 1002)
