@@ -45,11 +45,11 @@ def record_sightings(
     before = {key: device for key, (_, device) in related.items() if device}
     resolution = resolve([each for each, _ in related.values()])
     ids = device_ids(resolution.devices, before, _taken(connection, related))
-    for keys, device in ids.items():
-        moved = [key for key in keys if before.get(key) != device]
-        for chunk in in_chunks(moved):
-            connection.execute(sa.update(sightings).where(sightings.c.key.in_(chunk)).values(device=device))
     owner = {key: device for keys, device in ids.items() for key in keys}
+    moved = [{"of": key, "to": device} for key, device in owner.items() if before.get(key) != device]
+    if moved:
+        move = sa.update(sightings).where(sightings.c.key == sa.bindparam("of"))
+        connection.execute(move.values(device=sa.bindparam("to")), moved)
     _note_conflicts(connection, related, resolution.conflicts, owner, now)
     age_out(connection, now)
     return list(dict.fromkeys(owner[each.key] for each in evidence))
@@ -58,8 +58,8 @@ def record_sightings(
 def age_out(connection: sa.Connection, now: int) -> None:
     """Forget what was not seen for ``SIGHTING_LIFE_S``, and the oldest of what is too much."""
     connection.execute(sa.delete(sightings).where(sightings.c.last < now - limits.SIGHTING_LIFE_S))
-    held = sa.select(sighting_identities.c.identity)
-    connection.execute(sa.delete(inventory_conflicts).where(inventory_conflicts.c.identity.not_in(held)))
+    held = sa.exists().where(sighting_identities.c.identity == inventory_conflicts.c.identity)
+    connection.execute(sa.delete(inventory_conflicts).where(~held))
     over = connection.execute(sa.select(sa.func.count()).select_from(sightings)).scalar_one()
     over -= limits.SIGHTINGS_KEPT_MAX
     if over > 0:
@@ -147,19 +147,40 @@ def _managed(connection: sa.Connection, seen: Iterable[Sighting], network: str) 
 
 
 def _store(connection: sa.Connection, evidence: Sequence[Evidence]) -> None:
+    known = set(_numbers(connection, evidence))
+    rows = [
+        {
+            "key": each.key,
+            "device": "",
+            "network": each.network,
+            "sighting": msgspec.to_builtins(each.sighting),
+            "first": each.first,
+            "last": each.last,
+        }
+        for each in evidence
+    ]
+    if again := [
+        {"of": row["key"], "said": row["sighting"], "at": row["last"]} for row in rows if row["key"] in known
+    ]:
+        seen_again = sa.update(sightings).where(sightings.c.key == sa.bindparam("of"))
+        seen_again = seen_again.values(sighting=sa.bindparam("said"), last=sa.bindparam("at"))
+        connection.execute(seen_again, again)
+    if new := [row for row in rows if row["key"] not in known]:
+        connection.execute(sightings.insert(), new)
+        numbers = _numbers(connection, evidence)
+        identities = [
+            {"sighting": numbers[each.key], "identity": _hashed(identity)}
+            for each in evidence
+            if each.key not in known
+            for identity in each.identities
+        ]
+        connection.execute(sighting_identities.insert(), identities)
+
+
+def _numbers(connection: sa.Connection, evidence: Iterable[Evidence]) -> dict[str, int]:
     keys = [each.key for each in evidence]
-    known = set(connection.execute(sa.select(sightings.c.key).where(sightings.c.key.in_(keys))).scalars())
-    for each in evidence:
-        values: dict[str, Any] = {"sighting": msgspec.to_builtins(each.sighting), "last": each.last}
-        if each.key in known:
-            connection.execute(sa.update(sightings).where(sightings.c.key == each.key).values(**values))
-            continue
-        row = {"key": each.key, "device": "", "network": each.network, "first": each.first, **values}
-        number = connection.execute(
-            sightings.insert().values(**row).returning(sightings.c.number)
-        ).scalar_one()
-        rows = [{"sighting": number, "identity": _hashed(identity)} for identity in each.identities]
-        connection.execute(sighting_identities.insert(), rows)
+    query = sa.select(sightings.c.key, sightings.c.number).where(sightings.c.key.in_(keys))
+    return {row.key: row.number for row in connection.execute(query)}
 
 
 def _related(connection: sa.Connection, keys: Collection[str], now: int) -> dict[str, tuple[Evidence, str]]:
@@ -192,10 +213,7 @@ def _holders(connection: sa.Connection, identities: Iterable[Identity], now: int
         for chunk in in_chunks(hashes):
             query = sa.select(sighting_identities.c.sighting).where(column.in_(chunk))
             if strength == "address":
-                lately = sa.select(sightings.c.number).where(
-                    sightings.c.last >= now - 2 * limits.ADDRESS_TIE_S
-                )
-                query = query.where(sighting_identities.c.sighting.in_(lately))
+                query = query.join(sightings).where(sightings.c.last >= now - 2 * limits.ADDRESS_TIE_S)
             elif strength == "weak":
                 rare = (
                     sa.select(column)
