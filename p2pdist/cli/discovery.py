@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, cast
+from typing import Annotated, cast, get_args
 
 from cyclopts import Parameter
 
@@ -11,7 +11,7 @@ from p2pdist.cli.tasks import begin
 from p2pdist.errors import UsageError
 from p2pdist.wire.polling import Poll, PollMethod
 
-_METHODS = ("echo", "neighbours", "multicast")
+_METHODS = get_args(PollMethod)
 
 
 def discover(
@@ -19,6 +19,7 @@ def discover(
     via: Annotated[list[str], Parameter(negative_iterable=())],
     exclude: Annotated[list[str] | None, Parameter(negative_iterable=())] = None,
     method: Annotated[list[str] | None, Parameter(negative_iterable=())] = None,
+    port: Annotated[list[int] | None, Parameter(negative_iterable=())] = None,
     per_s: int = 200,
     every: str = "",
     zone: str = "UTC",
@@ -38,8 +39,12 @@ def discover(
     exclude
         A network or address not to ask; can be given several times.
     method
-        echo (ICMP), neighbours (who answered ARP on the node's own segments), or multicast (who answers on
-        its own segments over IPv6); by default the first two, without ranges the last two.
+        echo (ICMP), neighbours (who answered ARP on the node's own segments), multicast (who answers on
+        its own segments over IPv6), connect (TCP), reverse (names in the DNS), netbios (Windows names), mdns
+        (Zeroconf), wsd (WS-Discovery); can be given several times. By default echo and neighbours, without
+        ranges neighbours and multicast.
+    port
+        A TCP port for the method connect; can be given several times. By default 22, 443, 445 and 3389.
     per_s
         At most so many questions a second, up to 1000; on a segment of the node itself up to 200.
     every
@@ -51,7 +56,7 @@ def discover(
     timeout
         How long to watch: 90s, 30m, 12h.
     """
-    chosen = method or list(_METHODS[:2] if ranges else _METHODS[1:])
+    chosen = method or (["echo", "neighbours"] if ranges else ["neighbours", "multicast"])
     if unknown := [each for each in chosen if each not in _METHODS]:
         raise UsageError(f"{unknown[0]!r} is not a method", hint=f"there are {', '.join(_METHODS)}")
     work = Poll(
@@ -59,5 +64,6 @@ def discover(
         excluded=exclude or [],
         methods=cast(list[PollMethod], chosen),
         per_s=per_s,
+        **({"ports": port} if port else {}),
     )
     begin(common, work, via, wait=wait, timeout=timeout, schedule=every, zone=zone)

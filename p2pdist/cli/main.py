@@ -39,6 +39,7 @@ COMMANDS = {
     "tunnel": ("tunnel",),
     "path": ("path",),
     "waking": ("wake",),
+    "inventory": ("inventory",),
     "discovery": ("discover",),
     "tasks": ("task",),
 }

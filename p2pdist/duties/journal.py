@@ -18,7 +18,7 @@ from p2pdist.errors import P2PDistError
 from p2pdist.files import make_directories, read_bounded, write_atomic
 from p2pdist.logs import get_logger
 from p2pdist.wire import codec
-from p2pdist.wire.tasks import Assignment, Confirmed, Run, TaskItems, TaskResult
+from p2pdist.wire.tasks import Assignment, Confirmed, Findings, Run, TaskResult
 
 _log = get_logger()
 
@@ -61,11 +61,11 @@ class Journal:
         self._begun[assignment.task] = _Begun(run=assignment.run, times=times)
         return times
 
-    def add(self, items: TaskItems) -> None:
+    def add(self, items: Findings) -> None:
         """Items are to be said until they are confirmed."""
         self.unconfirmed[items.id] = items
 
-    def end(self, items: Sequence[TaskItems], result: TaskResult) -> None:
+    def end(self, items: Sequence[Findings], result: TaskResult) -> None:
         """A run has ended; it is not begun again."""
         self.ended[result.task] = max(result.run, self.ended.get(result.task, 0))
         self._begun.pop(result.task, None)
@@ -87,7 +87,7 @@ class Journal:
 
     def due(self, said: Collection[str]) -> Iterator[Confirmed]:
         """Yield what is to be said and is not among *said*: a result when its run's items are confirmed."""
-        waiting = {(m.task, m.run) for m in self.unconfirmed.values() if isinstance(m, TaskItems)}
+        waiting = {(m.task, m.run) for m in self.unconfirmed.values() if isinstance(m, Findings)}
         for message in list(self.unconfirmed.values()):
             if isinstance(message, TaskResult) and (message.task, message.run) in waiting:
                 continue

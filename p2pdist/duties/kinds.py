@@ -36,8 +36,10 @@ def check_work(work: AnyWork) -> None:
     match work:
         case Poll():
             addresses_to_ask(work.ranges, work.excluded)
-            if work.methods == ["echo"] and not work.ranges:
-                raise UsageError("a poll by echo needs ranges", hint="name one, such as 10.1.0.0/24")
+            if not work.ranges and set(work.methods) <= {"echo", "connect", "reverse", "netbios"}:
+                raise UsageError(
+                    f"a poll by {work.methods[0]} needs ranges", hint="name one, such as 10.1.0.0/24"
+                )
         case _:
             assert_never(work)
 

@@ -10,7 +10,17 @@ import trio
 
 from p2pdist import limits
 from p2pdist.node.reports import Bell
-from p2pdist.wire.tasks import Assignment, Outcome, TaskItem, TaskItems, TaskProgress
+from p2pdist.wire import codec
+from p2pdist.wire.discovery import Sighting
+from p2pdist.wire.tasks import (
+    Assignment,
+    Findings,
+    Outcome,
+    TaskItem,
+    TaskItems,
+    TaskProgress,
+    TaskSightings,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +45,7 @@ class RunPort:
         assignment: The run.
         say: Sends progress, which may be lost.
         room: Waits until more items are taken in.
-        add: Takes items in, which are repeated until they are confirmed.
+        add: Takes items and sightings in, which are repeated until they are confirmed.
     """
 
     def __init__(
@@ -44,7 +54,7 @@ class RunPort:
         *,
         say: Callable[[TaskProgress], Awaitable[bool]],
         room: Callable[[], Awaitable[None]],
-        add: Callable[[TaskItems], None],
+        add: Callable[[Findings], None],
     ) -> None:
         self.task = assignment.task
         self.run = assignment.run
@@ -53,6 +63,8 @@ class RunPort:
         self._add = add
         self._progress: TaskProgress | None = None
         self._items: dict[str, TaskItem] = {}
+        self._sightings: list[Sighting] = []
+        self._sightings_bytes = 0
         self._news = Bell()
 
     def progress(self, step: str, *, done: int = 0, total: int = 0, rate_bytes_per_s: int = 0) -> None:
@@ -77,6 +89,16 @@ class RunPort:
         if len(self._items) >= limits.TASK_ITEMS_AT_ONCE:
             await self._pass_on()
 
+    async def saw(self, sighting: Sighting) -> None:
+        """Say what was seen of a device, for the inventory. Waits as :meth:`item` does."""
+        size = len(codec.encode(sighting))
+        full = len(self._sightings) >= limits.SIGHTINGS_AT_ONCE
+        if full or self._sightings_bytes + size > limits.SIGHTINGS_BYTES_MAX:
+            await self._pass_on()
+        self._sightings.append(sighting)
+        self._sightings_bytes += size
+        self._news.ring()
+
     async def tell(self) -> None:
         """Send what is said until cancelled. For the runner."""
         while True:
@@ -88,15 +110,23 @@ class RunPort:
             await self._pass_on()
             await trio.sleep(limits.TASK_PROGRESS_EVERY_S)
 
-    def last_items(self) -> list[TaskItems]:
-        """Return the items that were not sent yet; the run has ended. For the runner."""
-        return [self._taken() for _ in range(0, len(self._items), limits.TASK_ITEMS_AT_ONCE)]
+    def last_findings(self) -> list[Findings]:
+        """Return what was found and not sent yet; the run has ended. For the runner."""
+        items = [self._taken() for _ in range(0, len(self._items), limits.TASK_ITEMS_AT_ONCE)]
+        return [*items, *([self._seen()] if self._sightings else [])]
 
     async def _pass_on(self) -> None:
-        if self._items:
+        if self._items or self._sightings:
             await self._room()
         if self._items:
             self._add(self._taken())
+        if self._sightings:
+            self._add(self._seen())
+
+    def _seen(self) -> TaskSightings:
+        sightings, self._sightings, self._sightings_bytes = self._sightings, [], 0
+        identifier = nacl.utils.random(12).hex()
+        return TaskSightings(id=identifier, task=self.task, run=self.run, sightings=sightings)
 
     def _taken(self) -> TaskItems:
         subjects = list(self._items)[: limits.TASK_ITEMS_AT_ONCE]

@@ -23,7 +23,7 @@ from p2pdist.errors import P2PDistError, PeerError, Unavailable
 from p2pdist.logs import get_logger
 from p2pdist.node.reports import Bell
 from p2pdist.trust.catalog import Duty
-from p2pdist.wire.tasks import Assignment, Confirmed, TaskItems, TaskProgress, TaskResult
+from p2pdist.wire.tasks import Assignment, Confirmed, Findings, TaskProgress, TaskResult
 from p2pdist.wire.work import AnyWork, decode_work
 
 _log = get_logger()
@@ -140,7 +140,7 @@ class Runner:
             seconds=trio.current_time() - began,
             finished=int(time.time()),
         )
-        self._journal.end(port.last_items(), result)
+        self._journal.end(port.last_findings(), result)
         await self._save()
         del self._running[assignment.task]
         self._unsaid.ring()
@@ -181,7 +181,7 @@ class Runner:
             self._room = trio.Event() if self._room.is_set() else self._room
             await self._room.wait()
 
-    def _add(self, items: TaskItems) -> None:
+    def _add(self, items: Findings) -> None:
         self._journal.add(items)
         self._unsaid.ring()
 

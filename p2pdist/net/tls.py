@@ -80,6 +80,21 @@ def lapsed_context(identity: TlsIdentity) -> ssl.SSLContext:
     return context
 
 
+def outside_context(ca_file: str | None) -> ssl.SSLContext:
+    """Make the context for a server that is not of the fleet: TLS 1.2 or later, and its host name counts.
+
+    Args:
+        ca_file: Who may vouch for them, in PEM; None: the machine's own authorities.
+
+    Raises:
+        UsageError: the file cannot be read, or has no certificate.
+    """
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise UsageError(f"{ca_file} has no certificates of authorities ({error})") from None
+
+
 def has_expired(error: BaseException | None) -> bool:
     """Whether a dial failed for no other reason than that the other side's certificate has run out."""
     while error is not None:

@@ -14,13 +14,13 @@ from p2pdist.ids import GroupPath, NodeId, node_id_of
 from p2pdist.logs import get_logger
 from p2pdist.server.control.desk import Receiver
 from p2pdist.server.control.devices import Device
-from p2pdist.store import content, deployments, devices, incidents, mailroom, tasks, waking
+from p2pdist.store import content, deployments, devices, incidents, inventory, mailroom, tasks, waking
 from p2pdist.store.devices import CloneRefused
 from p2pdist.store.fleetstore import FleetStore, QueryRefused
 from p2pdist.store.records import DeviceRecord
 from p2pdist.store.waking import WakeRecord
 from p2pdist.wire.messages import ContentReport, FromDevice, Heartbeat, Progress, Refusal, Report
-from p2pdist.wire.tasks import Assignment, TaskItems, TaskProgress, TaskResult
+from p2pdist.wire.tasks import Assignment, TaskItems, TaskProgress, TaskResult, TaskSightings
 
 _log = get_logger()
 
@@ -151,6 +151,7 @@ def _record(
     task_progress: list[tuple[NodeId, TaskProgress]] = []
     task_items: list[tuple[NodeId, TaskItems]] = []
     task_results: list[tuple[NodeId, TaskResult]] = []
+    task_sightings: list[tuple[NodeId, TaskSightings]] = []
     for node, receiver, via, message in messages:
         match message:
             case Heartbeat():
@@ -167,6 +168,8 @@ def _record(
                 task_progress.append((node, message))
             case TaskItems():
                 task_items.append((node, message))
+            case TaskSightings():
+                task_sightings.append((node, message))
             case TaskResult():
                 task_results.append((node, message))
             case _:
@@ -178,6 +181,9 @@ def _record(
     content.record_content(connection, contents, now)
     tasks.record_task_progress(connection, task_progress, now)
     tasks.record_task_items(connection, task_items, now)
+    for node, seen in task_sightings:
+        if tasks.is_known(connection, node, seen):
+            inventory.record_sightings(connection, seen.sightings, network=node, now=now)
     tasks.record_task_results(connection, task_results, now)
     mailroom.save_windows(connection, windows)
 

@@ -12,6 +12,8 @@ Queries are plain functions that take a connection first, one module for each su
     devices      enrolled nodes, their certificates, clones and revocation
     deployments  what is ordered, and how far each device is
     content      artifacts, where their bytes came from, and every source that was considered
+    inventory    what discovery has seen, and whose it is
+    placement    rules that say which group a discovered device belongs into
     incidents    refusals and the audit log
     mailroom     envelope counters and replay windows
 

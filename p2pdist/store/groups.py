@@ -12,7 +12,7 @@ from p2pdist.errors import UsageError
 from p2pdist.ids import GroupPath
 from p2pdist.store.records import GroupRecord, record_of
 from p2pdist.store.sql import below
-from p2pdist.store.tables import deployments, devices, enrolment_tokens, groups
+from p2pdist.store.tables import deployments, devices, enrolment_tokens, groups, placement_rules
 
 
 def list_groups(connection: sa.Connection) -> list[GroupRecord]:
@@ -105,4 +105,8 @@ def remove_group(connection: sa.Connection, path: GroupPath) -> None:
 
 
 def _references() -> Sequence[tuple[str, sa.Column[str]]]:
-    return [("devices", devices.c.group_path), ("deployments", deployments.c.group_path)]
+    return [
+        ("devices", devices.c.group_path),
+        ("deployments", deployments.c.group_path),
+        ("placement rules", placement_rules.c.group_path),
+    ]

@@ -8,6 +8,8 @@ from typing import Any, Literal, TypeVar
 import msgspec
 from sqlalchemy import RowMapping
 
+from p2pdist.core.identities import Kind
+from p2pdist.core.placement import PlacementRule, RuleKind
 from p2pdist.ids import GroupPath, InfoHash, NodeId, TargetPath
 from p2pdist.wire.frames import Candidate
 from p2pdist.wire.messages import Stage
@@ -253,6 +255,35 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
     action: str
     subject: str
     detail: str
+
+
+class InventoryConflictRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """An identity that several discovered devices claim. ``network``: where it counts; empty: everywhere."""
+
+    kind: Kind
+    value: str
+    network: str
+    devices: tuple[str, ...]
+    since: int
+
+
+class PlacementRuleRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A rule that says which group discovered devices belong into."""
+
+    number: int
+    kind: RuleKind
+    pattern: str
+    network: str
+    group_path: GroupPath
+    created: int
+    created_by: str
+
+    @property
+    def rule(self) -> PlacementRule:
+        """What it says."""
+        return PlacementRule(
+            kind=self.kind, pattern=self.pattern, group=self.group_path, network=self.network
+        )
 
 
 def record_of(row: RowMapping | Mapping[str, Any], kind: type[T]) -> T:

@@ -262,6 +262,55 @@ artifacts = Table(
     Column("unnamed_since", BigInteger),
 )
 
+sightings = Table(
+    "sightings",
+    metadata,
+    Column("number", _NUMBER, primary_key=True, autoincrement=True),
+    Column("key", String(32), nullable=False, unique=True),
+    Column("device", String(16), nullable=False, index=True),
+    Column("network", String(64), nullable=False, index=True),
+    Column("sighting", JSON, nullable=False),
+    Column("first", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False, index=True),
+)
+
+sighting_identities = Table(
+    "sighting_identities",
+    metadata,
+    Column(
+        "sighting",
+        _NUMBER,
+        ForeignKey("sightings.number", ondelete="CASCADE"),
+        primary_key=True,
+        nullable=False,
+    ),
+    Column("identity", String(32), primary_key=True, nullable=False),
+    Index("ix_sighting_identities_identity", "identity"),
+)
+
+inventory_conflicts = Table(
+    "inventory_conflicts",
+    metadata,
+    Column("identity", String(32), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("value", String(255), nullable=False),
+    Column("network", String(64), nullable=False),
+    Column("devices", JSON, nullable=False),
+    Column("since", BigInteger, nullable=False),
+)
+
+placement_rules = Table(
+    "placement_rules",
+    metadata,
+    Column("number", _NUMBER, primary_key=True, autoincrement=True),
+    Column("kind", String(16), nullable=False),
+    Column("pattern", String(limits.GROUP_PATH_CHARS_MAX), nullable=False),
+    Column("network", String(64), nullable=False),
+    _group_column(),
+    Column("created", BigInteger, nullable=False),
+    Column("created_by", String(128), nullable=False),
+)
+
 counters = Table(
     "counters",
     metadata,

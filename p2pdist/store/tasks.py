@@ -14,7 +14,7 @@ from p2pdist.ids import NodeId
 from p2pdist.store.records import TaskItemRecord, TaskRecord, TaskRunRecord, record_of
 from p2pdist.store.sql import clean, upsert
 from p2pdist.store.tables import task_items, task_runs, tasks
-from p2pdist.wire.tasks import Assignment, TaskItems, TaskProgress, TaskResult
+from p2pdist.wire.tasks import Assignment, Confirmed, TaskItems, TaskProgress, TaskResult
 
 OPEN_STATES = ("waiting", "running")
 """A run that has not ended on a node is in one of these."""
@@ -227,7 +227,7 @@ def record_task_items(connection: sa.Connection, said: Iterable[tuple[NodeId, Ta
     Of runs that are not known nothing is stored, of one on one node no more than there may be.
     """
     for node, items in said:
-        if not _is_known(connection, node, items):
+        if not is_known(connection, node, items):
             continue
         count = sa.select(sa.func.count()).select_from(task_items).where(_of(task_items, node, items))
         if connection.execute(count).scalar_one() + len(items.items) > limits.TASK_ITEMS_KEPT_MAX:
@@ -270,11 +270,12 @@ def record_task_results(
         connection.execute(sa.update(task_runs).where(unsaid).values(**values))
 
 
-def _of(table: sa.Table, node: NodeId, said: TaskProgress | TaskItems | TaskResult) -> sa.ColumnElement[bool]:
+def _of(table: sa.Table, node: NodeId, said: TaskProgress | Confirmed) -> sa.ColumnElement[bool]:
     return sa.and_(table.c.task == clean(said.task), table.c.run == said.run, table.c.node == node)
 
 
-def _is_known(connection: sa.Connection, node: NodeId, said: TaskItems) -> bool:
+def is_known(connection: sa.Connection, node: NodeId, said: Confirmed) -> bool:
+    """Whether what a node says is of a run that it was given."""
     return (
         connection.execute(sa.select(task_runs.c.run).where(_of(task_runs, node, said))).first() is not None
     )

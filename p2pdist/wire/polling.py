@@ -11,7 +11,8 @@ from p2pdist import limits
 
 Range = Annotated[str, Meta(min_length=2, max_length=49, pattern=r"^[0-9a-fA-F:./]+\Z")]
 """A network or an address as people write it: ``10.1.0.0/24``, ``10.1.0.7``."""
-PollMethod = Literal["echo", "multicast", "neighbours"]
+Port = Annotated[int, Meta(ge=1, le=65_535)]
+PollMethod = Literal["echo", "multicast", "neighbours", "connect", "reverse", "netbios", "mdns", "wsd"]
 
 
 class Poll(msgspec.Struct, frozen=True, kw_only=True, tag_field="work", tag="poll"):
@@ -20,7 +21,9 @@ class Poll(msgspec.Struct, frozen=True, kw_only=True, tag_field="work", tag="pol
     ``echo`` asks each address of ``ranges`` without those of ``excluded`` by ICMP, at most ``per_s`` a
     second. ``multicast`` asks everybody on the node's own segments by ICMPv6, once for all: IPv6 is not
     scanned. ``neighbours`` reads the kernel's table of neighbours: who is on the node's own segments, also
-    if it answers no ping. Without ranges it says all that the table has.
+    if it answers no ping. Without ranges it says all that the table has. ``connect`` tries ``ports`` of each
+    address, ``reverse`` asks the resolver for its name, ``netbios`` the address itself. ``mdns`` and ``wsd``
+    ask everybody on the node's own segments.
     """
 
     ranges: Annotated[list[Range], Meta(max_length=limits.POLL_RANGES_MAX)] = msgspec.field(
@@ -31,5 +34,8 @@ class Poll(msgspec.Struct, frozen=True, kw_only=True, tag_field="work", tag="pol
     )
     methods: Annotated[list[PollMethod], Meta(min_length=1, max_length=16)] = msgspec.field(
         default_factory=lambda: ["echo", "neighbours"]
+    )
+    ports: Annotated[list[Port], Meta(max_length=limits.DISCOVERY_PORTS_MAX)] = msgspec.field(
+        default_factory=lambda: [22, 443, 445, 3389]
     )
     per_s: Annotated[int, Meta(ge=1, le=limits.POLL_PER_S_MAX)] = 200

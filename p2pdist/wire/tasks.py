@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from p2pdist import limits
+from p2pdist.wire.discovery import Sighting
 from p2pdist.wire.frames import Count, Text
 from p2pdist.wire.message import Identifier, Message, UnixSeconds
 
@@ -75,8 +76,17 @@ class TaskItems(Message, frozen=True, kw_only=True, tag="task-items"):
     items: Annotated[list[TaskItem], Meta(min_length=1, max_length=limits.TASK_ITEMS_AT_ONCE)]
 
 
+class TaskSightings(Message, frozen=True, kw_only=True, tag="task-sightings"):
+    """What a run has seen of devices, for the inventory. Repeated until a ``Received`` names its id."""
+
+    id: Identifier
+    task: Identifier
+    run: Run
+    sightings: Annotated[list[Sighting], Meta(min_length=1, max_length=limits.SIGHTINGS_AT_ONCE)]
+
+
 class TaskResult(Message, frozen=True, kw_only=True, tag="task-result"):
-    """The end of a run on this node. Repeated until a ``Received`` names its id, after all of its items."""
+    """The end of a run on this node. Repeated until a ``Received`` names its id, after all else of it."""
 
     id: Identifier
     task: Identifier
@@ -91,5 +101,6 @@ class TaskResult(Message, frozen=True, kw_only=True, tag="task-result"):
     finished: UnixSeconds
 
 
-Confirmed: TypeAlias = TaskItems | TaskResult
+Findings: TypeAlias = TaskItems | TaskSightings
+Confirmed: TypeAlias = Findings | TaskResult
 """What a node repeats until the admin server has it on its disk."""

@@ -18,8 +18,10 @@ from p2pdist.duties.run import Ended, RunPort
 from p2pdist.duties.runner import Perform, Runner, Said
 from p2pdist.errors import UsageError
 from p2pdist.trust.catalog import Duty
+from p2pdist.wire import codec
+from p2pdist.wire.discovery import Sighting
 from p2pdist.wire.polling import Poll
-from p2pdist.wire.tasks import Assignment, TaskItem, TaskItems, TaskProgress, TaskResult
+from p2pdist.wire.tasks import Assignment, TaskItem, TaskItems, TaskProgress, TaskResult, TaskSightings
 from p2pdist.wire.work import AnyWork, encode_work
 
 WORK = encode_work(Poll(ranges=["10.0.0.1"]))
@@ -141,6 +143,28 @@ async def test_items_come_before_the_result_of_their_run(tmp_path: Path) -> None
         assert [len(each.items) for each in server.items] == [128, 128, 44]
         runner.confirmed([each.id for each in server.items])
         assert (await server.result()).outcome == "done"
+
+
+async def test_what_was_seen_comes_in_messages_that_fit_and_before_the_result(tmp_path: Path) -> None:
+    sightings = [
+        Sighting(method="mdns", names=[f"{place}-{number}".ljust(250, "x") for place in range(16)])
+        for number in range(300)
+    ]
+
+    async def look(work: AnyWork, port: RunPort) -> Ended:
+        for sighting in sightings:
+            await port.saw(sighting)
+        return Ended()
+
+    server = Server()
+    async with running(server, tmp_path, look) as runner:
+        runner.assign([assignment()])
+        while not server.results:
+            await server.until(len(server.said) + 1)
+            runner.confirmed([each.id for each in server.said if isinstance(each, TaskSightings)])
+    seen = [each for each in server.said if isinstance(each, TaskSightings)]
+    assert [sighting for each in seen for sighting in each.sightings] == sightings
+    assert all(len(codec.encode(each)) < limits.ENVELOPE_BYTES_MAX / 2 for each in seen)
 
 
 async def test_while_too_much_is_not_confirmed_a_run_waits(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from lab_fleet import POINTS, LabFleet
+from laboratory.namespaces import PATH
 from laboratory.network import Host, Laboratory
 
 pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -114,6 +117,51 @@ def test_neighbours_over_ipv6_are_found_without_a_scan(site: Site) -> None:
     seen = found(site.discover("--method", "multicast", "--method", "neighbours"))
     known = ("multicast, neighbours", f"hardware address {mac_of(site.neighbour)}")
     assert [known] == [how for address, how in seen.items() if address == link_local(site.neighbour)]
+
+
+def test_what_a_point_behind_a_nat_sees_by_many_methods_is_one_device_in_the_inventory(
+    site: Site, tmp_path: Path
+) -> None:
+    avahi = shutil.which("avahi-daemon", path=PATH)
+    if avahi is None:
+        pytest.skip("avahi-daemon is not installed")
+    config = tmp_path / "avahi.conf"
+    config.write_text("[server]\nhost-name=desk-7\nenable-dbus=no\n[publish]\npublish-workstation=yes\n")
+    script = (
+        "mount -t tmpfs none /run && mkdir /run/avahi-daemon &&"
+        f" exec {avahi} -f {config} --no-drop-root --no-chroot --no-rlimits"
+    )
+    daemon = subprocess.Popen(
+        site.neighbour.command("unshare", "--mount", "sh", "-ec", script),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    point = site.fleet.ask("device", "show", "point")["device"]["node"]
+    site.fleet.operate("p2pdist", "group", "add", "/plant/desks")
+    site.fleet.operate("p2pdist", "inventory", "rule", "add", "name", "desk-*", "/plant/desks")
+    words = [word for method in ("neighbours", "connect", "mdns") for word in ("--method", method)]
+
+    def desk() -> bool:
+        site.discover(site.network, *words, "--port", "22")
+        seen = site.fleet.ask("inventory", "list")["devices"]
+        return any("desk-7.local" in device["names"] for device in seen)
+
+    try:
+        site.fleet.until_asked(desk, "avahi answers")
+    finally:
+        daemon.kill()
+        daemon.wait()
+    device = desk_of(site)
+    assert site.neighbour.ipv4[0] in {each["address"] for each in device["addresses"]}
+    assert device["macs"] == [mac_of(site.neighbour)] and device["networks"] == [point]
+    assert {"connect", "mdns", "neighbours"} <= set(device["methods"])
+    assert (device["state"], device["group"]) == ("unmanaged", "/plant/desks")
+    assert site.fleet.ask("inventory", "conflicts")["conflicts"] == []
+
+
+def desk_of(site: Site) -> Any:
+    devices = site.fleet.ask("inventory", "list")["devices"]
+    return next(device for device in devices if "desk-7.local" in device["names"])
 
 
 def test_what_is_excluded_is_neither_asked_nor_found(site: Site) -> None:

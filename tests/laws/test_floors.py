@@ -77,6 +77,8 @@ ONLY_IN: dict[str, tuple[frozenset[str], str]] = {
     "cyclopts": (frozenset({"cli", "sign", "server", "seed", "agent", "node"}), "command lines are programs"),
     "zstandard": (frozenset({"install"}), "archives are packed and unpacked in one place, bounded"),
     "tarfile": (frozenset({"install"}), "archives are packed and unpacked in one place, bounded"),
+    "dns": (frozenset({"duties"}), "names are asked for by discovery, and by nothing else"),
+    "ldap3": (frozenset({"duties"}), "it is synchronous, and no longer kept: one adapter, in a thread"),
     "pickle": (frozenset(), "unpickling outside data runs it"),
     "matplotlib": (frozenset(), "plots are the benchmark's, not the product's"),
 }
@@ -98,6 +100,8 @@ ENDPOINT_FORBIDDEN = {
     "asyncio": "1.5 MB, imported only when a session needs it",
     "asyncssh": "31 MB, of a program that ends with the deployment that it is for",
     "difflib": "suggestions are for mistakes",
+    "dns": "imported only when a network is polled",
+    "ldap3": "imported only when a directory is polled",
     "pickle": "unpickling outside data runs it",
 }
 

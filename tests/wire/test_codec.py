@@ -31,6 +31,7 @@ from p2pdist.wire import (
     services,
     tasks,
 )
+from p2pdist.wire.discovery import Sighting
 from p2pdist.wire.stun import Endpoint, endpoint_of
 
 ROOTS = (frames.Frame, messages.Message, paths.OnPath, services.InSession, punching.Punching)
@@ -92,6 +93,8 @@ def value_of(info: mi.Type) -> st.SearchStrategy[Any]:
             return st.one_of(*map(value_of, info.types))
         case mi.StructType(cls=cls) if cls is Endpoint:
             return st.builds(endpoint_of, st.ip_addresses().map(str), st.integers(0, 65535))
+        case mi.StructType(cls=cls) if cls is Sighting:
+            return st.sampled_from([SIGHTING, Sighting(method="mdns", names=["Büro 7"])])
         case mi.StructType():
             fields = {field.name: value_of(field.type) for field in info.fields}
             return st.builds(info.cls, **fields)
@@ -104,6 +107,10 @@ def value_of(info: mi.Type) -> st.SearchStrategy[Any]:
 def values(kind: Any) -> st.SearchStrategy[Any]:
     return value_of(mi.type_info(kind))
 
+
+SIGHTING = Sighting(
+    method="neighbours", addresses=["10.1.0.7", "fd00::7"], macs=["00:1b:21:00:00:07"], services=["tcp/22"]
+)
 
 EXAMPLES = [
     "a" * 32,
@@ -131,6 +138,8 @@ def sample_of(info: mi.Type) -> Any:
             return (sample_of(info.item_type),) * 2
         case mi.StructType(cls=cls) if cls is Endpoint:
             return Endpoint("192.0.2.1", 7)
+        case mi.StructType(cls=cls) if cls is Sighting:
+            return SIGHTING
         case mi.FloatType():
             return 1.0
         case mi.DictType():

@@ -1,22 +1,32 @@
-"""Asks the addresses of ranges by ICMP echo, and reads who answered ARP from the kernel's table."""
+"""Does a poll: ICMP echo, who answered ARP from the kernel's table, then the other methods one by one."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import asynccontextmanager
-from ipaddress import IPv4Address, IPv4Network, ip_interface
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterator,
+    Sequence,
+)
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address, ip_interface
 
 import ifaddr
 import trio
 
 from p2pdist import limits
 from p2pdist.core.polling import addresses_to_ask, excludes, on_segment
+from p2pdist.duties.discovery import connects, netbios
+from p2pdist.duties.discovery.found import Found
 from p2pdist.duties.run import Ended, RunPort
 from p2pdist.errors import Unavailable
 from p2pdist.net.neighbours import read_neighbours
-from p2pdist.net.pings import ALL_NODES, Address, Pinger, open_pinger
-from p2pdist.wire.polling import Poll
-from p2pdist.wire.tasks import TaskItem
+from p2pdist.net.pings import ALL_NODES, Pinger, open_pinger
+from p2pdist.wire.discovery import Sighting
+from p2pdist.wire.polling import Poll, PollMethod
 
 _LOOK_S = 20.0  # the kernel keeps who answers ARP, and nothing else, for a minute
 
@@ -54,6 +64,12 @@ async def poll(work: Poll, port: RunPort) -> Ended:
         port.progress("reading the table of neighbours")
         async with _collecting(failures):
             await look()
+    for method, begin in _methods(work, asked):
+        port.progress(f"asking by {method}")
+        async with _collecting(failures), begin() as sightings:
+            async for sighting in sightings:
+                if _wished(sighting, work, wanted):
+                    await found.saw(method, sighting)
     figures = {"asked": len(asked), **found.figures()}
     if not failures:
         return Ended(figures=figures)
@@ -70,50 +86,35 @@ async def _collecting(failures: list[str]) -> AsyncIterator[None]:
         failures.append(str(error))
 
 
-class Found:
-    """What was found so far, each address with all that is known of it."""
+def _methods(
+    work: Poll, asked: Sequence[IPv4Address]
+) -> Iterator[tuple[PollMethod, Callable[[], AbstractAsyncContextManager[AsyncIterable[Sighting]]]]]:
+    """The methods of *work* beyond ICMP; each is imported only when it is asked for."""
+    if "connect" in work.methods:
+        yield "connect", lambda: connects.poll(asked, work.ports, per_s=work.per_s)
+    if "reverse" in work.methods:
+        from p2pdist.duties.discovery import reverse
 
-    def __init__(self, port: RunPort) -> None:
-        self._port = port
-        self._answered: set[Address] = set()
-        self._macs: dict[Address, str] = {}
+        yield "reverse", lambda: reverse.poll(asked, per_s=work.per_s)
+    if "netbios" in work.methods:
+        yield "netbios", lambda: netbios.poll(asked, per_s=work.per_s)
+    if "mdns" in work.methods:
+        from p2pdist.duties.discovery import mdns
 
-    def has(self, address: Address) -> bool:
-        """Whether it has answered a ping."""
-        return address in self._answered
+        yield "mdns", mdns.poll
+    if "wsd" in work.methods:
+        from p2pdist.duties.discovery import wsd
 
-    async def answered(self, address: Address) -> None:
-        """It has answered a ping."""
-        if address not in self._answered:
-            self._answered.add(address)
-            await self._say(address)
+        yield "wsd", wsd.poll
 
-    async def neighbour(self, address: Address, mac: str) -> None:
-        """It stands in the table of neighbours."""
-        if self._macs.get(address) != mac:
-            self._macs[address] = mac
-            await self._say(address)
 
-    def figures(self) -> dict[str, int]:
-        """Count how many were found, and how."""
-        return {
-            "found": len(self._answered | set(self._macs)),
-            "answered": len(self._answered),
-            "neighbours": len(self._macs),
-        }
-
-    async def _say(self, address: Address) -> None:
-        echo = "echo" if address.version == 4 else "multicast"
-        methods = [(echo, address in self._answered), ("neighbours", address in self._macs)]
-        mac = self._macs.get(address)
-        await self._port.item(
-            TaskItem(
-                subject=str(address),
-                state="done",
-                step=", ".join(name for name, true in methods if true),
-                detail=f"hardware address {mac}" if mac else "",
-            )
-        )
+def _wished(sighting: Sighting, work: Poll, wanted: Collection[IPv4Address]) -> bool:
+    """Whether a poll is about who answered a question to everybody: within the ranges, or by IPv6."""
+    addresses = [ip_address(address) for address in sighting.addresses]
+    if any(address in wanted for address in addresses):
+        return True
+    beyond = all(isinstance(address, IPv6Address) for address in addresses)
+    return (beyond or not work.ranges) and not any(excludes(work.excluded, each) for each in addresses)
 
 
 async def _echo(

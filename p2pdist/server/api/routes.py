@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from p2pdist import limits
-from p2pdist.server.api import content, explain, fleet, overview, rollout, sessions, tasks, waking
+from p2pdist.server.api import (
+    content,
+    explain,
+    fleet,
+    inventory,
+    overview,
+    rollout,
+    sessions,
+    tasks,
+    waking,
+)
 from p2pdist.server.api.table import Route
 from p2pdist.wire import api as wire
 
@@ -88,6 +98,22 @@ ROUTES: tuple[Route, ...] = (
     Route(method="POST", path="/deployments/{id}/retry", summary="Try again where a deployment failed",
           handler=rollout.retry_deployment, answer=wire.RetriedDeployment, body=wire.RetryDeployment,
           role="operator"),
+    Route(method="GET", path="/inventory", summary="Devices that discovery has found, by id",
+          handler=inventory.list_found, answer=wire.FoundList,
+          query={"limit": f"at most this many, up to {limits.INVENTORY_ROWS_MAX}", "after": "ids above this",
+                 "network": "only those that were seen in it"}),
+    Route(method="GET", path="/inventory/conflicts", summary="What several discovered devices claim",
+          handler=inventory.list_conflicts, answer=wire.ConflictList),
+    Route(method="GET", path="/inventory/rules", summary="Which group discovered devices belong into",
+          handler=inventory.list_rules, answer=wire.RuleList),
+    Route(method="POST", path="/inventory/rules", summary="Add a rule, behind those that are there",
+          handler=inventory.add_rule, answer=wire.RuleInfo, body=wire.NewRule, role="operator"),
+    Route(method="DELETE", path="/inventory/rules/{id}", summary="Remove a rule",
+          handler=inventory.remove_rule, answer=wire.Done, role="operator"),
+    Route(method="GET", path="/inventory/{id}", summary="One discovered device: its id, or the beginning",
+          handler=inventory.show_found, answer=wire.FoundInfo),
+    Route(method="DELETE", path="/inventory/{id}", summary="Forget a device until it is seen again",
+          handler=inventory.forget_found, answer=wire.FoundInfo, role="operator"),
     Route(method="GET", path="/tasks", summary="Every task of nodes, newest first",
           handler=tasks.list_tasks, answer=wire.TaskList),
     Route(method="POST", path="/tasks", summary="Give nodes something to do, now or on a schedule",
