@@ -9,12 +9,20 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+import msgspec
+
 from p2pdist import limits
 from p2pdist.errors import UsageError
 from p2pdist.wire import codec
 from p2pdist.wire.polling import Poll
 
 AnyWork: TypeAlias = Poll
+
+
+class _Named(msgspec.Struct, frozen=True):
+    """What names its kind; of one structure alone msgspec does not ask for its tag."""
+
+    work: str
 
 
 def kind_of(work: AnyWork) -> str:
@@ -36,5 +44,6 @@ def decode_work(data: bytes) -> AnyWork:
     Raises:
         PeerError: it is not valid, or of a kind that this version does not know.
     """
+    codec.decode(data, _Named, bytes_max=limits.WORK_BYTES_MAX)
     work: AnyWork = codec.decode(data, AnyWork, bytes_max=limits.WORK_BYTES_MAX)
     return work

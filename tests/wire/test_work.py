@@ -22,6 +22,11 @@ def test_work_comes_back_as_it_was_and_has_a_name() -> None:
     assert kind_of(POLL) == "poll"
 
 
+def test_what_does_not_say_its_kind_is_no_work() -> None:
+    with pytest.raises(PeerError, match="work"):
+        decode_work(msgpack.packb({}))
+
+
 @given(st.binary(max_size=200))
 def test_garbage_is_no_work(data: bytes) -> None:
     with pytest.raises(PeerError):
