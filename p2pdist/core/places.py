@@ -133,6 +133,7 @@ class Places:
     Args:
         devices: All devices, in the order in which they came. The first of a place that lacks something
             fetches for it until a device there has everything; and so does whoever can reach none of those.
+            One that cannot reach its gateway, or keeps it out because of wrong bytes, fetches for nobody.
         hopeless: Says of two devices why they cannot meet.
     """
 
@@ -142,7 +143,8 @@ class Places:
         self._met: dict[NodeId, frozenset[NodeId]] = {}
         for device in devices:
             first = self._servers.get(device.site)
-            if not device.no_room and (first is None or (device.complete and not first.complete)):
+            able = device.complete or not (device.no_room or device.gateway in device.unreached)
+            if able and (first is None or (device.complete and not first.complete)):
                 self._servers[device.site] = device
         self._speakers = [r for r in devices if r.gateway is not None and self.speaks(r)]
 

@@ -96,6 +96,15 @@ def test_a_neighbour_that_cannot_reach_the_other_is_called_there_and_fetches_its
     assert (decided[first.node].taken, decided[first.node].path) == (True, "punched")
 
 
+def test_a_device_that_cannot_reach_its_gateway_does_not_fetch_for_its_place() -> None:
+    first, second = device(0, "203.0.113.7"), device(1, "203.0.113.7")
+    first = msgspec.structs.replace(first, unreached=frozenset([GATEWAY]))
+    assert told(second, [first, second])[GATEWAY].taken
+    second = msgspec.structs.replace(second, unreached=frozenset([GATEWAY]))
+    members = [first, second]
+    assert all(told(member, members)[GATEWAY].taken for member in members)  # it is tried again
+
+
 def test_at_the_admin_server_one_device_of_each_place_fetches_from_the_origin() -> None:
     members = [origin(), device(0, "203.0.113.7"), device(1, "203.0.113.7")]
     first, second = (decide_sources(member, members) for member in members[1:])
