@@ -69,7 +69,12 @@ class _Call:
     begun: float = 0.0
 
     def dialled(self, now: float) -> tuple[Endpoint, ...]:
-        """Where the packet is sent now: at first to one, as of two connections at once both may be closed."""
+        """Where the packet is sent now: at first to one, and nowhere once somebody has answered.
+
+        Of two connections at once both may be closed.
+        """
+        if any(endpoint.host in self.carried.answering for endpoint in self.endpoints):
+            return ()
         return self.endpoints[: 1 if now < self.begun + FAMILY_S else None]
 
 
@@ -180,8 +185,8 @@ class Calls:
                 return ()
             peers = await trio.to_thread.run_sync(carried.handle.get_peer_info)
         now = trio.current_time()
-        answering = {peer.ip[0] for peer in peers if not peer.flags & lt.peer_info.connecting}
-        carried.reach.handle_linked(paths_of(peers, self._book), now, answering=answering)
+        carried.answering = {peer.ip[0] for peer in peers if not peer.flags & lt.peer_info.connecting}
+        carried.reach.handle_linked(paths_of(peers, self._book), now, answering=carried.answering)
         for endpoint in () if self.holds_back() else carried.reach.next_endpoints(now):
             carried.handle.connect_peer((endpoint.host, endpoint.port))
         self._tell_reach(carried)

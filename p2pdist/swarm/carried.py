@@ -100,6 +100,8 @@ class Carried:
         self.reach = Reach()
         self.unreached: tuple[NodeId, ...] = ()
         """The sources that could not be reached, as of the last look."""
+        self.answering: set[str] = set()
+        """The addresses from which somebody had answered at the last look."""
         self.called_at = -math.inf
         """When a node was called last, in monotonic seconds."""
 
