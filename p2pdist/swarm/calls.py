@@ -61,7 +61,9 @@ _DIALLING: Final[settings_pack] = {"enable_outgoing_utp": False, "enable_outgoin
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class _Call:
+class Call:
+    """One call: to which node, at which addresses, since when; monotonic seconds."""
+
     carried: Carried
     node: NodeId
     endpoints: tuple[Endpoint, ...]
@@ -105,8 +107,8 @@ class Calls:
         self._links = links
         self._emit = emit
         self._redial = redial
-        self._new: list[_Call] = []
-        self._calls: list[_Call] = []
+        self._new: list[Call] = []
+        self._calls: list[Call] = []
         self._held_back = False
         self._held_since = -math.inf
         self._next_call_at = -math.inf
@@ -130,7 +132,7 @@ class Calls:
         carried = self._carried.get(info_hash)
         if carried is not None and len(self._new) < CALLS_WAITING_MAX:
             self._book.learn(node)
-            call = _Call(carried=carried, node=node, endpoints=tuple(endpoints), dials=dials)
+            call = Call(carried=carried, node=node, endpoints=tuple(endpoints), dials=dials)
             self._new.append(call)
             self._due.set()
 
@@ -199,7 +201,7 @@ class Calls:
 
     # Calls -----------------------------------------------------------------------------------------
 
-    def _take_new(self, now: float) -> list[_Call]:
+    def _take_new(self, now: float) -> list[Call]:
         """Return the calls that may begin: none that dials where that has kept others from it for long."""
         enough = bool(self._calls) and now >= self._held_since + HELD_BACK_S
         waits = enough or now < self._next_call_at
@@ -207,7 +209,7 @@ class Calls:
         self._new = [call for call in self._new if waits and call.dials]
         return new
 
-    async def _begin(self, call: _Call) -> None:
+    async def _begin(self, call: Call) -> None:
         """Begin a call, unless the two are connected or about to be; a dial on its way is given up for it."""
         carried, hosts = call.carried, {endpoint.host for endpoint in call.endpoints}
         peers = await self.look_at(carried)

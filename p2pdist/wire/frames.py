@@ -81,9 +81,9 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """One possible source, and whether the neighbour's rules take it.
 
     ``reason`` is a sentence for people; it travels to ``p2pdist explain``. ``dial`` says who dials: one of
-    them may stand where nothing may be dialled from. ``path`` is how the receiver is to reach it, and in the
-    receiver's report how it does: one that is to be ``punched`` is not dialled at ``host`` and ``port``, a
-    :class:`Call` will say when and where. ``endpoints`` are more addresses to dial.
+    them may stand where nothing may be dialled from, or behind a NAT. ``path`` is how the receiver is to
+    reach it, and in the receiver's report how it does: one that is to be ``punched`` is not dialled at
+    ``host`` and ``port``, a :class:`Call` will say when and where. ``endpoints`` are more addresses to dial.
     """
 
     node: NodeIdText

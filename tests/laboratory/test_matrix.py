@@ -1,8 +1,7 @@
 """The quick subset of the matrix: representative pairs, with the real programs across real NATs.
 
-Only the paths are looked at: how fast they come depends on what else this machine does, and a pair that went
-wrong beside everything else is run once more, alone.
-``tools/natlab matrix`` measures it.
+Only the paths are looked at: how fast they come depends on what else this machine does, and ``tools/natlab
+matrix`` measures it. A pair that went wrong beside everything else is run once more, alone.
 """
 
 from __future__ import annotations

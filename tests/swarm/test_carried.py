@@ -15,6 +15,7 @@ from swarm_fleet import SWARM
 
 from p2pdist.ids import InfoHash, NodeId
 from p2pdist.swarm.alerts import BATCH_S, LAST_BATCH_S, AlertDesk
+from p2pdist.swarm.calls import FAMILY_S, Call
 from p2pdist.swarm.carried import PATIENCE_S, STUCK_S, Carried
 from p2pdist.swarm.ledger import NodeBook
 from p2pdist.swarm.model import Artifact, Source, SwarmEvent
@@ -87,6 +88,17 @@ def test_of_one_that_is_to_be_called_one_address_is_dialled_or_none_while_it_is_
     assert handle.told == ["dial 2001:db8::1"]
     carried.dial_overdue(PATIENCE_S)
     assert handle.told == ["dial 2001:db8::1"] * 2
+
+
+def test_a_call_goes_to_one_address_first_then_to_both_and_nowhere_once_somebody_answers(
+    carried: Carried,
+) -> None:
+    endpoints = (Endpoint(host="2001:db8::1", port=7602), Endpoint(host="192.0.2.3", port=7602))
+    call = Call(carried=carried, node=NodeId("a" * 32), endpoints=endpoints, dials=True, begun=100.0)
+    assert call.dialled(100.0) == endpoints[:1]
+    assert call.dialled(100.0 + FAMILY_S) == endpoints
+    carried.answering = {"192.0.2.3"}
+    assert call.dialled(100.0 + FAMILY_S) == ()
 
 
 def test_hearing_of_an_expected_source_again_does_not_put_it_off(carried: Carried, handle: Handle) -> None:
