@@ -23,7 +23,7 @@ def fetch(
 ) -> None:
     """Have distribution points get releases from the mirrors that their signed targets name.
 
-    Nothing of them comes from the admin server meanwhile. What is read at one point is passed on to the others.
+    Nothing of them comes from the admin server meanwhile. What one point has read is passed on to the others.
 
     Parameters
     ----------

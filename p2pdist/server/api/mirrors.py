@@ -15,13 +15,14 @@ from p2pdist.wire.mirroring import ReadMirrors
 from p2pdist.wire.work import AnyWork
 
 
-def prepare(api: Api, work: AnyWork, nodes: Sequence[NodeId]) -> AnyWork:
+def prepare(api: Api, work: AnyWork, nodes: Sequence[NodeId], now: int) -> AnyWork:
     """Complete a piece of work as an operator writes it; what reads no mirrors stays as it is.
 
     Args:
         api: What is signed, and who may dial.
         work: As it came.
         nodes: Who is to do it.
+        now: Unix seconds.
 
     Raises:
         UsageError: a release is not signed or has no mirrors, or none of the nodes may dial a mirror.
@@ -34,10 +35,12 @@ def prepare(api: Api, work: AnyWork, nodes: Sequence[NodeId]) -> AnyWork:
             raise UsageError(
                 f"{release.target} names no mirrors", hint="p2pdist-sign add --mirror names them"
             )
-    readers = sorted(node for node in nodes if node == api.tasks.node or dials(api.grants.get(node)))
+    readers = sorted(
+        n for n in nodes if n == api.tasks.node or (api.is_point(n, now) and dials(api.grants[n]))
+    )
     if not readers:
         raise UsageError(
-            "none of these nodes may read a mirror: they are dialled, and dial nobody",
-            hint="name another distribution point, or 'server'",
+            "none of these nodes may read a mirror: no distribution point that dials is among them",
+            hint="p2pdist point list shows them; 'server' is the admin server itself",
         )
     return msgspec.structs.replace(work, targets=targets, readers=readers)

@@ -43,7 +43,7 @@ async def add_task(api: Api, call: Call[wire.NewTask]) -> wire.TaskInfo:
         raise UsageError(
             f"these are {len(nodes)} nodes", hint=f"a task is for {limits.TASK_NODES_MAX} at most"
         )
-    work = prepare(api, new.work, nodes)
+    work = prepare(api, new.work, nodes, call.now)
     following = next_time(new.schedule, new.zone, call.now) if new.schedule else None
     if new.schedule and following is None:
         raise UsageError(f"{new.schedule!r} names no moment that will come")
