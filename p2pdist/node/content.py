@@ -353,10 +353,10 @@ class Content:
         known = {candidate.node for candidate in taken}
         taken += [candidate for candidate in wanted.below if candidate.node not in known]
         self._swarm.learn([NodeId(candidate.node) for candidate in taken])
-        if wanted.dialled is None and (wanted.told or wanted.below):
-            wanted.dialled = frozenset(candidate.node for candidate in wanted.told)
-        if wanted.dialled is None or not (wanted.below or any(candidate.taken for candidate in wanted.told)):
+        if not wanted.below and not any(candidate.taken for candidate in wanted.told):
             return  # a new tracker that knows of nobody yet: whoever serves goes on
+        if wanted.dialled is None:
+            wanted.dialled = frozenset(candidate.node for candidate in wanted.told)
         self._swarm.set_sources(
             info_hash,
             [

@@ -124,12 +124,7 @@ class Carried:
                 elif self.present:
                     self.handle.connect_peer((address.host, address.port))
                     dialled = True
-        if dialled:
-            self._start_dialling()
-
-    def _start_dialling(self) -> None:
-        """Have libtorrent dial everybody at once, if nobody can be connected yet."""
-        if self._unknown and self.present:
+        if dialled and self._unknown:
             self._unknown = False
             self.handle.pause()
             self.handle.resume()
@@ -142,8 +137,6 @@ class Carried:
             known = ((each.host, each.port) for source in self.sources for each in source.addresses)
             if self.present and address in known:
                 self.handle.connect_peer(address)
-        if overdue and self.status is not None and not self.status.num_peers:
-            self._start_dialling()  # else one that is out of reach holds up the others until it times out
 
     def is_watched(self, now: float) -> bool:
         """Tell whether it matters who is connected: some sources cannot simply be dialled, or were called."""
