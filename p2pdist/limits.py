@@ -306,6 +306,7 @@ RETRY_AFTER_S_MAX = 3_600.0  # a mirror that wants more is asked once an hour
 MIRROR_PATIENCE_S = 20.0  # at least, while another reader's part does not move: it may only have begun
 MIRROR_READER_RATE_BYTES_PER_S = 64 * KIB  # ... and as long as a piece takes at this rate: a minute for 4 MiB
 MIRROR_UNVERIFIED_BYTES_MAX = 64 * MIB  # handed to libtorrent and not verified yet: a disk that is behind
+MIRROR_TARGETS_MAX = 64  # that one task names: with a pattern each, 64 vendors
 MIRROR_REFUSED_KEPT = 8  # pieces of several mirrors kept to tell who lied, of 4 MiB each at most
 # Discovered devices -----------------------------------------------------------------------------------
 SIGHTING_NAMES_MAX = 16  # of one device, by one method: a host with its aliases
