@@ -378,6 +378,7 @@ NEIGHBOURS_MAX = 65_536  # read from the kernel's table; its own limit is 1,024 
 REVOKED_NAMED_MAX = 5_000  # to one point: those of one certificate life, 34 bytes each in a message
 CLONE_SIGHTINGS_MAX = 100  # of each device, the newest; a clone tries again every minute
 CERTIFICATES_KEPT_S = 30 * 24 * 3600  # after they expired, for whoever looks into an incident
+STORE_TRIES_MAX = 12  # of one transaction, while those of other admin servers are first
 REFUSALS_KEPT_MAX = 100_000  # the newest: one bad release on every device of a large fleet
 AUDIT_KEPT_MAX = 1_000_000  # the newest: years of daily work, some 200 MB
 

@@ -64,7 +64,8 @@ def age_out(connection: sa.Connection, now: int) -> None:
     over -= limits.SIGHTINGS_KEPT_MAX
     if over > 0:
         oldest = sa.select(sightings.c.number).order_by(sightings.c.last, sightings.c.number).limit(over)
-        connection.execute(sa.delete(sightings).where(sightings.c.number.in_(oldest)))
+        for chunk in in_chunks(connection.execute(oldest).scalars().all()):
+            connection.execute(sa.delete(sightings).where(sightings.c.number.in_(chunk)))
 
 
 def list_found(
@@ -178,9 +179,11 @@ def _store(connection: sa.Connection, evidence: Sequence[Evidence]) -> None:
 
 
 def _numbers(connection: sa.Connection, evidence: Iterable[Evidence]) -> dict[str, int]:
-    keys = [each.key for each in evidence]
-    query = sa.select(sightings.c.key, sightings.c.number).where(sightings.c.key.in_(keys))
-    return {row.key: row.number for row in connection.execute(query)}
+    found: dict[str, int] = {}
+    for chunk in in_chunks(each.key for each in evidence):
+        query = sa.select(sightings.c.key, sightings.c.number).where(sightings.c.key.in_(chunk))
+        found.update((key, number) for key, number in connection.execute(query))
+    return found
 
 
 def _related(connection: sa.Connection, keys: Collection[str], now: int) -> dict[str, tuple[Evidence, str]]:
