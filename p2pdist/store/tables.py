@@ -16,6 +16,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
     text,
 )
 from sqlalchemy.dialects import mysql
@@ -175,6 +176,10 @@ tasks = Table(
     Column("schedule", String(128), nullable=False, server_default=""),
     Column("zone", String(64), nullable=False, server_default=""),
     Column("next_at", BigInteger, index=True),
+    Column("after", _ID, nullable=False, server_default="", index=True),
+    Column("after_run", Integer, nullable=False, server_default="0"),
+    Column("on_metadata", Boolean, nullable=False, server_default=false()),
+    Column("metadata_seen", JSON),
 )
 
 task_runs = Table(
