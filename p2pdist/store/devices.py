@@ -13,8 +13,9 @@ from p2pdist.ids import GroupPath, NodeId
 from p2pdist.store.groups import require_group
 from p2pdist.store.records import CloneRecord, DeviceRecord, EnrolmentTokenRecord, record_of
 from p2pdist.store.sql import below, clean, in_chunks, upsert
-from p2pdist.store.tables import certificates, clone_sightings, devices
+from p2pdist.store.tables import certificates, clone_sightings, device_interfaces, devices
 from p2pdist.store.tokens import use_enrolment_token
+from p2pdist.wire.discovery import Interface
 from p2pdist.wire.messages import Heartbeat
 
 _ROOT = GroupPath("/")
@@ -211,6 +212,36 @@ def record_heartbeats(
         for node, beat, via in items
     ]
     _update_devices(connection, rows)
+
+
+def record_interfaces(
+    connection: sa.Connection, items: Sequence[tuple[NodeId, Sequence[Interface]]]
+) -> list[NodeId]:
+    """Store the interfaces that devices tell of; return those devices that had others before."""
+    table = device_interfaces
+    said = {node: {each.mac: list(each.addresses) for each in interfaces} for node, interfaces in items}
+    known: dict[NodeId, dict[str, list[str]]] = {node: {} for node in find_devices(connection, list(said))}
+    for chunk in in_chunks(sorted(known)):
+        for row in connection.execute(sa.select(table).where(table.c.node.in_(chunk))):
+            known[NodeId(row.node)][row.mac] = row.addresses
+    changed = [node for node in sorted(known) if said[node] != known[node]]
+    for chunk in in_chunks(changed):
+        connection.execute(sa.delete(table).where(table.c.node.in_(chunk)))
+    rows = [
+        {"node": node, "mac": mac, "addresses": addresses}
+        for node in changed
+        for mac, addresses in said[node].items()
+    ]
+    if rows:
+        connection.execute(table.insert(), rows)
+    return changed
+
+
+def list_interfaces(connection: sa.Connection, node: NodeId) -> list[Interface]:
+    """Return the interfaces that a device has told of."""
+    table = device_interfaces
+    query = sa.select(table.c.mac, table.c.addresses).where(table.c.node == node).order_by(table.c.mac)
+    return [Interface(mac=mac, addresses=addresses) for mac, addresses in connection.execute(query)]
 
 
 def record_certificate(

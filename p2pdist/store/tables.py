@@ -79,6 +79,14 @@ devices = Table(
     Column("clones", Integer, nullable=False, server_default="0"),
 )
 
+device_interfaces = Table(
+    "device_interfaces",
+    metadata,
+    Column("node", _NODE, ForeignKey("devices.node", ondelete="CASCADE"), primary_key=True, nullable=False),
+    Column("mac", String(17), primary_key=True, nullable=False, index=True),
+    Column("addresses", JSON, nullable=False),
+)
+
 clone_sightings = Table(
     "clone_sightings",
     metadata,

@@ -1,4 +1,4 @@
-"""What begins the next run of a task: a schedule, another task, new metadata. None is lost or counts twice."""
+"""What begins the next run of a task: a schedule, another task, new metadata. None is lost, or twice."""
 
 from __future__ import annotations
 
