@@ -5,9 +5,7 @@ Whatever comes from outside is measured against one of these before memory or di
 
 from __future__ import annotations
 
-KIB = 1024
-MIB = 1024 * KIB
-GIB = 1024 * MIB
+KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 # Names -------------------------------------------------------------------------------------------
 CHANNEL_NAME_CHARS_MAX = 32  # a DNS label has 63; leaves room for generated suffixes

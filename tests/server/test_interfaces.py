@@ -65,7 +65,7 @@ async def test_a_point_that_sees_the_card_of_a_device_has_found_that_device(tmp_
             received: set[str] = set()
             while not received >= {"s1", "i1"}:
                 received |= set((await point.next_message(frames, Received)).ids)
-        (found,) = (await fleet.operator.ask("GET", "/inventory", wire.InventoryList)).devices
+        (found,) = (await fleet.operator.ask("GET", "/inventory", wire.FoundList)).devices
         assert (found.node, found.name, found.macs) == (desk.node, "desk", [CARD.mac])
 
 

@@ -17,7 +17,8 @@ from p2pdist.wire.frames import Candidate
 from p2pdist.wire.messages import ContentReport, Heartbeat, Progress, Refusal, Report, SourceBytes
 from tests.store import databases
 
-SERVERS = ("postgresql", "mariadb")
+SERVERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("postgresql", "mariadb")]
+DATABASES = ["sqlite", *SERVERS]
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +48,7 @@ def server(request: pytest.FixtureRequest) -> str:
     return url
 
 
-@pytest.fixture(params=["sqlite", *SERVERS])
+@pytest.fixture(params=DATABASES)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of an empty database."""
     if request.param == "sqlite":
@@ -76,7 +77,7 @@ def _opened(server: str) -> Iterator[FleetStore]:
         opened.close()
 
 
-@pytest.fixture(params=["sqlite", *SERVERS])
+@pytest.fixture(params=DATABASES)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FleetStore]:
     """An empty store."""
     if request.param == "sqlite":

@@ -52,7 +52,6 @@ def _artifact(info_hash: str, length: int, sent: int) -> dict[str, Any]:
 )
 @settings(
     max_examples=8,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_put_rows_are_there_once_with_what_was_said_last_and_what_was_to_be_kept(

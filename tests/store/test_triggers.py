@@ -179,7 +179,6 @@ def test_a_task_that_another_waits_for_is_not_removed_before_that(store: FleetSt
 @given(steps=st.lists(st.sampled_from(["begin", "done", "failed", "look", "follower ends"]), max_size=14))
 @settings(
     max_examples=15,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_after_the_last_success_there_is_a_run_that_began_later_and_no_more_runs_than_successes(
