@@ -35,7 +35,7 @@ async def list_tasks(api: Api, call: Call[None]) -> wire.TaskList:
 
 
 async def add_task(api: Api, call: Call[wire.NewTask]) -> wire.TaskInfo:
-    """Make a task; without a schedule it begins at once."""
+    """Make a task; without a schedule, and anything else to begin after, it begins at once."""
     new = call.body
     await trio.to_thread.run_sync(check_work, new.work)
     nodes = list(dict.fromkeys([n for text in new.nodes for n in await _resolve(api, text, call.now)]))
@@ -62,8 +62,11 @@ async def add_task(api: Api, call: Call[wire.NewTask]) -> wire.TaskInfo:
         schedule=new.schedule,
         zone=new.zone,
         next_at=following,
+        after=new.after,
+        on_metadata=new.on_metadata,
+        published=api.tasks.published(),
     )
-    if not new.schedule:
+    if not (new.schedule or new.after or new.on_metadata):
         record = await _begin(api, call, record)
     await api.tasks.changed()
     return await _shown(api, record)
@@ -146,6 +149,7 @@ async def _begin(api: Api, call: Call[wire.NewTask] | Call[None], record: TaskRe
         now=call.now,
         refused=refused,
         next_at=record.next_at,
+        published=api.tasks.published(),
     )
 
 
@@ -198,6 +202,8 @@ def _info(record: TaskRecord, states: Mapping[str, int], names: Mapping[NodeId, 
         schedule=record.schedule,
         zone=record.zone,
         next_at=record.next_at,
+        after=record.after,
+        on_metadata=record.on_metadata,
         run=record.run,
         states=dict(states),
     )
