@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Annotated
 
+import msgspec
 from cyclopts import App, Parameter
 from rich.live import Live
 from rich.table import Table
@@ -16,6 +17,7 @@ from p2pdist import limits
 from p2pdist.cli.client import Client, segment
 from p2pdist.cli.common import DEFAULT, Common
 from p2pdist.cli.output import console, errors, say, show, show_json, table
+from p2pdist.cli.secrets import read_secrets, seal_for
 from p2pdist.cli.words import duration, life, moment, rate, short, size
 from p2pdist.errors import P2PDistError, Unavailable, UsageError
 from p2pdist.wire import api as wire
@@ -42,6 +44,7 @@ def begin(
     timeout: str,
     schedule: str = "",
     zone: str = "UTC",
+    secrets: msgspec.Struct | None = None,
 ) -> None:
     """Make a task; with *wait* show how its first run goes until it has ended.
 
@@ -54,6 +57,8 @@ def begin(
         raise UsageError("a task on a schedule has not begun yet", hint="leave out --wait or the schedule")
     new = wire.NewTask(work=work, nodes=list(nodes), schedule=schedule, zone=zone)
     with common.client() as client:
+        if secrets is not None:
+            new = msgspec.structs.replace(new, secrets=seal_for(client, work, nodes, secrets))
         _begun(client, client.post("/tasks", wire.TaskInfo, new), common, patience if wait else None)
 
 
@@ -105,6 +110,7 @@ def task_run(
     task_id: Annotated[str, Parameter(name="ID")],
     /,
     *,
+    secrets: str = "",
     wait: bool = False,
     timeout: str = "1h",
     common: Common = DEFAULT,
@@ -113,6 +119,9 @@ def task_run(
 
     Parameters
     ----------
+    secrets
+        A TOML file with what the task needs that is secret, such as `password = "..."`; - for standard input.
+        It is sealed here, for the nodes that do the task.
     wait
         Watch until it has ended. Exit code 6 if a node has not done all of it.
     timeout
@@ -120,7 +129,14 @@ def task_run(
     """
     patience = _patience(timeout)
     with common.client() as client:
-        known = client.post(f"/tasks/{segment(task_id)}/run", wire.TaskInfo)
+        body = wire.RunTask()
+        if secrets:
+            known = client.get(f"/tasks/{segment(task_id)}", wire.TaskInfo)
+            if known.work is None:
+                raise UsageError(known.problem)
+            found = read_secrets(secrets, known.work)
+            body = wire.RunTask(secrets=seal_for(client, known.work, [n.node for n in known.nodes], found))
+        known = client.post(f"/tasks/{segment(task_id)}/run", wire.TaskInfo, body)
         _begun(client, known, common, patience if wait else None)
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import assert_never
 
+import msgspec
+
 from p2pdist.core.polling import addresses_to_ask
 from p2pdist.duties.run import Ended, RunPort
 from p2pdist.errors import UsageError
@@ -23,6 +25,15 @@ def duty_of(work: AnyWork) -> Duty:
     match work:
         case Poll():
             return "discovery"
+        case _:
+            assert_never(work)
+
+
+def secrets_of(work: AnyWork) -> type[msgspec.Struct] | None:
+    """Return what *work* needs that is secret, all of it at once; None if it needs nothing."""
+    match work:
+        case Poll():
+            return None
         case _:
             assert_never(work)
 

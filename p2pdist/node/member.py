@@ -63,6 +63,7 @@ from p2pdist.wire.messages import (
 )
 from p2pdist.wire.paths import SESSION_PATH, PathOpening
 from p2pdist.wire.requests import Bundle, RenewRequest, Torrent
+from p2pdist.wire.secrets import TaskSecrets
 
 _log = get_logger()
 
@@ -311,6 +312,8 @@ class Member:
                 self.reception.expect(message)
             case SendWakes():
                 await self._hooks.wakes(message)
+            case TaskSecrets():
+                self._hooks.secrets(message)
             case Revoked(reason=reason):
                 self._revoked = reason
                 self._revocation.set()

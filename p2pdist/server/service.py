@@ -117,7 +117,7 @@ class Service:
             stun=self.stun,
         )
         self.tasks = Tasks(
-            home.key.node,
+            home.key,
             home.root / "tasks",
             store,
             self.plane,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import trio
 
@@ -35,8 +35,14 @@ async def list_tasks(api: Api, call: Call[None]) -> wire.TaskList:
 async def add_task(api: Api, call: Call[wire.NewTask]) -> wire.TaskInfo:
     """Make a task; without a schedule it begins at once."""
     new = call.body
+    if new.secrets and new.schedule:
+        raise UsageError(
+            "secrets are kept in memory for an hour, and this begins later",
+            hint="leave out the schedule, and begin each run with p2pdist task run ID --secrets FILE",
+        )
     await trio.to_thread.run_sync(check_work, new.work)
     nodes = list(dict.fromkeys([await _resolve(api, text) for text in new.nodes]))
+    boxes = _boxes(new.secrets, nodes)
     following = next_time(new.schedule, new.zone, call.now) if new.schedule else None
     if new.schedule and following is None:
         raise UsageError(f"{new.schedule!r} names no moment that will come")
@@ -57,7 +63,7 @@ async def add_task(api: Api, call: Call[wire.NewTask]) -> wire.TaskInfo:
         next_at=following,
     )
     if not new.schedule:
-        record = await _begin(api, call, record)
+        record = await _begin(api, call, record, boxes)
     await api.tasks.changed()
     return await _shown(api, record)
 
@@ -67,9 +73,10 @@ async def show_task(api: Api, call: Call[None]) -> wire.TaskInfo:
     return await _shown(api, await api.store.read(tasks.find_task, call.path["id"]))
 
 
-async def run_task(api: Api, call: Call[None]) -> wire.TaskInfo:
+async def run_task(api: Api, call: Call[wire.RunTask]) -> wire.TaskInfo:
     """Begin another run now; what is left of the present one ends."""
-    record = await _begin(api, call, await api.store.read(tasks.find_task, call.path["id"]))
+    known = await api.store.read(tasks.find_task, call.path["id"])
+    record = await _begin(api, call, known, _boxes(call.body.secrets, known.nodes))
     await api.tasks.changed()
     return await _shown(api, record)
 
@@ -77,6 +84,7 @@ async def run_task(api: Api, call: Call[None]) -> wire.TaskInfo:
 async def stop_task(api: Api, call: Call[None]) -> wire.TaskInfo:
     """End the present run on every node. A schedule goes on."""
     chosen = call.path["id"]
+    api.tasks.vault.forget(chosen)
     record = await api.change(call, "task.stop", chosen, tasks.stop_task, chosen, call.actor, call.now)
     await api.tasks.changed()
     return await _shown(api, record)
@@ -85,6 +93,7 @@ async def stop_task(api: Api, call: Call[None]) -> wire.TaskInfo:
 async def remove_task(api: Api, call: Call[None]) -> wire.Done:
     """Remove a task with its runs and what they found."""
     chosen = call.path["id"]
+    api.tasks.vault.forget(chosen)
     await api.change(call, "task.remove", chosen, tasks.remove_task, chosen)
     await api.tasks.changed()
     return wire.Done()
@@ -128,7 +137,22 @@ async def show_run(api: Api, call: Call[None]) -> wire.TaskRun:
     )
 
 
-async def _begin(api: Api, call: Call[wire.NewTask] | Call[None], record: TaskRecord) -> TaskRecord:
+async def show_key(api: Api, call: Call[None]) -> wire.NodeKey:
+    """The identity key of a node that does tasks, or of the server."""
+    node = await _resolve(api, call.path["id"])
+    if node == api.tasks.node:
+        return wire.NodeKey(node=node, name=SERVER, public=api.tasks.key.public)
+    device = await api.store.read(devices.resolve_device, node)
+    return wire.NodeKey(node=node, name=device.name, public=device.public)
+
+
+async def _begin(
+    api: Api,
+    call: Call[wire.NewTask] | Call[wire.RunTask],
+    record: TaskRecord,
+    boxes: Mapping[NodeId, bytes],
+) -> TaskRecord:
+    api.tasks.vault.keep(record.id, record.run + 1, boxes)
     refused = api.tasks.refusals(record, call.now)
     return await api.change(
         call,
@@ -140,6 +164,13 @@ async def _begin(api: Api, call: Call[wire.NewTask] | Call[None], record: TaskRe
         refused=refused,
         next_at=record.next_at,
     )
+
+
+def _boxes(secrets: Sequence[wire.SealedSecrets], nodes: Collection[NodeId]) -> dict[NodeId, bytes]:
+    boxes = {NodeId(each.node): each.box for each in secrets}
+    if strangers := set(boxes) - set(nodes):
+        raise UsageError(f"{min(strangers)} does not do this task: its secrets are for nobody")
+    return boxes
 
 
 async def _resolve(api: Api, text: str) -> NodeId:
