@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import getpass
+import os
+import stat
 import sys
 import time
 import tomllib
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +17,10 @@ import msgspec
 
 from p2pdist import limits
 from p2pdist.cli.client import Client, segment
-from p2pdist.documents import read_toml, refuse_unknown_keys
+from p2pdist.documents import refuse_unknown_keys
 from p2pdist.duties.kinds import secrets_of
 from p2pdist.errors import TrustError, UsageError
+from p2pdist.files import read_bounded
 from p2pdist.ids import node_id_of
 from p2pdist.trust.secrets import seal_secrets
 from p2pdist.wire import api as wire
@@ -50,7 +55,7 @@ def read_secrets(file: str, work: AnyWork) -> msgspec.Struct:
     kind = secrets_of(work)
     if kind is None:
         raise UsageError(f"a task of the kind {kind_of(work)} needs no secrets", hint="leave out --secrets")
-    raw = _standard_input() if file == "-" else _private(Path(file))
+    raw = _parsed(_standard_input() if file == "-" else secret_file(Path(file)), file)
     refuse_unknown_keys(raw, kind, Path(file))
     try:
         return msgspec.convert(raw, kind, strict=True)
@@ -61,20 +66,60 @@ def read_secrets(file: str, work: AnyWork) -> msgspec.Struct:
         ) from None
 
 
-def _private(path: Path) -> dict[str, Any]:
-    raw = read_toml(path, bytes_max=limits.SECRETS_BYTES_MAX)
-    if path.stat().st_mode & 0o077:
+def ask(what: str) -> str:
+    """Ask somebody at the terminal, without an echo. Raises UsageError where nobody can be asked."""
+    if not interactive():
+        raise UsageError(f"{what} is asked for, and there is no terminal", hint="give it in a file")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", getpass.GetPassWarning)
+        try:
+            return getpass.getpass(f"{what}: ")
+        except getpass.GetPassWarning:
+            raise UsageError(f"this terminal would show {what}", hint="give it in a file") from None
+        except EOFError:
+            raise UsageError(f"{what} was not given") from None
+
+
+def interactive() -> bool:
+    """Whether somebody can be asked."""
+    return sys.stdin.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def first_line(path: Path) -> str:
+    """Return the first line of a file that only its owner may read.
+
+    Raises:
+        UsageError: others may read it, or there is none.
+    """
+    lines = secret_file(path).splitlines()
+    if not lines or not lines[0]:
+        raise UsageError(f"{path} is empty", hint="its first line is what counts")
+    return lines[0]
+
+
+def secret_file(path: Path) -> str:
+    """Return what stands in a file that only its owner may read. Raises UsageError if that is not so."""
+    data = read_bounded(path, bytes_max=limits.SECRETS_BYTES_MAX)
+    if stat.S_ISREG(path.stat().st_mode) and path.stat().st_mode & 0o077:
         raise UsageError(f"{path} may be read by others", hint=f"run: chmod 600 {path}")
-    return raw
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not text") from None
 
 
-def _standard_input() -> dict[str, Any]:
+def _parsed(text: str, source: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError):  # without its words, which repeat what was read
+        raise UsageError(f"{source} is not TOML", hint='write key = "value", one a line') from None
+
+
+def _standard_input() -> str:
     data = sys.stdin.buffer.read(limits.SECRETS_BYTES_MAX + 1)
     if len(data) > limits.SECRETS_BYTES_MAX:
         raise UsageError("standard input is too large for secrets")
     try:
-        return tomllib.loads(data.decode())
-    except (ValueError, RecursionError):  # without its words, which repeat what was read
-        raise UsageError(
-            "what came on standard input is not TOML", hint='write key = "value", one a line'
-        ) from None
+        return data.decode()
+    except UnicodeDecodeError:
+        raise UsageError("standard input is not text") from None

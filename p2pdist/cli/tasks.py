@@ -19,6 +19,7 @@ from p2pdist.cli.common import DEFAULT, Common
 from p2pdist.cli.output import console, errors, say, show, show_json, table
 from p2pdist.cli.secrets import read_secrets, seal_for
 from p2pdist.cli.words import duration, life, moment, rate, short, size
+from p2pdist.duties.kinds import secrets_of
 from p2pdist.errors import P2PDistError, Unavailable, UsageError
 from p2pdist.wire import api as wire
 from p2pdist.wire.work import AnyWork
@@ -60,6 +61,23 @@ def begin(
         if secrets is not None:
             new = msgspec.structs.replace(new, secrets=seal_for(client, work, nodes, secrets))
         _begun(client, client.post("/tasks", wire.TaskInfo, new), common, patience if wait else None)
+
+
+def begin_again(
+    common: Common, task_id: str, secrets: msgspec.Struct | None, *, wait: bool, timeout: str
+) -> None:
+    """Begin another run of a task; for errors see :func:`begin`."""
+    patience = _patience(timeout)
+    with common.client() as client:
+        body = wire.RunTask()
+        if secrets is not None:
+            known = client.get(f"/tasks/{segment(task_id)}", wire.TaskInfo)
+            if known.work is None:
+                raise UsageError(known.problem)
+            nodes = [each.node for each in known.nodes]
+            body = wire.RunTask(secrets=seal_for(client, known.work, nodes, secrets))
+        known = client.post(f"/tasks/{segment(task_id)}/run", wire.TaskInfo, body)
+        _begun(client, known, common, patience if wait else None)
 
 
 @task.command(name="list")
@@ -127,17 +145,17 @@ def task_run(
     timeout
         How long to watch: 90s, 30m, 12h.
     """
-    patience = _patience(timeout)
     with common.client() as client:
-        body = wire.RunTask()
-        if secrets:
-            known = client.get(f"/tasks/{segment(task_id)}", wire.TaskInfo)
-            if known.work is None:
-                raise UsageError(known.problem)
-            found = read_secrets(secrets, known.work)
-            body = wire.RunTask(secrets=seal_for(client, known.work, [n.node for n in known.nodes], found))
-        known = client.post(f"/tasks/{segment(task_id)}/run", wire.TaskInfo, body)
-        _begun(client, known, common, patience if wait else None)
+        known = client.get(f"/tasks/{segment(task_id)}", wire.TaskInfo)
+        if known.work is None:
+            raise UsageError(known.problem)
+        found = read_secrets(secrets, known.work) if secrets else None
+        if found is None and secrets_of(known.work) is not None:
+            raise UsageError(
+                f"a task of the kind {known.kind} needs secrets, which nobody has kept",
+                hint=f"give them again: p2pdist task run {known.id} --secrets FILE",
+            )
+    begin_again(common, task_id, found, wait=wait, timeout=timeout)
 
 
 @task.command(name="stop")
@@ -172,8 +190,12 @@ def _begun(client: Client, known: wire.TaskInfo, common: Common, patience_s: flo
         say(f"watch it with: p2pdist task show {known.id}")
 
 
-def _watch(client: Client, known: wire.TaskInfo, patience_s: float, common: Common) -> None:
-    """Show the newest run of a task until it has ended."""
+def follow(client: Client, known: wire.TaskInfo, patience_s: float) -> wire.TaskRun:
+    """Show the newest run of a task until it has ended; return what came of it.
+
+    Raises:
+        Unavailable: it has not ended in *patience_s* seconds, or the server is away.
+    """
     deadline = time.monotonic() + patience_s
     answered = time.monotonic()
     with Live(console=errors(), auto_refresh=False, transient=True) as live:
@@ -194,7 +216,11 @@ def _watch(client: Client, known: wire.TaskInfo, patience_s: float, common: Comm
                     hint=f"it goes on; look again with: p2pdist task show {known.id}",
                 )
             time.sleep(_POLL_S)
-    answer = _run(client, known.id, known.run, items=limits.API_ROWS_MAX)
+    return _run(client, known.id, known.run, items=limits.API_ROWS_MAX)
+
+
+def _watch(client: Client, known: wire.TaskInfo, patience_s: float, common: Common) -> None:
+    answer = follow(client, known, patience_s)
     _show_run(answer, common)
     bad = [node for node in answer.nodes if node.state != "done"]
     if bad:

@@ -24,7 +24,7 @@ from p2pdist.logs import get_logger
 from p2pdist.node.reports import Bell
 from p2pdist.trust.catalog import Duty
 from p2pdist.trust.keys import IdentityKey
-from p2pdist.wire.secrets import SecretsRequest, TaskSecrets
+from p2pdist.wire.questions import TaskAnswer, TaskQuestion
 from p2pdist.wire.tasks import Assignment, Confirmed, Findings, TaskProgress, TaskResult
 from p2pdist.wire.work import AnyWork, decode_work
 
@@ -32,7 +32,7 @@ _log = get_logger()
 
 _CLOCK_LOOK_S = 30.0  # the wall clock may be set while a run waits for its time
 
-Said: TypeAlias = TaskProgress | SecretsRequest | Confirmed
+Said: TypeAlias = TaskProgress | TaskQuestion | Confirmed
 Perform: TypeAlias = Callable[[AnyWork, RunPort], Awaitable[Ended]]
 
 
@@ -101,7 +101,7 @@ class Runner:
             self._room.set()
             self._unsaid.ring()
 
-    def answered(self, answer: TaskSecrets) -> None:
+    def answered(self, answer: TaskAnswer) -> None:
         """The admin server's answer to what a run has asked; one that nobody waits for is fine."""
         running = self._running.get(answer.task)
         if running is not None and running.run == answer.run:

@@ -31,7 +31,7 @@ from p2pdist.trust.catalog import Catalog
 from p2pdist.wire.frames import Announce, AnyFrame, ContentRefused
 from p2pdist.wire.messages import DesiredState, SendWakes
 from p2pdist.wire.paths import PathOpening
-from p2pdist.wire.secrets import TaskSecrets
+from p2pdist.wire.questions import TaskAnswer
 
 _log = get_logger()
 
@@ -75,8 +75,8 @@ class Seed(Agent):
         """Wake devices on this point's network."""
         self.waker.take(message)
 
-    def secrets(self, message: TaskSecrets) -> None:
-        """What a run has asked for, or that there is nothing."""
+    def task_answer(self, message: TaskAnswer) -> None:
+        """The answer to what a run has asked."""
         self.runner.answered(message)
 
     async def content_event(self, event: SwarmEvent) -> None:

@@ -28,7 +28,7 @@ from p2pdist.store.fleetstore import FleetStore
 from p2pdist.store.records import TaskRecord
 from p2pdist.trust.catalog import Duty, SeedGrant
 from p2pdist.trust.keys import IdentityKey
-from p2pdist.wire.secrets import SecretsRequest
+from p2pdist.wire.questions import TaskQuestion
 from p2pdist.wire.tasks import TaskProgress, TaskResult
 from p2pdist.wire.work import AnyWork, decode_work
 
@@ -66,6 +66,7 @@ class Tasks:
         self._plane = plane
         self._grants = grants
         self._runner = Runner(self, Journal(journal), perform)
+        plane.answers.own = self._runner.answered
         self._record = StoredPlane(store).record
         self._threads = trio.CapacityLimiter(1)
         self._due = Bell()
@@ -91,8 +92,8 @@ class Tasks:
 
     async def say(self, message: Said) -> bool:
         """Take in what the server's own run says; False when the store is not there now."""
-        if isinstance(message, SecretsRequest):
-            self._runner.answered(self._plane.answers.secrets(self.node, message))
+        if isinstance(message, TaskQuestion):
+            await self._plane.answers.give(self.node, message)
             return True
         try:
             await trio.to_thread.run_sync(

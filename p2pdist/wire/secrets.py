@@ -12,8 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from p2pdist import limits
-from p2pdist.wire.message import Identifier, Message, UnixSeconds
-from p2pdist.wire.tasks import Run
+from p2pdist.wire.message import UnixSeconds
 
 Box = Annotated[bytes, Meta(max_length=limits.SECRETS_BOX_BYTES_MAX)]
 
@@ -29,18 +28,3 @@ class BoxedSecrets(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         """Return nothing that is secret, for tracebacks and logs."""
         return f"BoxedSecrets(expires={self.expires}, …)"
-
-
-class SecretsRequest(Message, frozen=True, kw_only=True, tag="secrets-request"):
-    """A node asks for what was sealed for it. Repeated until the answer is there."""
-
-    task: Identifier
-    run: Run
-
-
-class TaskSecrets(Message, frozen=True, kw_only=True, tag="task-secrets"):
-    """The answer: the box, empty where the admin server has none (any more)."""
-
-    task: Identifier
-    run: Run
-    box: Box = b""

@@ -24,7 +24,7 @@ from p2pdist.trust.secrets import seal_secrets
 from p2pdist.wire import codec
 from p2pdist.wire.discovery import Sighting
 from p2pdist.wire.polling import Poll
-from p2pdist.wire.secrets import SecretsRequest, TaskSecrets
+from p2pdist.wire.questions import SecretsRequest, TaskSecrets
 from p2pdist.wire.tasks import Assignment, TaskItem, TaskItems, TaskProgress, TaskResult, TaskSightings
 from p2pdist.wire.work import AnyWork, encode_work
 

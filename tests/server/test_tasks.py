@@ -14,7 +14,7 @@ from p2pdist.store import tasks
 from p2pdist.wire import api as wire
 from p2pdist.wire.messages import DesiredState, Received
 from p2pdist.wire.polling import Poll
-from p2pdist.wire.secrets import SecretsRequest, TaskSecrets
+from p2pdist.wire.questions import SecretsRequest, TaskSecrets
 from p2pdist.wire.tasks import TaskItem, TaskItems, TaskProgress, TaskResult
 from p2pdist.wire.work import decode_work, encode_work
 

@@ -13,6 +13,7 @@ from p2pdist.duties.kinds import check_work
 from p2pdist.errors import UsageError
 from p2pdist.ids import GroupPath, NodeId, parse_group
 from p2pdist.server.api.context import Api
+from p2pdist.server.api.installing import check_installing, make_tokens
 from p2pdist.server.api.mirrors import prepare
 from p2pdist.server.api.table import Call
 from p2pdist.server.tasks import work_of
@@ -49,6 +50,7 @@ async def add_task(api: Api, call: Call[wire.NewTask]) -> wire.TaskInfo:
             f"these are {len(nodes)} nodes", hint=f"a task is for {limits.TASK_NODES_MAX} at most"
         )
     work = prepare(api, new.work, nodes, call.now)
+    await check_installing(api, work, nodes)
     boxes = _boxes(new.secrets, nodes)
     following = next_time(new.schedule, new.zone, call.now) if new.schedule else None
     if new.schedule and following is None:
@@ -161,8 +163,9 @@ async def _begin(
     record: TaskRecord,
     boxes: Mapping[NodeId, bytes],
 ) -> TaskRecord:
-    api.tasks.vault.keep(record.id, record.run + 1, boxes)
     refused = api.tasks.refusals(record, call.now)
+    tokens_by_host = await make_tokens(api, call, record, work_of(record)) if boxes else {}
+    api.tasks.vault.keep(record.id, record.run + 1, boxes, tokens_by_host)
     return await api.change(
         call,
         "task.run",

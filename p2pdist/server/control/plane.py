@@ -60,8 +60,8 @@ from p2pdist.wire.messages import (
     RenewalRequest,
     Revoked,
 )
+from p2pdist.wire.questions import NodeAwaited, SecretsRequest
 from p2pdist.wire.requests import Bundle
-from p2pdist.wire.secrets import SecretsRequest
 from p2pdist.wire.tasks import Assignment, TaskResult
 
 _log = get_logger()
@@ -132,7 +132,9 @@ class ControlPlane:
             life_s=settings.certificate_life_s,
             refused=refused,
         )
-        self.answers = Answers(self.directory, self._desk, self.admission)
+        self.answers = Answers(
+            key.node, self.directory, self._desk, self.admission, lambda node: node in self.waker.resting
+        )
         self._requests = {**self.admission.requests, **Supply(export, torrent).requests}
         self.callees = Callees(
             identity=identity,
@@ -375,11 +377,12 @@ class ControlPlane:
                 self.waker.heard(device.node, message)
                 if known is not None and (known.platform, known.name) != (platform, name):
                     self.directory.learn(msgspec.structs.replace(known, platform=platform, name=name))
+                await self.answers.came(device.node)
                 await self._teller.one(device.node, known=revision)
             case TaskResult():
                 self.answers.vault.forget(message.task, node=device.node, run=message.run)
                 await self.tasks_changed()
-            case RenewalRequest() | SecretsRequest():
+            case RenewalRequest() | SecretsRequest() | NodeAwaited():
                 await self.answers.give(device.node, message)
 
 
