@@ -5,9 +5,7 @@ Whatever comes from outside is measured against one of these before memory or di
 
 from __future__ import annotations
 
-KIB = 1024
-MIB = 1024 * KIB
-GIB = 1024 * MIB
+KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 # Names -------------------------------------------------------------------------------------------
 CHANNEL_NAME_CHARS_MAX = 32  # a DNS label has 63; leaves room for generated suffixes
@@ -307,13 +305,11 @@ MIRROR_PATIENCE_S = 20.0  # at least, while another reader's part does not move:
 MIRROR_READER_RATE_BYTES_PER_S = 64 * KIB  # ... and as long as a piece takes at this rate: a minute for 4 MiB
 MIRROR_UNVERIFIED_BYTES_MAX = 64 * MIB  # handed to libtorrent and not verified yet: a disk that is behind
 MIRROR_TARGETS_MAX = 64  # that one task names: with a pattern each, 64 vendors
-MIRROR_JOIN_S = 120.0  # until a node is in a swarm: with a new certificate and the torrent, over two gateways
-MIRROR_PASSED_ON_S = 600.0  # without a byte, for a node that reads nothing: its readers may begin later
-MIRROR_WRITTEN_S = 60.0  # from the last byte until it is on the disk: 7 MiB may be in memory
 MIRROR_REFUSED_KEPT = 8  # pieces of several mirrors kept to tell who lied, of 4 MiB each at most
 # Discovered devices -----------------------------------------------------------------------------------
 SIGHTING_NAMES_MAX = 16  # of one device, by one method: a host with its aliases
 SIGHTING_ADDRESSES_MAX = 16  # a router has as many; more are counted as one device all the same
+INTERFACES_MAX = INTERFACE_ADDRESSES_MAX = 8  # that a node tells of: two cards, bonds and VLANs on them
 SIGHTING_MACS_MAX = 8  # interfaces that one method tells of
 SIGHTING_SERVICES_MAX = 32  # ports or kinds of service; a NAS offers a dozen
 SIGHTING_UNIT_CHARS_MAX = 512  # an organisational unit's path: ten levels
@@ -387,6 +383,7 @@ NEIGHBOURS_MAX = 65_536  # read from the kernel's table; its own limit is 1,024 
 REVOKED_NAMED_MAX = 5_000  # to one point: those of one certificate life, 34 bytes each in a message
 CLONE_SIGHTINGS_MAX = 100  # of each device, the newest; a clone tries again every minute
 CERTIFICATES_KEPT_S = 30 * 24 * 3600  # after they expired, for whoever looks into an incident
+STORE_TRIES_MAX = 12  # of one transaction, while those of other admin servers are first
 REFUSALS_KEPT_MAX = 100_000  # the newest: one bad release on every device of a large fleet
 AUDIT_KEPT_MAX = 1_000_000  # the newest: years of daily work, some 200 MB
 
