@@ -93,6 +93,18 @@ def open_engine(url: str) -> sa.Engine:
     return engine
 
 
+def first_connection(engine: sa.Engine) -> sa.Connection:
+    """Connect for the first time.
+
+    Raises:
+        UsageError: the URL has a parameter that its driver does not take.
+    """
+    try:
+        return engine.connect()
+    except TypeError as error:
+        raise UsageError(f"the database URL cannot be used ({error})", hint=_URL_HINT) from None
+
+
 def isolation_of(connection: sa.Connection) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the options of a connection that reads one moment, and of one whose writers are serializable.
 
