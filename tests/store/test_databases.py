@@ -226,6 +226,7 @@ def test_a_database_that_no_test_has_run_on_is_taken_and_the_log_says_so(
     ]
 
 
+@pytest.mark.slow
 def test_mariadb_is_what_it_is_also_under_the_name_of_mysql(
     mariadb: str, warnings_logged: list[dict[str, Any]]
 ) -> None:
@@ -250,6 +251,7 @@ def warnings_logged(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return said
 
 
+@pytest.mark.slow
 def test_a_database_that_takes_two_names_for_one_is_refused_with_the_way_to_make_a_better_one(
     mariadb: str,
 ) -> None:
