@@ -13,6 +13,7 @@ import trio
 from p2pdist.agent.deployer import Deployer, DeployerSettings, open_deployer
 from p2pdist.agent.ports import ContentStatus
 from p2pdist.core.deployment_model import RefusalKind
+from p2pdist.core.sources import waits_for_mirrors
 from p2pdist.errors import Unavailable, UsageError
 from p2pdist.files import locked
 from p2pdist.ids import InfoHash
@@ -153,11 +154,13 @@ class DeployerContent:
         found = self._content.statistics(info_hash)
         if found is None:
             return None
+        report = self._content.report(info_hash)
         return ContentStatus(
             fraction=found.have / found.pieces if found.pieces else 0.0,
             complete=found.complete,
             rate_bytes_per_s=found.rate_down,
             sources=found.peers if found.rate_down else 0,
+            waits=waits_for_mirrors(report.candidates) if report is not None else "",
         )
 
     def path(self, info_hash: InfoHash) -> Path:

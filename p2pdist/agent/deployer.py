@@ -280,6 +280,7 @@ class Deployer:
                 fraction=status.fraction,
                 rate_bytes_per_s=status.rate_bytes_per_s,
                 sources=status.sources,
+                waits=status.waits,
                 now=self._now(),
             )
             self._wake.set()

@@ -111,10 +111,18 @@ class Deployments:
         self._plan.advance(now)
 
     def handle_content_progressed(
-        self, info_hash: InfoHash, *, fraction: float, rate_bytes_per_s: int, sources: int, now: Moment
+        self,
+        info_hash: InfoHash,
+        *,
+        fraction: float,
+        rate_bytes_per_s: int,
+        sources: int,
+        now: Moment,
+        waits: str = "",
     ) -> None:
-        """So much of an artifact is there, verified piece by piece."""
-        self._fetches.progressed(info_hash, fraction, rate_bytes_per_s, sources)
+        """So much of an artifact is there, verified piece by piece; *waits* is why nobody serves it."""
+        if self._fetches.progressed(info_hash, fraction, rate_bytes_per_s, sources, waits):
+            self._plan.advance(now)
         for task in self._ledger.using(info_hash):
             if task.stage == "fetching":
                 self._plan.tell(task)

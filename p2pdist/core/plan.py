@@ -262,7 +262,7 @@ class Plan:
         if transfer.complete:
             self._wait(task, "fetched; another release is being installed" if self._judge.fresh else _STALE)
         elif transfer.running and not task.starved:
-            self._ledger.keep(task.deployment, stage="fetching", reason=transfer.trouble)
+            self._ledger.keep(task.deployment, stage="fetching", reason=transfer.trouble or transfer.waits)
         else:
             self._wait(task, transfer.trouble)
 

@@ -822,6 +822,21 @@ def test_progress_is_told_at_changes_and_otherwise_only_now_and_then() -> None:
     assert [p.fraction for p in device.progress] == [0.25, 0.5]
 
 
+def test_that_nobody_serves_it_is_told_at_once_and_no_longer_when_somebody_does() -> None:
+    app = release()
+    device = device_with(app)
+    device.want(app)
+    device.progress.clear()
+    for waits in ("it comes from mirrors", "it comes from mirrors", ""):
+        device.machine.handle_content_progressed(
+            app.info_hash, fraction=0.0, rate_bytes_per_s=0, sources=0, waits=waits, now=device.now
+        )
+        device.do()
+    told = [(p.stage, p.detail) for p in device.progress]
+    assert told[0] == ("fetching", "it comes from mirrors")
+    assert told[-1] == ("fetching", "")
+
+
 def test_the_output_of_many_unconfirmed_reports_does_not_fill_the_memory() -> None:
     many = [release(f"p{number}") for number in range(70)]
     device = device_with(*many)
