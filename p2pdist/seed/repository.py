@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 import msgspec
 import trio
 
 from p2pdist import limits
-from p2pdist.core.mirrored import Chosen, choose
+from p2pdist.core.mirrored import Chosen, choose, fits
 from p2pdist.duties.repository import Place
 from p2pdist.errors import Unavailable
-from p2pdist.ids import InfoHash, NodeId, swarm_of
+from p2pdist.ids import InfoHash, NodeId, TargetPath, swarm_of
 from p2pdist.node.member import Member
 from p2pdist.node.mirrorsettings import MirrorSettings
 from p2pdist.seed.stock import Stock
@@ -54,10 +54,14 @@ class StockRepository:
         return self._member.dials
 
     async def choose(self, targets: Iterable[str]) -> Chosen:
-        """Find releases by the metadata that is verified here; waits some seconds for newer."""
+        """Find releases by the metadata that is verified here; waits some seconds for newer.
+
+        What the admin server found for a pattern is among what this point is to prefetch: a pattern has to
+        fit that, too, and not only an older release.
+        """
         wanted = tuple(targets)
         with trio.move_on_after(_METADATA_S):
-            while self._known(wanted).unknown:
+            while self._known(wanted).unknown or self._lacks(wanted):
                 await self._member.metadata.newer.wait()
         return self._known(wanted)
 
@@ -110,5 +114,14 @@ class StockRepository:
         )
 
     def _known(self, targets: tuple[str, ...]) -> Chosen:
+        return choose(targets, self._releases)
+
+    def _lacks(self, targets: tuple[str, ...]) -> bool:
+        desired = self._member.desired
+        wanted = desired.prefetch if desired is not None else []
+        return any(fits(targets, each) and TargetPath(each) not in self._releases for each in wanted)
+
+    @property
+    def _releases(self) -> Mapping[TargetPath, Release]:
         catalog = self._member.metadata.catalog
-        return choose(targets, catalog.releases if catalog is not None else {})
+        return catalog.releases if catalog is not None else {}

@@ -147,9 +147,16 @@ def test_each_byte_leaves_the_mirror_once_and_none_the_admin_server(sites: Sites
     assert "vendor's mirrors" in origin["reason"]
 
 
-def test_a_mirror_that_lies_is_named_by_each_point_that_has_asked_it(sites: Sites) -> None:
+def test_what_is_new_at_a_mirror_is_read_by_itself_and_one_that_lies_is_named(sites: Sites) -> None:
+    asked = ("fetch", "stable/drill/*", "--points", "home", "--points", "hub", "--on-metadata")
+    task = str(sites.fleet.ask(*asked)["id"])
     release = sites.publish("drill", CONTENT[:1_000_000], liar=True)
-    run = sites.fetch("drill@1", "--points", "home", "--points", "hub")
+
+    def shown() -> Any:
+        return sites.fleet.ask("task", "show", task)
+
+    sites.fleet.until_asked(lambda: shown().get("finished"), "it has ended")
+    run = shown()
     assert [node["state"] for node in run["nodes"]] == ["done", "done"]
     liars = {item["name"]: item for item in run["items"] if item["subject"].endswith("/bad/drill")}
     assert set(liars) == {"home", "hub"}
@@ -160,7 +167,7 @@ def test_a_mirror_that_lies_is_named_by_each_point_that_has_asked_it(sites: Site
 
 
 def test_a_point_that_is_killed_goes_on_where_it_was(sites: Sites) -> None:
-    release = sites.publish("saw", CONTENT * 2)
+    release = sites.publish("saw", CONTENT + CONTENT[:1_250_000])
     task = str(sites.fleet.ask("fetch", "saw@1", "--points", "home")["id"])
 
     def node() -> Any:
@@ -168,7 +175,7 @@ def test_a_point_that_is_killed_goes_on_where_it_was(sites: Sites) -> None:
 
     sites.fleet.until(lambda: node()["done"] > len(release.content) // 5, "it has read a part")
     sites.fleet.restart("home")
-    sites.fleet.until(lambda: node()["finished"], "it has ended")
+    sites.fleet.until_asked(lambda: node()["finished"], "it has ended")
     assert node()["state"] == "done"
     assert sites.vendor.sent(release) < 1.3 * len(release.content)
     assert sites.origin_sent() == 0
