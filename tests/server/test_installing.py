@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -37,14 +38,18 @@ async def fleet_with_point(tmp_path: Path, *duties: str) -> AsyncIterator[tuple[
         yield fleet, point
 
 
-async def order(fleet: Fleet, point: TestDevice, work: Install = WORK) -> wire.TaskInfo:
-    box = seal_secrets(
-        InstallSecrets(password="x"), work=encode_work(work), public=point.key.public,
-        expires=int(time.time()) + 60,
-    )  # fmt: skip
-    sealed = [wire.SealedSecrets(node=str(point.node), box=box)]
-    new = wire.NewTask(work=work, nodes=[str(point.node)], secrets=sealed)
+async def order(fleet: Fleet, point: TestDevice | None, work: Install = WORK) -> wire.TaskInfo:
+    """Have a point install agents, or the server itself."""
+    key = point.key if point is not None else fleet.service.home.key
+    later = int(time.time()) + 60
+    box = seal_secrets(InstallSecrets(password="x"), work=encode_work(work), public=key.public, expires=later)
+    sealed = [wire.SealedSecrets(node=key.node, box=box)]
+    new = wire.NewTask(work=work, nodes=[key.node], secrets=sealed)
     return await fleet.operator.ask("POST", "/tasks", wire.TaskInfo, new)
+
+
+async def shown(fleet: Fleet, task: str) -> wire.TaskRun:
+    return await fleet.operator.ask("GET", f"/tasks/{task}/runs/1", wire.TaskRun, items=10)
 
 
 async def tokens(fleet: Fleet) -> list[wire.TokenInfo]:
@@ -120,6 +125,27 @@ async def test_who_must_not_install_hears_nothing_of_other_nodes(tmp_path: Path)
                 assert not isinstance(message, NodeCame)
                 if isinstance(message, TaskSecrets):
                     break
+
+
+async def test_a_run_of_the_server_that_was_under_way_when_it_ended_says_that_its_secrets_are_gone(
+    tmp_path: Path,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host = InstallHost(id="a", address="127.0.0.1", port=silent.getsockname()[1])
+        async with fleet_with_point(tmp_path) as (fleet, _):
+            work = Install(hosts=[host], target=TARGET, addresses=["127.0.0.1:7601"])
+            made = await order(fleet, None, work)
+            with trio.fail_after(20):
+                while [item.step for item in (await shown(fleet, made.id)).items] != ["key"]:
+                    await trio.sleep(0.05)
+            publisher = fleet.publisher
+        async with open_fleet(tmp_path, publisher) as fleet:
+            with trio.fail_after(20):
+                while not (seen := await shown(fleet, made.id)).finished:
+                    await trio.sleep(0.05)
+    assert seen.nodes[0].state == "failed"
+    assert "are gone, or nobody has given any" in seen.nodes[0].reason
+    assert f"p2pdist task run {made.id} --secrets FILE" in seen.nodes[0].reason
 
 
 async def test_work_that_makes_no_sense_is_refused_before_a_task_is_made(tmp_path: Path) -> None:
