@@ -397,6 +397,7 @@ PROFILE_BYTES_MAX = 64 * KIB  # an operator's profile, a token file
 
 # Installing the agent on other machines ----------------------------------------------------------
 INSTALL_HOSTS_MAX = 256  # of one run; each is an item that people look at
+INSTALL_CONFIG_BYTES_MAX = 8 * KIB  # of the new agents, within what an assignment takes; ours has 1 KiB
 INSTALL_PARALLEL_MAX = 32  # hosts worked on at once: as many connections, and as many commands' output
 INSTALL_OUTPUT_BYTES_MAX = 64 * KIB  # what one command on such a machine may say; ours say a line
 INSTALL_FRAME_BYTES_MAX = 2 * MIB  # one message to or from the worker: an enrolment bundle in base64
