@@ -396,4 +396,16 @@ INSTALL_OUTPUT_BYTES_MAX = 64 * KIB  # what one command on such a machine may sa
 INSTALL_FRAME_BYTES_MAX = 2 * MIB  # one message to or from the worker: an enrolment bundle in base64
 INSTALL_CHUNK_BYTES = 64 * KIB  # of the agent's file, read and sent at once
 INSTALL_WORKERS_MAX = 8  # how often a worker that ended is replaced in one run
+
+# Agents that update themselves ------------------------------------------------------------------------
+TRIAL_STARTS_MAX = (
+    3  # how often a new version may end before it is heard of: a defect repeats, an accident does not
+)
+TRIALS_MAX = (
+    2  # how often one that was not heard of in its time is tried: the network may have been away once
+)
+TRIAL_PAUSE_S_MAX = 5  # between two starts of one that ends; less where its time is short
+TRIAL_REACH_S = 30.0  # the version before has the admin server's answer within this, or nothing is begun
+TRIAL_FILE_BYTES_MAX = 16 * KIB  # a few lines: two paths and four numbers
+TRIAL_PROBE_S = 60.0  # a new version says its number: the file unpacks itself, on a busy machine
 AGENT_BYTES_MAX = 256 * MIB  # the agent as one file has 30 MB

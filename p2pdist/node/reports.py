@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from math import inf
 from pathlib import Path
 
@@ -33,6 +34,7 @@ _CONTENT_EVERY_S = 2.0
 _HEARTBEAT_S = 300
 _RENEW_AGAIN_S = 20.0
 _RENEW_LEAST_S = 60.0
+_CONFIRM_AGAIN_S = 15.0
 
 Send = Callable[[FromDevice], Awaitable[bool]]
 
@@ -151,6 +153,8 @@ class Heart:
         self.due = Bell()
         self.place: Callable[[], WakePlace | None] = lambda: None
         self.woken = 0
+        self._asked = ""
+        self._confirmed = trio.Event()
         self._home = home
         self._metadata = metadata
         self._name = name
@@ -173,6 +177,25 @@ class Heart:
         """Say it now."""
         await self._send(await self._beat())
 
+    async def confirm(self) -> None:
+        """Return once the admin server has opened a heartbeat that was sent after this call.
+
+        One call at a time.
+        """
+        self._asked, self._confirmed = secrets.token_hex(8), trio.Event()
+        try:
+            while not self._confirmed.is_set():
+                self.due.ring()
+                with trio.move_on_after(_CONFIRM_AGAIN_S):
+                    await self._confirmed.wait()
+        finally:
+            self._asked = ""
+
+    def received(self, ids: Collection[str]) -> None:
+        """The admin server has opened what has these ids."""
+        if self._asked and self._asked in ids:
+            self._confirmed.set()
+
     async def _beat(self) -> Heartbeat:
         certificate, desired = self._home.certificate, self._desired()
         return Heartbeat(
@@ -188,6 +211,7 @@ class Heart:
             opened=self._opened(),
             wake=self.place(),
             woken=self.woken,
+            id=self._asked,
         )
 
 
