@@ -68,9 +68,12 @@ async def install_agent(job: Job, recipe: AgentRecipe, own: OwnProgram | None) -
     return await trio.sleep_forever()
 
 
-def tidy_agent(job: Job, own: OwnProgram) -> None:
+def tidy_agent(job: Job, own: OwnProgram, result: InstallResult) -> None:
     """Forget a trial that is over, which a kill right after its end has left. Blocking."""
-    Place(own.file, job.release.sha256).clear()
+    place = Place(own.file, job.release.sha256)
+    place.clear()
+    if not result.installed:
+        place.keep_only(own.file)
 
 
 async def _stay(job: Job, own: OwnProgram, place: Place) -> InstallResult:

@@ -100,7 +100,7 @@ async def _install(job: Job, own: OwnProgram | None) -> InstallResult:
         if isinstance(release.recipe, FileRecipe):
             await trio.to_thread.run_sync(tidy_file, job, release.recipe)
         if isinstance(release.recipe, AgentRecipe) and own is not None:
-            await trio.to_thread.run_sync(tidy_agent, job, own)
+            await trio.to_thread.run_sync(tidy_agent, job, own, ended)
         return ended
     if job.last is not None:
         await wait_witness(job.witness, timeout_s=release.recipe.timeout_s)
