@@ -54,6 +54,7 @@ class Place:
         self._running = running
         self.new = self._root / _VERSIONS / sha256[:16] / PROGRAM
         self._link = self._root / PROGRAM
+        self._fresh_link = self._root / f"{PROGRAM}.new"
         self._trial = self._root / "trial"
         self._failed = self._root / "trial.failed"
         self._count = self._root / "trial.count"
@@ -129,6 +130,8 @@ class Place:
             self._use(self._running)
         self._forget_failed()
         self._count.unlink(missing_ok=True)
+        for leftover in (*self._root.glob(".trial.*.new"), self._fresh_link):
+            leftover.unlink(missing_ok=True)  # of a writer that was killed
 
     def keep_only(self, *versions: Path) -> None:
         """Remove all other versions."""
@@ -138,10 +141,9 @@ class Place:
                 shutil.rmtree(directory)
 
     def _use(self, version: Path) -> None:
-        fresh = self._link.with_name(f"{PROGRAM}.new")
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(version)
-        fresh.replace(self._link)
+        self._fresh_link.unlink(missing_ok=True)
+        self._fresh_link.symlink_to(version)
+        self._fresh_link.replace(self._link)
         sync_directory(self._root)
 
     def _forget_failed(self) -> None:
