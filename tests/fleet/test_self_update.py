@@ -68,13 +68,14 @@ async def test_a_version_that_reports_through_a_point_stays(tmp_path: Path, log_
         program = program_of(device)
         await until_it_runs(fleet, device, FIRST)
         before = program.agents()
-        release = await order(fleet, version("2.0.0"))
+        release = await order(fleet, version("2.0.0") + b"#" * 2_000_000)
         assert await reported(fleet, release, device, "installed") == ""
         await until_it_runs(fleet, device, "2.0.0")
         assert program.agents() != before and program.running
         assert not program.on_trial
         assert (program.place / "p2pdist-agent").read_bytes() == release.content
         assert len(program.versions) == 2, "the one before stays, to go back to by hand"
+        assert (await fleet.received(release))["device", "point"] < 1.1 * len(release.content)
 
 
 @pytest.mark.parametrize(
