@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -33,6 +34,16 @@ def test_the_unit_differs_from_that_of_an_installed_package_only_by_what_one_fil
         ("CacheDirectory", "p2pdist"),
         ("CacheDirectoryMode", "0700"),
     }
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed here")
+def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
+    unit = tmp_path / "p2pdist-agent.service"
+    unit.write_text(FILES["systemd"][-1][2].replace(GUARD_PROGRAM, "/bin/true"))
+    checked = subprocess.run(
+        ["systemd-analyze", "verify", unit], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert [line for line in checked.stderr.splitlines() if str(unit) in line] == []
 
 
 def test_scripts_are_such_that_a_plain_shell_reads() -> None:
