@@ -37,6 +37,9 @@ class GuardedProgram:
 
 
 def guarded_program(environ: Mapping[str, str]) -> GuardedProgram | None:
-    """Return this process as what its guard started; None if no guard did."""
-    file = environ.get(_VARIABLE, "")
-    return GuardedProgram(Path(file)) if file.startswith("/") else None
+    """Return this process as what its guard started; None if no guard did, or from elsewhere than from where
+    versions stand side by side (:mod:`p2pdist.install.trial`).
+    """
+    file = Path(environ.get(_VARIABLE, ""))
+    stands = file.is_absolute() and file.match("versions/*/p2pdist-agent")
+    return GuardedProgram(file) if stands else None

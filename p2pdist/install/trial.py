@@ -130,7 +130,8 @@ class Place:
             self._use(self._running)
         self._forget_failed()
         self._count.unlink(missing_ok=True)
-        for leftover in (*self._root.glob(".trial.*.new"), self._fresh_link):
+        unfinished = (*self._root.glob(".trial.*.new"), self._root / "trial.count.new", self._fresh_link)
+        for leftover in unfinished:
             leftover.unlink(missing_ok=True)  # of a writer that was killed
 
     def keep_only(self, *versions: Path) -> None:

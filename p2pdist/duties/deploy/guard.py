@@ -61,6 +61,7 @@ choose() { # which version is to be run, and whether it is on trial
         program=$old
         ln -sfn "$old" "$link.new" && mv -f "$link.new" "$link" && named=$old
     fi
+    case $program in /*) ;; *) program=$place/$program ;; esac
     new=''
     read_lines "$place/trial"
     [ -n "$new" ] && [ "$program" = "$new" ] || return 0

@@ -37,6 +37,14 @@ def test_what_it_runs_knows_its_version_and_is_the_one_to_give_signs_of_life(tmp
     assert (tmp_path / "said").read_text() == f"{guarded.old} \n"
 
 
+def test_a_link_may_be_relative(guarded: Guarded) -> None:
+    guarded.link.unlink()
+    guarded.link.symlink_to("versions/0/p2pdist-agent")
+    guarded.start()
+    until(guarded.starts, "it runs")
+    assert guarded.starts() == ["old"]
+
+
 def test_what_a_killed_version_has_unpacked_is_removed_at_the_next_start(guarded: Guarded) -> None:
     left = guarded.root.parent / "scratch" / "_MEIabc"
     left.mkdir(parents=True)
