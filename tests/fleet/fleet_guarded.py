@@ -58,6 +58,15 @@ class GuardedProgram(ProcessProgram):
         """Whether a new version is."""
         return (self.place / "trial").exists()
 
+    def seconds_are(self, seconds: str) -> None:
+        """Say how long a second of the guard takes."""
+        clock = self.place.parent / "clock" / "sleep"
+        clock.parent.mkdir(exist_ok=True)
+        fresh = clock.with_name("fresh")
+        fresh.write_text(f"#!/bin/sh\nexec {shutil.which('sleep')} {seconds}\n")
+        fresh.chmod(0o755)
+        fresh.replace(clock)
+
     def agents(self) -> list[int]:
         """Return the processes that the guard has started."""
         if self._process is None:
@@ -96,12 +105,9 @@ class GuardedDevices(Tasks):
         (place / "p2pdist-agent").symlink_to(first)
         guard = directory / "guard"
         guard.write_text(GUARD)
-        clock = directory / "clock" / "sleep"
-        clock.parent.mkdir()
-        clock.write_text(f'#!/bin/sh\nexec {shutil.which("sleep")} "0.$1"\n')
-        clock.chmod(0o755)
-        begin = f"import os; os.environ['PATH'] = {str(clock.parent)!r} + ':' + os.environ['PATH']; {_EXEC}"
+        begin = f"import os; os.environ['PATH'] = '{directory}/clock:' + os.environ['PATH']; {_EXEC}"
         arguments = [begin, str(guard), str(place), *plain._arguments[1:]]
         program = GuardedProgram(plain._nursery, who, arguments, plain._log)
         program.place = place
+        program.seconds_are("0.1")
         return program

@@ -22,6 +22,12 @@ async def say_nothing(self):
     pass
 Heart.beat = say_nothing
 """
+AFTER = """
+import os
+import time
+while 'run' in sys.argv and not os.path.exists("{file}"):
+    time.sleep(0.05)
+"""
 CRASH = "if 'run' in sys.argv: sys.exit(3)"
 LONG_S = 600
 SHORT_S = 5  # half a second
@@ -119,10 +125,14 @@ async def test_one_whose_trial_fell_into_an_outage_is_tried_again_after_it(
 ) -> None:
     async with one_device(tmp_path, log_book) as (fleet, device):
         program = program_of(device)
-        release = await order(fleet, version("2.0.0"), within_s=30)
+        gone = tmp_path / "the server is away"
+        release = await order(fleet, version("2.0.0", AFTER.format(file=gone)), within_s=200)
         await fleet.until(lambda: program.on_trial, "it is on trial")
         await fleet.server.stop()
+        gone.touch()
+        program.seconds_are("0.001")
         await fleet.until((program.place / "trial.failed").exists, "it is given up")
+        program.seconds_are("0.1")
         await fleet.server.start()
         await reported(fleet, release, device, "installed")
         await until_it_runs(fleet, device, "2.0.0")
