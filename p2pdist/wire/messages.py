@@ -13,9 +13,11 @@ import msgspec
 from msgspec import Meta
 
 from p2pdist import limits
+from p2pdist.wire.discovery import Interface
 from p2pdist.wire.envelope import Opened
 from p2pdist.wire.frames import Candidate, Count, InfoHashText, NodeIdText, RoleName, SessionIdText, Text
 from p2pdist.wire.message import Identifier, Message, UnixSeconds
+from p2pdist.wire.questions import NodeAwaited, NodeCame, SecretsRequest, TaskSecrets
 from p2pdist.wire.services import Service
 from p2pdist.wire.tasks import Assignment, TaskItems, TaskProgress, TaskResult, TaskSightings
 from p2pdist.wire.wakes import WakeOrder, WakePlace
@@ -63,6 +65,8 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
     """The counter of the wake that it came for last: it tells the way on which that came."""
     id: Annotated[str, Meta(max_length=64)] = ""
     """Where it has one, the admin server confirms it by this, as it does reports."""
+    interfaces: Annotated[list[Interface], Meta(max_length=limits.INTERFACES_MAX)] | None = None
+    """Said first over each link, and when they have changed; None: they are as they were."""
 
 
 class Progress(Message, frozen=True, kw_only=True, tag="progress"):
@@ -259,6 +263,10 @@ FromDevice: TypeAlias = (
     | TaskItems
     | TaskSightings
     | TaskResult
+    | SecretsRequest
+    | NodeAwaited
 )
-FromServer: TypeAlias = DesiredState | Received | Certificate | SessionInvite | SendWakes | Revoked
+FromServer: TypeAlias = (
+    DesiredState | Received | Certificate | SessionInvite | SendWakes | TaskSecrets | NodeCame | Revoked
+)
 AnyMessage: TypeAlias = FromDevice | FromServer
