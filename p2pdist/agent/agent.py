@@ -75,7 +75,8 @@ class Agent:
         self.deployer.state_changed(desired, catalog)
 
     async def received(self, ids: list[str]) -> None:
-        """The admin server has stored these reports and refusals."""
+        """The admin server has stored these reports and refusals, and opened these heartbeats."""
+        self.member.heart.received(ids)
         self.deployer.received(ids)
 
     async def content_event(self, event: SwarmEvent) -> None:

@@ -305,7 +305,6 @@ class Member:
             case DesiredState():
                 await self._take_desired(message)
             case Received(ids=ids):
-                self.heart.received(ids)
                 await self._hooks.received(ids)
             case Certificate(certificate=pem):
                 await self.take_certificate(pem)

@@ -51,6 +51,10 @@ class Guarded:
         self._directory = directory
         self._guard = directory / "guard"
         self._guard.write_text(GUARD)
+        self._clock = directory / "clock" / "sleep"
+        self._clock.parent.mkdir()
+        self._clock.write_text(f'#!/bin/sh\nexec {SLEEP} "0.$1"\n')
+        self._clock.chmod(0o755)
         self.process: subprocess.Popen[bytes] | None = None
 
     def bring(self, script: str, *, seconds: int = 60, trial: bool = True, number: int = 1) -> None:
@@ -66,11 +70,7 @@ class Guarded:
         """Run the guard."""
         scratch = self._directory / "scratch"
         scratch.mkdir(exist_ok=True)
-        clock = self._directory / "clock" / "sleep"
-        clock.parent.mkdir(exist_ok=True)
-        clock.write_text(f'#!/bin/sh\nexec {SLEEP} "0.$1"\n')
-        clock.chmod(0o755)
-        path = f"{clock.parent}:{os.environ['PATH']}"
+        path = f"{self._clock.parent}:{os.environ['PATH']}"
         self.process = subprocess.Popen(
             ["sh", str(self._guard), str(self.root), *arguments],
             env={**os.environ, "PATH": path, "TMPDIR": str(scratch), "WATCHDOG_PID": "1"},
