@@ -109,17 +109,6 @@ async def test_one_that_does_not_report_makes_way_for_the_one_before_which_says_
         assert not list(program.place.glob("trial*"))
 
 
-async def test_one_that_does_not_start_at_all_is_not_even_tried(tmp_path: Path, log_book: LogBook) -> None:
-    async with one_device(tmp_path, log_book) as (fleet, device):
-        program = program_of(device)
-        before = program.agents()
-        release = await order(fleet, b"#!/bin/sh\necho GLIBC_9.99 not found; exit 1\n")
-        reason = await reported(fleet, release, device, "failed")
-        assert reason == "the new version, asked for its number, ended with exit code 1"
-        assert program.agents() == before
-        assert len(program.versions) == 1
-
-
 async def test_one_whose_trial_fell_into_an_outage_is_tried_again_after_it(
     tmp_path: Path, log_book: LogBook
 ) -> None:
