@@ -27,6 +27,7 @@ from p2pdist.wire import (
     paths,
     polling,
     punching,
+    questions,
     requests,
     services,
     tasks,
@@ -50,7 +51,7 @@ def types_of(*modules: Any) -> list[type[msgspec.Struct]]:
     return sorted(found - set(ROOTS), key=lambda kind: kind.__name__)
 
 
-KINDS = types_of(envelope, frames, messages, paths, polling, punching, requests, services, tasks)
+KINDS = types_of(envelope, frames, messages, paths, polling, punching, questions, requests, services, tasks)
 UNIONS = [
     frames.AnyFrame,
     messages.FromDevice,
