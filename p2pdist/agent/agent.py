@@ -20,7 +20,7 @@ from p2pdist.install.installers import InstallLayout
 from p2pdist.logs import get_logger
 from p2pdist.net.link import Link, OfferedStream
 from p2pdist.node.config import AgentConfig, SeedConfig
-from p2pdist.node.content import Content
+from p2pdist.node.deltas import Deltas
 from p2pdist.node.home import Home
 from p2pdist.node.member import Member, open_member
 from p2pdist.node.post import OwnPost, Post
@@ -54,6 +54,7 @@ class Agent:
     def __init__(self) -> None:
         self.member: Member
         self.deployer: Deployer
+        self.deltas: Deltas
         self.resting: RestingDevice | None = None
 
     async def linked(self) -> None:
@@ -77,12 +78,14 @@ class Agent:
         match event:
             case ArtifactFinished(info_hash=info_hash):
                 _log.info("artifact.complete", info_hash=info_hash)
+                self.deltas.finished()
                 self.deployer.content_finished(info_hash)
             case PieceRefused(info_hash=info_hash, piece=piece, source=source):
                 await self._piece_refused(info_hash, piece, str(source or "an unknown source"))
             case StorageFailed(info_hash=info_hash, reason=reason):
                 _log.warning("content.storage_failed", info_hash=info_hash, reason=reason)
-                self.deployer.storage_failed(info_hash, reason)
+                if not await self.deltas.storage_failed(info_hash, reason):
+                    self.deployer.storage_failed(info_hash, reason)
             case StrangerRefused(address=address, reason=reason):
                 self.deployer.refuse("stranger", address, reason)
             case _:
@@ -90,7 +93,8 @@ class Agent:
 
     async def content_refused(self, frame: ContentRefused) -> None:
         """A neighbour found that a source serves bad bytes."""
-        self.deployer.content_refused(InfoHash(frame.info_hash), frame.source, frame.reason)
+        artifact = self.deltas.whole(InfoHash(frame.info_hash))
+        self.deployer.content_refused(artifact, frame.source, frame.reason)
 
     async def passing_frame(self, frame: AnyFrame) -> None:
         """An agent carries nobody."""
@@ -118,7 +122,7 @@ class Agent:
     async def _piece_refused(self, info_hash: InfoHash, piece: int, source: str) -> None:
         reason = f"piece {piece} from {source} does not match its signed hash"
         _log.warning("content.refused", info_hash=info_hash, source=source, reason=reason)
-        self.deployer.content_refused(info_hash, source, reason)
+        self.deployer.content_refused(self.deltas.whole(info_hash), source, reason)
 
 
 class DeployerContent:
@@ -128,7 +132,7 @@ class DeployerContent:
         keeps: Whether somebody else on this node (a distribution point's stock) needs an artifact.
     """
 
-    def __init__(self, home: Home, content: Content, keeps: Callable[[InfoHash], bool]) -> None:
+    def __init__(self, home: Home, content: Deltas, keeps: Callable[[InfoHash], bool]) -> None:
         self._home = home
         self._content = content
         self._keeps = keeps
@@ -154,6 +158,7 @@ class DeployerContent:
             complete=found.complete,
             rate_bytes_per_s=found.rate_down,
             sources=found.peers if found.rate_down else 0,
+            note=self._content.note(info_hash),
         )
 
     def path(self, info_hash: InfoHash) -> Path:
@@ -221,10 +226,11 @@ async def open_agent(
     with locked(home.lock, what=f"the node in {home.root}"):
         async with open_member(home, settings, agent, post or OwnPost()) as member:
             agent.member = member
+            agent.deltas = Deltas(home, member.content, keeps=keeps)
             async with open_deployer(
                 DeployerSettings(fleet=home.fleet, layout=layout),
                 home.state / "journal.db",
-                content=DeployerContent(home, member.content, keeps),
+                content=DeployerContent(home, agent.deltas, keeps),
                 outbox=DeployerOutbox(member),
             ) as deployer:
                 agent.deployer = deployer
@@ -260,6 +266,7 @@ async def run_agent(config: AgentConfig) -> None:
     home = await trio.to_thread.run_sync(Home.open, config.node.data)
     async with open_agent(Agent(), home, config) as agent, trio.open_nursery() as nursery:
         nursery.start_soon(agent.deployer.run)
+        nursery.start_soon(agent.deltas.run)
         nursery.start_soon(agent.member.run)
         if agent.resting is not None:
             nursery.start_soon(agent.resting.run)

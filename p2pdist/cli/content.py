@@ -87,6 +87,7 @@ def release_show(name: Annotated[str, Parameter(name="RELEASE")], /, *, common: 
         ("artifact", r.info_hash),
         ("at the server", r.problem or "served"),
     ]
+    facts += [("delta", f"{size(d.length)} for devices with the artifact {short(d.base)}") for d in r.deltas]
     if r.rollback_from is not None:
         facts.append(("rollback", f"permitted from sequence {r.rollback_from} and below"))
     show_facts(r, common.output, facts)
@@ -131,7 +132,9 @@ def publish(
     with common.client() as client, bars:
         tasks: dict[InfoHash, TaskID] = {}
         for each in publication.releases():
-            tasks[each.info_hash] = bars.add_task(each.target, total=each.length)
+            whole = each.info_hash == publication.catalog.releases[each.target].info_hash
+            what = each.target if whole else f"{each.target}, a delta"
+            tasks[each.info_hash] = bars.add_task(what, total=each.length)
 
         def moved(moving: Release, stored: int) -> None:
             bars.update(tasks[moving.info_hash], completed=stored)

@@ -191,10 +191,10 @@ class Service:
     def _ingest(self, metadata: Mapping[str, bytes], torrents: Mapping[InfoHash, bytes]) -> Catalog:
         now = _utc_now()
         offered = self.repository.inspect(metadata, now=now)
-        for release in offered.releases.values():
+        for release in offered.contents():
             self._check_torrent(release, torrents.get(release.info_hash))
             check_content(self.home, self.store, release, int(now.timestamp()))
-        for info_hash in {release.info_hash for release in offered.releases.values()} & set(torrents):
+        for info_hash in {release.info_hash for release in offered.contents()} & set(torrents):
             write_atomic(self.home.torrent(info_hash), torrents[info_hash])
         return self.repository.ingest(metadata, now=now)
 
@@ -231,7 +231,7 @@ class Service:
         ordered = [catalog.releases[o.target] for o in orders if o.target in catalog.releases]
         ordered += sorted(catalog.releases.values(), key=lambda release: -release.sequence)
         releases: dict[InfoHash, Release] = {}
-        for release in ordered:
+        for release in [one for each in ordered for one in each.contents()]:
             if len(releases) < limits.TORRENTS_ACTIVE_MAX:
                 releases.setdefault(release.info_hash, release)
         torrents = {}
@@ -291,7 +291,7 @@ class Service:
     async def _check_all_content(self) -> None:
         """Look once at every published content file; hash those that have changed since they came."""
         catalog = self.catalog
-        for release in catalog.releases.values() if catalog is not None else ():
+        for release in catalog.contents() if catalog is not None else ():
             try:
                 await trio.to_thread.run_sync(
                     check_content, self.home, self.store, release, int(_utc_now().timestamp())

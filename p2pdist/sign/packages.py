@@ -68,6 +68,7 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: int | None = None
     requires: list[str] = msgspec.field(default_factory=list)
     mirrors: list[str | Mirror] = msgspec.field(default_factory=list)
+    deltas: bool = True
     piece_bytes: int | None = None
 
 
@@ -128,6 +129,10 @@ class PackageOptions:
     is asked first) and ,region=R (asked first by points of this region). Can be given several times; signed,
     but not used yet by this version."""
 
+    deltas: Annotated[bool, Parameter(negative="--no-deltas")] = True
+    """Make deltas from the last three releases of the product and platform, and keep those that save 30 %:
+    devices that have an older one fetch them instead. Contents of up to 256 MiB each are in memory for it."""
+
     def shared(self) -> Package:
         """Return what these options say about every package."""
         return Package(
@@ -148,6 +153,7 @@ class PackageOptions:
             timeout_s=self.timeout,
             requires=list(self.requires),
             mirrors=list(self.mirror),
+            deltas=self.deltas,
         )
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from urllib.parse import urlsplit
 
 import msgspec
 
 from p2pdist.errors import UsageError
 from p2pdist.ids import ProductName, parse_product
-from p2pdist.trust.catalog import Mirror, ReleaseCustom
+from p2pdist.trust.catalog import Delta, Mirror, ReleaseCustom
 
 PLATFORMS = (
     "any",
@@ -112,3 +112,10 @@ def check_forms(custom: ReleaseCustom) -> None:
         parse_prerequisite(text)
     for mirror in mirrors_of(custom.mirrors):
         check_mirror(mirror.url)
+
+
+def check_deltas(deltas: Sequence[Delta], info_hash: str) -> None:
+    """Check that a release's deltas are told apart, and none is its artifact. Raises UsageError."""
+    named = [info_hash, *(delta.info_hash for delta in deltas)]
+    if len(set(named)) < len(named) or any(delta.base == info_hash for delta in deltas):
+        raise UsageError("two of its artifact and its deltas are the same")

@@ -460,7 +460,7 @@ def test_a_deployment_that_is_withdrawn_while_it_installs_ends_with_a_report() -
     device.fetched(app)
     device.verified("d-app-1.1")
     assert device.want() == []
-    assert device.installed("d-app-1.1") == ["forget", "report d-app-1 installed"]
+    assert device.installed("d-app-1.1") == ["stop", "report d-app-1 installed"]
     assert device.machine.tasks() == ()
 
 

@@ -88,7 +88,7 @@ async def publish(api: Api, call: Call[wire.NewPublication]) -> wire.Published:
         if len(torrent) > limits.TORRENT_BYTES_MAX:
             raise PeerError(f"the torrent of {info_hash} is too large")
     catalog = await api.service.publish(dict(call.body.metadata), torrents)
-    hashes = sorted({InfoHash(release.info_hash) for release in catalog.releases.values()})
+    hashes = sorted({InfoHash(release.info_hash) for release in catalog.contents()})
     versions = ", ".join(f"{role} {version}" for role, version in sorted(catalog.versions.items()))
     await api.change(call, "publish", versions, content.mark_published, hashes)
     return wire.Published(
@@ -130,4 +130,5 @@ def _info(api: Api, release: Release) -> wire.ReleaseInfo:
         info_hash=release.info_hash,
         rollback_from=release.rollback_from,
         problem=api.problem_of(release),
+        deltas=[wire.DeltaInfo(base=d.base, info_hash=d.info_hash, length=d.length) for d in release.deltas],
     )
