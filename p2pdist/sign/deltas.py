@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -10,7 +10,8 @@ from backports import zstd
 
 from p2pdist import limits
 from p2pdist.core.deltas import bases_for, is_worth, window_log
-from p2pdist.errors import TrustError, Unavailable
+from p2pdist.errors import TrustError
+from p2pdist.files import storage_error
 from p2pdist.ids import SwarmName
 from p2pdist.install.packing import DEB, NONE, TREE, unpack
 from p2pdist.install.patch import Patch, apply_patch
@@ -75,6 +76,36 @@ def make_deltas(
             yield Declined(base=base, reason=error.what)
 
 
+def write_delta(
+    before: bytes, after: bytes, path: Path, *, progress: Callable[[int], None] = lambda _: None
+) -> None:
+    """Write to *path* what makes *after* from *before*, as ``zstd -19 --patch-from`` does. Blocking.
+
+    Args:
+        before: At least eight bytes.
+        after: The new content.
+        path: The delta's file.
+        progress: Called with how many bytes of *after* are done.
+    """
+    option = zstd.CompressionParameter
+    compressor = zstd.ZstdCompressor(
+        options={
+            option.compression_level: _LEVEL,
+            option.window_log: window_log(len(before), len(after)),
+            option.enable_long_distance_matching: 1,
+            option.checksum_flag: 1,
+        },
+        zstd_dict=zstd.ZstdDict(before, is_raw=True).as_prefix,
+    )
+    compressor.set_pledged_input_size(len(after))
+    view = memoryview(after)
+    with path.open("wb") as file:
+        for begin in range(0, len(after), _CHUNK_BYTES):
+            file.write(compressor.compress(view[begin : begin + _CHUNK_BYTES]))
+            progress(min(begin + _CHUNK_BYTES, len(after)))
+        file.write(compressor.flush())
+
+
 def _made(
     repository: Repository,
     release: Release,
@@ -109,11 +140,15 @@ def _packed_so(
     try:
         before, after = unpack(old, packing), unpack(content, packing)
     except OSError as error:
-        raise Unavailable(f"{old} or {content} could not be read ({error.strerror})") from error
+        raise storage_error(f"{old} or {content} could not be read", error) from error
     if len(before) < _PREFIX_BYTES_MIN:
         raise TrustError("there is nothing in it")
     what = f"delta from {base.version}"
-    _compress(before, after, path, what, progress)
+    try:
+        total = len(after)
+        write_delta(before, after, path, progress=lambda done: progress(what, done, total))
+    except OSError as error:
+        raise storage_error(f"{path} could not be written", error) from error
     length = path.stat().st_size
     if not is_worth(length, release.length):
         saved = max(0, 100 - -(-100 * length // release.length))
@@ -155,23 +190,3 @@ def _packings(base: Release, release: Release) -> tuple[str, ...]:
             return DEB, NONE
         case _:
             return (NONE,)
-
-
-def _compress(before: bytes, after: bytes, path: Path, what: str, progress: Progress) -> None:
-    option = zstd.CompressionParameter
-    compressor = zstd.ZstdCompressor(
-        options={
-            option.compression_level: _LEVEL,
-            option.window_log: window_log(len(before), len(after)),
-            option.enable_long_distance_matching: 1,
-            option.checksum_flag: 1,
-        },
-        zstd_dict=zstd.ZstdDict(before, is_raw=True).as_prefix,
-    )
-    compressor.set_pledged_input_size(len(after))
-    view = memoryview(after)
-    with path.open("wb") as file:
-        for begin in range(0, len(after), _CHUNK_BYTES):
-            file.write(compressor.compress(view[begin : begin + _CHUNK_BYTES]))
-            progress(what, min(begin + _CHUNK_BYTES, len(after)), len(after))
-        file.write(compressor.flush())

@@ -162,8 +162,12 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     deltas: tuple[Delta, ...] = ()
 
     def contents(self) -> tuple[Release, ...]:
-        """Return what is published, kept and served for this release: each delta, and the release itself."""
-        return (*map(self.carried_by, self.deltas), self)
+        """Return what is published, kept and served for this release: each delta, and the release itself.
+
+        The deltas from two bases may be the same bytes, and then are one content.
+        """
+        deltas = {delta.info_hash: self.carried_by(delta) for delta in self.deltas}
+        return (*deltas.values(), self)
 
     def carried_by(self, delta: Delta) -> Release:
         """Return this release with a delta in the place of its artifact: content like any other on its way,

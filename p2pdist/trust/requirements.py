@@ -115,7 +115,7 @@ def check_forms(custom: ReleaseCustom) -> None:
 
 
 def check_deltas(deltas: Sequence[Delta], info_hash: str) -> None:
-    """Check that a release's deltas are told apart, and none is its artifact. Raises UsageError."""
-    named = [info_hash, *(delta.info_hash for delta in deltas)]
-    if len(set(named)) < len(named) or any(delta.base == info_hash for delta in deltas):
-        raise UsageError("two of its artifact and its deltas are the same")
+    """Check that a release has one delta from each base, and none that is its artifact. Raises UsageError."""
+    bases = [delta.base for delta in deltas]
+    if len(set(bases)) < len(bases) or info_hash in {*bases, *(delta.info_hash for delta in deltas)}:
+        raise UsageError("its deltas name a base twice, or its own artifact")
