@@ -127,7 +127,7 @@ class Deployments:
 
     def handle_content_finished(self, info_hash: InfoHash, now: Moment, *, note: str = "") -> None:
         """An artifact is complete on the disk; *note* says how it was fetched, for the report."""
-        if self._fetches.finished(info_hash):
+        if self._fetches.finished(info_hash) and note:
             for task in self._ledger.using(info_hash):
                 self._ledger.keep(task.deployment, note=note[: limits.TEXT_CHARS_MAX])
         self._plan.advance(now)
@@ -282,7 +282,7 @@ class Deployments:
         release = task.release
         assert release is not None
         task = self._ledger.keep(
-            task.deployment, bad_artifacts=task.bad_artifacts + 1, begun=False, stage="waiting"
+            task.deployment, bad_artifacts=task.bad_artifacts + 1, begun=False, stage="waiting", note=""
         )
         self._fetches.start_over(release.info_hash, reason, now_s=now.monotonic_s)
         if task.bad_artifacts >= self._settings.bad_artifacts_max:

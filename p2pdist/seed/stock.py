@@ -177,9 +177,10 @@ class Stock:
                 await self._content.drop(info_hash, delete=True)
 
     def _releases(self, targets: list[str], catalog: Catalog) -> list[Release]:
-        """What these targets are on their way: each release, and its deltas for who has an older one."""
-        found = (catalog.releases.get(TargetPath(target)) for target in targets)
-        return [content for release in found if release is not None for content in release.contents()]
+        """What is signed of these targets: the artifacts, and after all of them the deltas."""
+        named = (catalog.releases.get(TargetPath(target)) for target in targets)
+        found = [release for release in named if release is not None]
+        return found + [each for release in found for each in release.contents() if each != release]
 
     def _held(self, releases: dict[InfoHash, Release], own: frozenset[InfoHash]) -> list[Held]:
         held = []
