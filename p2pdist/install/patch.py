@@ -58,7 +58,9 @@ def apply_patch(patch: Patch) -> None:
     how, result = patch.how, Path(patch.result)
     if how.packing not in PACKINGS:
         raise TrustError(f"this version cannot pack {how.packing!r}")
-    check_file(Path(patch.base), length=how.base_length, sha256=how.base_sha256)
+    _check(
+        Path(patch.base), how.base_length, how.base_sha256, "the older artifact here is not what was signed"
+    )
     try:
         with result.open("xb") as file:
             try:
@@ -66,12 +68,19 @@ def apply_patch(patch: Patch) -> None:
                     _decompress(Path(patch.delta), _prefix(patch), how, out.write)
                 file.flush()
                 os.fsync(file.fileno())
-                check_file(result, length=patch.length, sha256=patch.sha256)
+                _check(result, patch.length, patch.sha256, "it does not make what was signed")
             except BaseException:
                 result.unlink(missing_ok=True)
                 raise
     except OSError as error:
         raise storage_error("a delta could not be applied", error) from error
+
+
+def _check(path: Path, length: int, sha256: str, problem: str) -> None:
+    try:
+        check_file(path, length=length, sha256=sha256)
+    except TrustError as error:
+        raise TrustError(problem) from error
 
 
 def _prefix(patch: Patch) -> zstandard.ZstdCompressionDict:

@@ -198,7 +198,7 @@ class Deltas:
             await trio.to_thread.run_sync(_move, result, artifact)
         except P2PDistError as error:
             if self._fetches.get(info_hash) is fetch:
-                await self._give_up(info_hash, str(error))
+                await self._give_up(info_hash, error.what)
             return
         del self._fetches[info_hash]
         self._served[info_hash] = [InfoHash(delta.info_hash)]

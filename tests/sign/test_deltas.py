@@ -80,6 +80,12 @@ def test_a_release_gets_a_delta_from_each_of_the_last_three_before_it(desk: Desk
         assert applied(desk, new, delta) == content("5")
 
 
+def test_who_signs_is_told_of_the_deltas(desk: Desk) -> None:
+    old = add_file(desk, "1")
+    add_file(desk, "2")
+    assert f"deltas: from {old['info_hash'][:12]}… 44 bytes" in desk.done("diff")
+
+
 def test_trees_are_compared_unpacked(desk: Desk) -> None:
     add_tree(desk, "1")
     new = add_tree(desk, "2")
