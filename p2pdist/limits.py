@@ -5,9 +5,7 @@ Whatever comes from outside is measured against one of these before memory or di
 
 from __future__ import annotations
 
-KIB = 1024
-MIB = 1024 * KIB
-GIB = 1024 * MIB
+KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 # Names -------------------------------------------------------------------------------------------
 CHANNEL_NAME_CHARS_MAX = 32  # a DNS label has 63; leaves room for generated suffixes
@@ -306,10 +304,12 @@ RETRY_AFTER_S_MAX = 3_600.0  # a mirror that wants more is asked once an hour
 MIRROR_PATIENCE_S = 20.0  # at least, while another reader's part does not move: it may only have begun
 MIRROR_READER_RATE_BYTES_PER_S = 64 * KIB  # ... and as long as a piece takes at this rate: a minute for 4 MiB
 MIRROR_UNVERIFIED_BYTES_MAX = 64 * MIB  # handed to libtorrent and not verified yet: a disk that is behind
+MIRROR_TARGETS_MAX = 64  # that one task names: with a pattern each, 64 vendors
 MIRROR_REFUSED_KEPT = 8  # pieces of several mirrors kept to tell who lied, of 4 MiB each at most
 # Discovered devices -----------------------------------------------------------------------------------
 SIGHTING_NAMES_MAX = 16  # of one device, by one method: a host with its aliases
 SIGHTING_ADDRESSES_MAX = 16  # a router has as many; more are counted as one device all the same
+INTERFACES_MAX = INTERFACE_ADDRESSES_MAX = 8  # that a node tells of: two cards, bonds and VLANs on them
 SIGHTING_MACS_MAX = 8  # interfaces that one method tells of
 SIGHTING_SERVICES_MAX = 32  # ports or kinds of service; a NAS offers a dozen
 SIGHTING_UNIT_CHARS_MAX = 512  # an organisational unit's path: ten levels
@@ -361,6 +361,11 @@ TASK_PROGRESS_EVERY_S = 1.0  # as often as anybody looks
 TASK_UNCONFIRMED_AGAIN_S = 60.0  # until what is not confirmed is said again over the same link
 TASK_WINDOW_S_MAX = 7 * 24 * 3600  # in which a node begins a run: as long as it has its certificate
 SCHEDULE_CHARS_MAX = 128  # a cron line
+SECRETS_BYTES_MAX = 15 * KIB  # that a run needs: a private key of RSA has 3.4 KiB, twice in two forms
+SECRETS_BOX_BYTES_MAX = 16 * KIB  # the same, sealed
+SECRETS_KEPT_MAX = 1_024  # boxes at the admin server: 16 MiB of memory, or four tasks for 256 nodes
+SECRETS_LIFE_S = 3_600  # until a node must have asked for them; nobody should have to give them twice a day
+TASK_ASK_AGAIN_S = 10.0  # until a run asks the admin server again, where no answer has come
 TASKS_MAX = 1_000  # that operators have made and not removed
 TASK_NODES_MAX = 256  # that one task is for
 TASK_RUNS_KEPT = 50  # of one task, the newest
@@ -378,6 +383,7 @@ NEIGHBOURS_MAX = 65_536  # read from the kernel's table; its own limit is 1,024 
 REVOKED_NAMED_MAX = 5_000  # to one point: those of one certificate life, 34 bytes each in a message
 CLONE_SIGHTINGS_MAX = 100  # of each device, the newest; a clone tries again every minute
 CERTIFICATES_KEPT_S = 30 * 24 * 3600  # after they expired, for whoever looks into an incident
+STORE_TRIES_MAX = 12  # of one transaction, while those of other admin servers are first
 REFUSALS_KEPT_MAX = 100_000  # the newest: one bad release on every device of a large fleet
 AUDIT_KEPT_MAX = 1_000_000  # the newest: years of daily work, some 200 MB
 
@@ -396,4 +402,6 @@ INSTALL_OUTPUT_BYTES_MAX = 64 * KIB  # what one command on such a machine may sa
 INSTALL_FRAME_BYTES_MAX = 2 * MIB  # one message to or from the worker: an enrolment bundle in base64
 INSTALL_CHUNK_BYTES = 64 * KIB  # of the agent's file, read and sent at once
 INSTALL_WORKERS_MAX = 8  # how often a worker that ended is replaced in one run
+KNOWN_HOSTS_BYTES_MAX = 4 * MIB  # the keys of a large fleet, at the operator's
+NODES_AWAITED_MAX = 4_096  # new devices that the admin server remembers are waited for: 16 large runs
 AGENT_BYTES_MAX = 256 * MIB  # the agent as one file has 30 MB

@@ -38,6 +38,7 @@ from p2pdist.trust.catalog import Catalog, Release
 from p2pdist.wire.frames import Announce, AnyFrame, ContentRefused, Role
 from p2pdist.wire.messages import DesiredState, Progress, Refusal, Report, SendWakes
 from p2pdist.wire.paths import PathOpening
+from p2pdist.wire.questions import TaskAnswer
 
 if TYPE_CHECKING:
     from p2pdist.agent.resting import RestingDevice
@@ -114,6 +115,9 @@ class Agent:
 
     async def wakes(self, message: SendWakes) -> None:
         """An agent has nobody to wake."""
+
+    def task_answer(self, message: TaskAnswer) -> None:
+        """An agent does no tasks."""
 
     async def refuse(self, kind: RefusalKind, subject: str, reason: str) -> None:
         """Report something that was refused for want of trust."""
@@ -226,7 +230,7 @@ async def open_agent(
     with locked(home.lock, what=f"the node in {home.root}"):
         async with open_member(home, settings, agent, post or OwnPost()) as member:
             agent.member = member
-            agent.deltas = Deltas(home, member.content, keeps=keeps)
+            agent.deltas = Deltas(home, member.content, keeps=keeps, point=role == "point")
             async with open_deployer(
                 DeployerSettings(fleet=home.fleet, layout=layout),
                 home.state / "journal.db",

@@ -41,6 +41,8 @@ COMMANDS = {
     "waking": ("wake",),
     "inventory": ("inventory",),
     "discovery": ("discover",),
+    "mirrors": ("fetch",),
+    "installing": ("agent",),
     "tasks": ("task",),
 }
 """The commands of each module in this package. A module is imported when one of its commands is given, so

@@ -55,6 +55,7 @@ class Deltas:
         home: The node's directory.
         content: Its content.
         keeps: Whether somebody else on this node (a distribution point's stock) needs an artifact.
+        point: Whether this is a distribution point: it may be told to read a release whole from its mirrors.
         apply: Applies a delta.
         free_bytes: Returns the memory that applying one may take.
     """
@@ -65,12 +66,14 @@ class Deltas:
         content: Content,
         *,
         keeps: Callable[[InfoHash], bool] = lambda info_hash: False,
+        point: bool = False,
         apply: Callable[[Patch], Awaitable[None]] = apply_in_process,
         free_bytes: Callable[[], int] | None = None,
     ) -> None:
         self._home = home
         self._content = content
         self._keeps = keeps
+        self._point = point
         self._apply = apply
         self._free_bytes = free_bytes or _available_bytes
         self._fetches: dict[InfoHash, _Fetch] = {}
@@ -220,7 +223,7 @@ class Deltas:
                 _log.warning("delta.not_deleted", info_hash=delta, reason=str(error))
 
     def _choose(self, release: Release) -> Delta | None:
-        if not release.deltas:
+        if not release.deltas or (self._point and release.mirrors):
             return None
         return choose_delta(release, has=self._has_base, packings=PACKINGS, free_bytes=self._free_bytes())
 

@@ -123,7 +123,7 @@ def _deltas(
 ) -> tuple[list[MadeDelta], dict[str, str]]:
     """Make the deltas of what has none; return those that are worth it, and by base why it has none."""
     before = releases.release_of(state, channel, prepared.target)
-    if not prepared.package.deltas or (before is not None and before.deltas):
+    if not _wants_deltas(prepared.package) or (before is not None and before.deltas):
         return [], {}
     release = Release(
         target=prepared.target,
@@ -145,6 +145,10 @@ def _deltas(
     )
 
 
+def _wants_deltas(package: Package) -> bool:
+    return not package.mirrors if package.deltas is None else package.deltas
+
+
 def _take(
     repository: Repository, prepared: Prepared, made: list[MadeDelta], added: list[dict[str, Any]]
 ) -> SigningState:
@@ -152,7 +156,7 @@ def _take(
     with repository.change() as state:
         before = releases.release_of(state, ChannelName(prepared.target.split("/")[0]), prepared.target)
         deltas = [each.delta for each in made]
-        if package.deltas and before is not None and before.deltas:
+        if _wants_deltas(package) and before is not None and before.deltas:
             deltas = list(before.deltas)
         sequence = package.sequence or releases.sequence_for(state, prepared.target)
         custom = ReleaseCustom(

@@ -26,8 +26,8 @@ from p2pdist import limits
 from p2pdist.core.mirrors import MirrorFailed
 from p2pdist.duties.mirrors import http
 from p2pdist.duties.mirrors.http import MirrorClient, open_client
-from p2pdist.duties.mirrors.settings import MirrorSettings
 from p2pdist.errors import UsageError
+from p2pdist.node.mirrorsettings import MirrorSettings
 
 CONTENT = bytes(range(256)) * 1_000
 LENGTH = len(CONTENT)
@@ -136,6 +136,7 @@ async def test_a_mirror_is_read_through_a_proxy_that_wants_a_password(
     tmp_path: Path, authority: WebAuthority, content: Path
 ) -> None:
     password = tmp_path / "password"
+    password.touch(mode=0o600)
     async with (
         open_nginx(tmp_path / "nginx", authority, content) as mirror,
         open_tinyproxy(tmp_path / "proxy", "ann", "s3cret") as (proxy, log),

@@ -16,7 +16,7 @@ from p2pdist.ids import ChannelName, InfoHash, ProductName, TargetPath
 from p2pdist.install.patch import Patch
 from p2pdist.node.deltas import Deltas
 from p2pdist.swarm.session import ArtifactStatistics
-from p2pdist.trust.catalog import Delta, FileRecipe, Release
+from p2pdist.trust.catalog import Delta, FileRecipe, Mirror, Release
 
 BASE, WHOLE, DELTA = (InfoHash(letter * 64) for letter in "abd")
 CONTENT = b"new" * 1_000
@@ -86,7 +86,7 @@ class Home:
 class Node:
     """One life of a node; another one on the same directory is what comes after a kill."""
 
-    def __init__(self, root: Path, *, keeps: bool = False, free: int = 2**40) -> None:
+    def __init__(self, root: Path, *, keeps: bool = False, point: bool = False, free: int = 2**40) -> None:
         self.home: Any = Home(root)
         self.content: Any = FakeContent(self.home.artifacts)
         self.patches: list[Patch] = []
@@ -95,6 +95,7 @@ class Node:
             self.home,
             self.content,
             keeps=lambda info_hash: keeps,
+            point=point,
             apply=self._apply,
             free_bytes=lambda: free,
         )
@@ -187,6 +188,16 @@ async def test_a_machine_with_too_little_memory_fetches_the_whole(tmp_path: Path
     node.has(BASE, 2_000)
     node.deltas.want(release())
     assert node.wanted == {WHOLE}
+
+
+@pytest.mark.parametrize(("point", "fetched"), [(True, WHOLE), (False, DELTA)])
+async def test_a_point_fetches_whole_what_it_may_have_to_read_from_mirrors(
+    tmp_path: Path, point: bool, fetched: InfoHash
+) -> None:
+    node = Node(tmp_path, point=point)
+    node.has(BASE, 2_000)
+    node.deltas.want(release(mirrors=(Mirror(url="https://vendor.example/app"),)))
+    assert node.wanted == {fetched}
 
 
 async def test_what_was_begun_whole_goes_on_whole(node: Node) -> None:

@@ -35,6 +35,7 @@ from tuf.api.metadata import (
 from p2pdist.ids import ChannelName, FleetName, InfoHash, NodeId, swarm_of
 from p2pdist.net.link import Link, open_link, open_stranger_link
 from p2pdist.net.tls import TlsIdentity
+from p2pdist.node.mirrorsettings import MirrorSettings
 from p2pdist.server.api.app import make_app
 from p2pdist.server.api.context import Api
 from p2pdist.server.api.listener import serve_api
@@ -141,7 +142,13 @@ class Publisher:
         return made
 
     def add_grant(
-        self, node: NodeId, scope: str, *, expires: int | None = None, duties: Sequence[str] = ("seed",)
+        self,
+        node: NodeId,
+        scope: str,
+        *,
+        expires: int | None = None,
+        duties: Sequence[str] = ("seed",),
+        **more: Any,
     ) -> None:
         custom = {
             "node": node,
@@ -149,6 +156,7 @@ class Publisher:
             "scope": scope,
             "addresses": ["127.0.0.1:7701"],
             "expires": expires or int(time.time()) + 90 * 86_400,
+            **more,
         }
         path = f"points/{node}.grant"
         grant = TargetFile.from_data(path, (encode_canonical(custom) or "").encode(), ["sha256"])
@@ -318,6 +326,7 @@ async def open_fleet(
     plane: PlaneSettings | None = None,
     timestamp_life_s: int = 86_400,
     online: Sequence[str] = ("online",),
+    mirrors: MirrorSettings | None = None,
 ) -> AsyncIterator[Fleet]:
     """Run a real admin server on loopback; a second time on the same directory it is a restart."""
     publisher = publisher or Publisher(tmp_path / "signed")
@@ -331,6 +340,7 @@ async def open_fleet(
         plane=plane or PlaneSettings(host="127.0.0.1", port=0),
         origin=OriginSettings(host="127.0.0.1", port=0),
         timestamp_life_s=timestamp_life_s,
+        mirrors=mirrors or MirrorSettings(),
     )
     try:
         async with (

@@ -114,6 +114,13 @@ def test_no_deltas_are_made_where_they_are_not_wanted(desk: Desk) -> None:
     assert add_file(desk, "2", "--no-deltas")["deltas"] == []
 
 
+def test_what_has_mirrors_gets_deltas_only_where_they_are_asked_for(desk: Desk) -> None:
+    add_file(desk, "1")
+    mirror = ("--mirror", "https://vendor.example/app.bin")
+    assert add_file(desk, "2", *mirror)["deltas"] == []
+    assert len(add_file(desk, "3", *mirror, "--deltas")["deltas"]) == 2
+
+
 def test_adding_the_same_content_again_keeps_its_deltas(desk: Desk) -> None:
     add_file(desk, "1")
     first = add_file(desk, "2")

@@ -77,6 +77,9 @@ from p2pdist.wire.api.releases import (
 from p2pdist.wire.api.sessions import Carrier, NewSession, SessionInfo
 from p2pdist.wire.api.tasks import (
     NewTask,
+    NodeKey,
+    RunTask,
+    SealedSecrets,
     TaskInfo,
     TaskItemInfo,
     TaskList,
@@ -143,6 +146,7 @@ __all__ = [
     "NewSession",
     "NewTask",
     "NewToken",
+    "NodeKey",
     "PointInfo",
     "PointList",
     "ProblemDetails",
@@ -159,6 +163,8 @@ __all__ = [
     "RuleInfo",
     "RuleKind",
     "RuleList",
+    "RunTask",
+    "SealedSecrets",
     "SessionInfo",
     "Status",
     "TargetText",

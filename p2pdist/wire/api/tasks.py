@@ -13,15 +13,34 @@ from p2pdist.wire.work import AnyWork
 
 NodeText = Annotated[
     str,
-    Meta(min_length=1, max_length=255, description="'server', or a device's name, its id, or its beginning"),
+    Meta(
+        min_length=1,
+        max_length=255,
+        description="'server', a device's name, its id, or its beginning; or a group, for its points",
+    ),
 ]
 
 
+class SealedSecrets(Request, frozen=True, kw_only=True):
+    """What a run needs that nobody may read but the node that does it, sealed for that node."""
+
+    node: Annotated[str, Meta(min_length=1, max_length=255, description="the node's id")]
+    box: Annotated[bytes, Meta(min_length=1, max_length=limits.SECRETS_BOX_BYTES_MAX)]
+
+    def __repr__(self) -> str:
+        return f"SealedSecrets(node={self.node!r}, …)"
+
+
+Secrets = Annotated[list[SealedSecrets], Meta(max_length=limits.TASK_NODES_MAX)]
+
+
 class NewTask(Request, frozen=True, kw_only=True):
-    """Make a task. Without a schedule it runs once, at once.
+    """Make a task. Without a schedule, ``after`` and ``on_metadata`` it runs once, at once.
 
     A node that has not begun a run within ``window_s`` of its time leaves it. With ``spread_s`` the nodes
     begin at different moments within so many seconds. ``schedule`` is a cron line in the time of ``zone``.
+    ``after`` is the id of a task: a run begins when every node has done a run of that. With ``on_metadata``
+    one begins when newer metadata is published. While a run is under way, both wait for its end.
     """
 
     work: AnyWork
@@ -30,6 +49,24 @@ class NewTask(Request, frozen=True, kw_only=True):
     spread_s: Annotated[int, Meta(ge=0, le=limits.TASK_WINDOW_S_MAX)] = 0
     schedule: Annotated[str, Meta(max_length=limits.SCHEDULE_CHARS_MAX)] = ""
     zone: Annotated[str, Meta(max_length=64)] = "UTC"
+    after: Annotated[str, Meta(max_length=64)] = ""
+    on_metadata: bool = False
+    secrets: Secrets = msgspec.field(default_factory=list)
+    """Kept in memory, for an hour at most: only for what begins at once."""
+
+
+class RunTask(Request, frozen=True, kw_only=True):
+    """Begin another run."""
+
+    secrets: Secrets = msgspec.field(default_factory=list)
+
+
+class NodeKey(Answer, frozen=True, kw_only=True):
+    """The identity key of a node, for which secrets are sealed; its id is made from it."""
+
+    node: str
+    name: str
+    public: bytes
 
 
 class TaskNode(Answer, frozen=True, kw_only=True):
@@ -57,6 +94,8 @@ class TaskInfo(Answer, frozen=True, kw_only=True):
     schedule: str
     zone: str
     next_at: int | None
+    after: str
+    on_metadata: bool
     run: int
     states: dict[str, int]
 
