@@ -42,6 +42,8 @@ COMMANDS = {
     "inventory": ("inventory",),
     "discovery": ("discover",),
     "tasks": ("task",),
+    "following": ("follow",),
+    "proposals": ("proposal",),
 }
 """The commands of each module in this package. A module is imported when one of its commands is given, so
 that none waits for what only another one needs."""

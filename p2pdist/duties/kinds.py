@@ -10,10 +10,14 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from p2pdist.core.listings import check_directory
 from p2pdist.core.polling import addresses_to_ask
 from p2pdist.duties.run import Ended, RunPort
 from p2pdist.errors import UsageError
+from p2pdist.node.mirrorsettings import MirrorSettings
 from p2pdist.trust.catalog import Duty
+from p2pdist.trust.requirements import check_mirror
+from p2pdist.wire.following import AptSource, DirectorySource, Follow
 from p2pdist.wire.polling import Poll
 from p2pdist.wire.work import AnyWork
 
@@ -23,6 +27,8 @@ def duty_of(work: AnyWork) -> Duty:
     match work:
         case Poll():
             return "discovery"
+        case Follow():
+            return "seed"
         case _:
             assert_never(work)
 
@@ -40,16 +46,46 @@ def check_work(work: AnyWork) -> None:
                 raise UsageError(
                     f"a poll by {work.methods[0]} needs ranges", hint="name one, such as 10.1.0.0/24"
                 )
+        case Follow():
+            _check_source(work)
         case _:
             assert_never(work)
 
 
-async def perform(work: AnyWork, port: RunPort) -> Ended:
-    """Do *work*; raises P2PDistError when it cannot be done."""
+async def perform(work: AnyWork, port: RunPort, *, mirrors: MirrorSettings | None = None) -> Ended:
+    """Do *work*; raises P2PDistError when it cannot be done.
+
+    Args:
+        work: What is to be done.
+        port: The run's way to say how far it is.
+        mirrors: The node's way to vendors' servers, if it is not the ordinary one.
+    """
     match work:
         case Poll():
             from p2pdist.duties.discovery.polling import poll
 
             return await poll(work, port)
+        case Follow():
+            from p2pdist.duties.follow.following import follow
+
+            return await follow(work, port, mirrors or MirrorSettings())
         case _:
             assert_never(work)
+
+
+def _check_source(work: Follow) -> None:
+    source = work.source
+    check_mirror(source.url, plain=True)
+    match source:
+        case AptSource():
+            if ".." in source.suite or (not source.components and not source.suite.endswith("/")):
+                raise UsageError(
+                    f"the suite {source.suite} has no components",
+                    hint="name some, such as main; or end it in /",
+                )
+            if not work.keys:
+                raise UsageError("an apt repository needs the key that signs it", hint="--key FILE")
+        case DirectorySource():
+            check_directory(source, signed=bool(work.keys))
+        case _:
+            assert_never(source)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import nacl.utils
 import trio
 
 from p2pdist import limits
+from p2pdist.errors import UsageError
 from p2pdist.node.reports import Bell
 from p2pdist.wire import codec
 from p2pdist.wire.discovery import Sighting
+from p2pdist.wire.following import Offer
 from p2pdist.wire.tasks import (
     Assignment,
     Findings,
     Outcome,
     TaskItem,
     TaskItems,
+    TaskOffers,
     TaskProgress,
     TaskSightings,
 )
@@ -98,6 +101,24 @@ class RunPort:
         self._sightings.append(sighting)
         self._sightings_bytes += size
         self._news.ring()
+
+    async def found_offers(self, offers: Sequence[Offer], date: int) -> None:
+        """Say what is on offer, which is everything, as an index of *date* (Unix seconds; 0: unknown) has it.
+
+        Waits as :meth:`item` does.
+
+        Raises:
+            UsageError: it is more than a message takes.
+        """
+        size = len(codec.encode(list(offers)))
+        if len(offers) > limits.FOLLOW_OFFERS_MAX or size > limits.FOLLOW_OFFERS_BYTES_MAX:
+            raise UsageError(
+                f"{len(offers)} versions on offer do not fit into a message",
+                hint="choose fewer packages, or make several tasks",
+            )
+        await self._room()
+        identifier = nacl.utils.random(12).hex()
+        self._add(TaskOffers(id=identifier, task=self.task, run=self.run, date=date, offers=list(offers)))
 
     async def tell(self) -> None:
         """Send what is said until cancelled. For the runner."""

@@ -10,6 +10,7 @@ import trio
 
 from p2pdist.agent.agent import Agent, open_agent
 from p2pdist.duties.journal import Journal
+from p2pdist.duties.kinds import perform
 from p2pdist.duties.runner import Runner
 from p2pdist.ids import InfoHash
 from p2pdist.logs import get_logger
@@ -146,7 +147,9 @@ async def open_seed(home: Home, config: SeedConfig) -> AsyncIterator[Seed]:
             on_wanted=seed.stock.used,
         )
         seed.callees = Callees(seed.member, seed.members)
-        seed.runner = Runner(RunnerPorts(seed.member), Journal(home.state / "tasks"))
+        seed.runner = Runner(
+            RunnerPorts(seed.member), Journal(home.state / "tasks"), partial(perform, mirrors=config.mirrors)
+        )
         yield seed
 
 

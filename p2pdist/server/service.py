@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ import trio
 from securesystemslib.signer import Signer
 
 from p2pdist import limits
+from p2pdist.duties.kinds import perform
 from p2pdist.errors import P2PDistError, TrustError, UsageError
 from p2pdist.files import write_atomic
 from p2pdist.ids import GroupPath, InfoHash, NodeId, swarm_of
@@ -25,6 +27,7 @@ from p2pdist.logs import get_logger
 from p2pdist.net.stundesk import StunDesk, StunSettings
 from p2pdist.net.tls import TlsIdentity
 from p2pdist.node.detour import swarm_streams
+from p2pdist.node.mirrorsettings import MirrorSettings
 from p2pdist.server.contentcheck import check_content
 from p2pdist.server.control.plane import ControlPlane
 from p2pdist.server.control.ports import PlaneSettings
@@ -56,6 +59,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     plane: PlaneSettings
     origin: OriginSettings
     stun: StunSettings = StunSettings()
+    mirrors: MirrorSettings = MirrorSettings()
     timestamp_life_s: int = 24 * 3600
     snapshot_life_s: int = 7 * 24 * 3600
     withdrawn_keep_s: int = 7 * 24 * 3600
@@ -122,6 +126,7 @@ class Service:
             store,
             self.plane,
             lambda: self.catalog.grants if self.catalog is not None else {},
+            perform=partial(perform, mirrors=settings.mirrors),
         )
 
     def identity(self) -> TlsIdentity:

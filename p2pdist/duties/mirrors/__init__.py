@@ -1,6 +1,6 @@
 """Content straight from the vendor's mirrors: read by HTTPS ranges, checked, and fed into the swarm.
 
-:mod:`~p2pdist.duties.mirrors.settings`
+:mod:`~p2pdist.node.mirrorsettings`
     what an operator says about the way to mirrors.
 :mod:`~p2pdist.duties.mirrors.http`
     one request to one mirror, with limits on everything that it could do wrong. The only one that
