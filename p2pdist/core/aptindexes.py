@@ -19,7 +19,7 @@ from p2pdist.core.deb822 import Paragraphs
 from p2pdist.core.debversions import VersionKey, version_key
 from p2pdist.errors import PeerError, TrustError, UsageError
 from p2pdist.ids import parse_product
-from p2pdist.wire.following import AptSource, Offer
+from p2pdist.wire.following import AptSource, Offer, checked_offer
 
 _RELEASE_FIELDS = ("date", "valid-until", "suite", "codename", "acquire-by-hash", "sha256")
 PACKAGE_FIELDS = ("package", "version", "architecture", "filename", "size", "sha256")
@@ -159,7 +159,7 @@ class NewestPackages:
         if not _NUMBER.match(size) or not _SHA256.match(sha256):
             raise PeerError("its index has no size or no SHA-256 for it")
         path = _checked_path(fields.get("filename", ""))
-        offer = Offer(
+        offer = checked_offer(
             product=parse_product(name),
             version=fields["version"],
             architecture=fields["architecture"],
@@ -169,8 +169,6 @@ class NewestPackages:
             sha256=sha256,
             signed=True,
         )
-        if len(offer.url) > limits.FOLLOW_URL_CHARS_MAX or not offer.file[0].isalnum():
-            raise PeerError("its index says no usable place for it")
         self._newest[place] = (key, offer)
 
 

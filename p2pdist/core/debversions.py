@@ -34,13 +34,8 @@ def version_key(text: str) -> VersionKey:
 
 def _key(text: str) -> _Parts:
     """Cut *text* into what is not a number and what is, in turns, with an end that orders like nothing."""
-    parts = [
-        ((*map(_weight, words), 0), int(number or 0))
-        for words, number in _PARTS.findall(text)
-        if words or number
-    ]
-    while parts and parts[-1] == _END:
-        parts.pop()
+    found = _PARTS.findall(text or "0")  # no revision counts as 0
+    parts = [((*map(_weight, words), 0), int(number or 0)) for words, number in found if words or number]
     return (*parts, _END)
 
 

@@ -11,7 +11,7 @@ from p2pdist import limits
 from p2pdist.core.debversions import version_key
 from p2pdist.errors import PeerError, UsageError
 from p2pdist.ids import parse_product
-from p2pdist.wire.following import DirectorySource, Offer
+from p2pdist.wire.following import DirectorySource, Offer, checked_offer
 
 _FILE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._+~@=-]{0,254}\Z")
 _SUM = re.compile(r"\\?([0-9a-fA-F]{64}) [ *](?:\./)?([^/\r\n]{1,255})\r?\Z")
@@ -111,7 +111,7 @@ def newest_file(
     if not fitting:
         return None
     name, version = max(fitting, key=lambda each: (version_key(_ordered(each[1])), each[0]))
-    return Offer(
+    return checked_offer(
         product=source.product,
         version=version,
         url=source.url + quote(name),

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from p2pdist import limits
+from p2pdist.errors import PeerError
 from p2pdist.wire.frames import Count
 from p2pdist.wire.message import UnixSeconds
 
@@ -83,6 +84,14 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     """Empty: the index does not say."""
     signed: bool = False
     """Whether the index that says so is signed by one of the task's keys."""
+
+
+def checked_offer(**fields: object) -> Offer:
+    """Make an offer of what an index says. Raises PeerError when it cannot be one."""
+    try:
+        return msgspec.convert(fields, Offer)
+    except msgspec.ValidationError as error:
+        raise PeerError(f"an index offers what cannot be a release ({error})") from None
 
 
 ProposalState = Literal[

@@ -120,6 +120,7 @@ EXAMPLES = [
     "08:00-18:00 wan=1 site=2",
     "10.1.0.0/24",
     "02:00:00:00:00:07",
+    "https://vendor.example/x",
 ]
 """Texts for the patterns that occur."""
 

@@ -19,17 +19,15 @@ _ALTERED = "none of the keys has signed this as it is"
 
 
 def split_keys(data: bytes, what: str) -> list[bytes]:
-    """Cut a keyring (binary or armoured) into its certificates.
+    """Cut a keyring (binary or armoured) into its certificates; what is secret in it is left out.
 
     Raises:
-        UsageError: there are none in it, too many or too large ones, or secret ones.
+        UsageError: there are none in it, or too many or too large ones.
     """
     try:
         certificates = pysequoia.Cert.split_bytes(data)
     except Exception as error:  # noqa: BLE001 - the library raises what it likes
         raise UsageError(f"{what} holds no OpenPGP keys ({_words(error)})") from None
-    if any(certificate.has_secret_keys for certificate in certificates):
-        raise UsageError(f"{what} holds a secret key", hint="export the public one: gpg --export KEY")
     keys = [bytes(certificate) for certificate in certificates]
     if not keys:
         raise UsageError(f"{what} holds no OpenPGP keys", hint="give the file that apt has in signed-by")
