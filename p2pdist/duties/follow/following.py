@@ -50,7 +50,9 @@ async def follow(work: Follow, port: RunPort, settings: MirrorSettings) -> Ended
     for name, reason in found.left_out.items():
         await port.item(TaskItem(subject=name or "?", state="skipped", detail=reason[:500]))
     await port.found_offers(found.offers, found.date)
-    figures = {"offered": len(found.offers), "left-out": len(found.left_out)}
+    figures = {"offered": len(found.offers)}
+    if found.left_out:
+        figures["left-out"] = len(found.left_out)
     if not found.offers:
         return Ended(outcome="failed", reason="nothing that is wanted is on offer there", figures=figures)
     if found.left_out:
