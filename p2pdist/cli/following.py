@@ -12,6 +12,7 @@ from cyclopts import App, Parameter
 from p2pdist import limits
 from p2pdist.cli.common import DEFAULT, Common
 from p2pdist.cli.tasks import begin
+from p2pdist.cli.when import AT_ONCE, When
 from p2pdist.duties.kinds import check_work
 from p2pdist.errors import UsageError
 from p2pdist.files import read_bounded
@@ -36,8 +37,7 @@ def follow_apt(
     package: Annotated[list[str], Parameter(negative_iterable=())],
     architecture: Annotated[list[str] | None, Parameter(negative_iterable=())] = None,
     via: Annotated[list[str] | None, Parameter(negative_iterable=())] = None,
-    every: str = "",
-    zone: str = "UTC",
+    when: When = AT_ONCE,
     wait: bool = False,
     timeout: str = "1h",
     common: Common = DEFAULT,
@@ -66,10 +66,6 @@ def follow_apt(
     via
         The distribution point that looks, or `server` (default) for the admin server itself. A point needs
         the duty `seed` in its grant.
-    every
-        A schedule, as a cron line: '30 2 * * *' is each night at 2:30.
-    zone
-        The time zone of the schedule.
     wait
         Watch until it has ended. Exit code 6 unless it has found what is wanted.
     timeout
@@ -84,7 +80,7 @@ def follow_apt(
         packages=package,
     )
     work = _work(source, key)
-    begin(common, work, via or ["server"], wait=wait, timeout=timeout, schedule=every, zone=zone)
+    begin(common, work, via or ["server"], when=when, wait=wait, timeout=timeout)
 
 
 @follow.command(name="directory")
@@ -98,8 +94,7 @@ def follow_directory(
     signature: str = "",
     key: Annotated[list[Path] | None, Parameter(negative_iterable=())] = None,
     via: Annotated[list[str] | None, Parameter(negative_iterable=())] = None,
-    every: str = "",
-    zone: str = "UTC",
+    when: When = AT_ONCE,
     wait: bool = False,
     timeout: str = "1h",
     common: Common = DEFAULT,
@@ -130,10 +125,6 @@ def follow_directory(
     via
         The distribution point that looks, or `server` (default) for the admin server itself. A point needs
         the duty `seed` in its grant.
-    every
-        A schedule, as a cron line: '30 2 * * *' is each night at 2:30.
-    zone
-        The time zone of the schedule.
     wait
         Watch until it has ended. Exit code 6 unless it has found what is wanted.
     timeout
@@ -143,7 +134,7 @@ def follow_directory(
         DirectorySource, url=url, pattern=pattern, product=product, sums=sums, signature=signature
     )
     work = _work(source, key or [])
-    begin(common, work, via or ["server"], wait=wait, timeout=timeout, schedule=every, zone=zone)
+    begin(common, work, via or ["server"], when=when, wait=wait, timeout=timeout)
 
 
 def _work(source: AnySource, files: Sequence[Path]) -> Follow:

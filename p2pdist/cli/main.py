@@ -41,6 +41,7 @@ COMMANDS = {
     "waking": ("wake",),
     "inventory": ("inventory",),
     "discovery": ("discover",),
+    "mirrors": ("fetch",),
     "tasks": ("task",),
     "following": ("follow",),
     "proposals": ("proposal",),

@@ -8,9 +8,7 @@ from __future__ import annotations
 from p2pdist.limits.discovery import *  # noqa: F403 (a part of this list)
 from p2pdist.limits.following import *  # noqa: F403 (a part of this list)
 
-KIB = 1024
-MIB = 1024 * KIB
-GIB = 1024 * MIB
+KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 # Names -------------------------------------------------------------------------------------------
 CHANNEL_NAME_CHARS_MAX = 32  # a DNS label has 63; leaves room for generated suffixes
@@ -309,6 +307,7 @@ RETRY_AFTER_S_MAX = 3_600.0  # a mirror that wants more is asked once an hour
 MIRROR_PATIENCE_S = 20.0  # at least, while another reader's part does not move: it may only have begun
 MIRROR_READER_RATE_BYTES_PER_S = 64 * KIB  # ... and as long as a piece takes at this rate: a minute for 4 MiB
 MIRROR_UNVERIFIED_BYTES_MAX = 64 * MIB  # handed to libtorrent and not verified yet: a disk that is behind
+MIRROR_TARGETS_MAX = 64  # that one task names: with a pattern each, 64 vendors
 MIRROR_REFUSED_KEPT = 8  # pieces of several mirrors kept to tell who lied, of 4 MiB each at most
 
 # Tasks of nodes, in general --------------------------------------------------------------------------
@@ -337,6 +336,7 @@ TASK_ITEMS_KEPT_MAX = 70_000  # of one run on one node: each address of the larg
 REVOKED_NAMED_MAX = 5_000  # to one point: those of one certificate life, 34 bytes each in a message
 CLONE_SIGHTINGS_MAX = 100  # of each device, the newest; a clone tries again every minute
 CERTIFICATES_KEPT_S = 30 * 24 * 3600  # after they expired, for whoever looks into an incident
+STORE_TRIES_MAX = 12  # of one transaction, while those of other admin servers are first
 REFUSALS_KEPT_MAX = 100_000  # the newest: one bad release on every device of a large fleet
 AUDIT_KEPT_MAX = 1_000_000  # the newest: years of daily work, some 200 MB
 

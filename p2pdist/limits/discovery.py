@@ -16,6 +16,7 @@ NEIGHBOURS_MAX = 65_536  # read from the kernel's table; its own limit is 1,024 
 # Discovered devices -----------------------------------------------------------------------------------
 SIGHTING_NAMES_MAX = 16  # of one device, by one method: a host with its aliases
 SIGHTING_ADDRESSES_MAX = 16  # a router has as many; more are counted as one device all the same
+INTERFACES_MAX = INTERFACE_ADDRESSES_MAX = 8  # that a node tells of: two cards, bonds and VLANs on them
 SIGHTING_MACS_MAX = 8  # interfaces that one method tells of
 SIGHTING_SERVICES_MAX = 32  # ports or kinds of service; a NAS offers a dozen
 SIGHTING_UNIT_CHARS_MAX = 512  # an organisational unit's path: ten levels

@@ -19,6 +19,7 @@ from p2pdist.store.migrations.versions import (
     r0004_tasks,
     r0005_inventory,
     r0006_wakes,
+    r0007_triggers_and_interfaces,
     r0008_proposals,
 )
 from p2pdist.store.tables import metadata
@@ -42,6 +43,7 @@ def test_what_devices_said_before_there_were_retries_counts_as_the_first_try(url
     engine = sa.create_engine(url)
     with engine.begin() as connection, Operations.context(MigrationContext.configure(connection)):
         r0008_proposals.downgrade()
+        r0007_triggers_and_interfaces.downgrade()
         r0006_wakes.downgrade()
         r0005_inventory.downgrade()
         r0004_tasks.downgrade()
