@@ -42,6 +42,7 @@ COMMANDS = {
     "inventory": ("inventory",),
     "discovery": ("discover",),
     "mirrors": ("fetch",),
+    "installing": ("agent",),
     "tasks": ("task",),
     "following": ("follow",),
     "proposals": ("proposal",),

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
+import msgspec
 import trio
 
+from p2pdist import limits
 from p2pdist.core.mirrored import Chosen, choose
 from p2pdist.duties.repository import Place
 from p2pdist.errors import Unavailable
@@ -16,6 +18,7 @@ from p2pdist.node.mirrorsettings import MirrorSettings
 from p2pdist.seed.stock import Stock
 from p2pdist.swarm.session import Artifact, Swarm
 from p2pdist.trust.catalog import Release
+from p2pdist.trust.enrolment import EnrolmentBundle
 
 _METADATA_S = 10.0  # what is signed and what is assigned because of it come by different ways
 _JOIN_S = 120.0  # until the swarm is joined: with a new certificate and the torrent, over two gateways
@@ -56,6 +59,13 @@ class StockRepository:
             while self._known(wanted).unknown:
                 await self._member.metadata.newer.wait()
         return self._known(wanted)
+
+    def bundle(self) -> EnrolmentBundle:
+        """Return this point's own, with its own addresses first where it is a gateway."""
+        bundle, grant = self._member.home.enrolment, self._member.grants.own()
+        own = grant.addresses if grant is not None and "gateway" in grant.duties else ()
+        addresses = tuple(dict.fromkeys([*own, *bundle.addresses]))
+        return msgspec.structs.replace(bundle, addresses=addresses[: limits.GRANT_ADDRESSES_MAX])
 
     @asynccontextmanager
     async def open(self, release: Release) -> AsyncIterator[Place]:

@@ -18,7 +18,7 @@ from p2pdist.core.identities import Conflict, Evidence, Identity, identities_of,
 from p2pdist.core.inventory import FoundDevice, describe, device_ids, evidence_of
 from p2pdist.errors import UsageError
 from p2pdist.ids import NodeId
-from p2pdist.store.managed import hashed, managed_sightings, networks_of, seen_managed
+from p2pdist.store.managed import hashed, managed_sightings, networks_of, reached_devices, seen_managed
 from p2pdist.store.records import InventoryConflictRecord, record_of
 from p2pdist.store.sql import in_chunks, upsert
 from p2pdist.store.tables import inventory_conflicts, sighting_identities, sightings
@@ -30,7 +30,8 @@ def record_sightings(
 ) -> list[str]:
     """Take in what was just seen; the same twice is harmless.
 
-    Who is enrolled is known here and nowhere else: sightings that claim it are left out.
+    Who is enrolled is known here and nowhere else: where a sighting claims it, nothing counts but at which
+    address of its own network the node has reached a device that has come through it since.
 
     Args:
         seen: At most ``SIGHTINGS_AT_ONCE``.
@@ -40,7 +41,9 @@ def record_sightings(
         The ids of the devices that it is of, each once.
     """
     others = [sighting for sighting in seen if sighting.method != "managed"]
-    return _take_in(connection, [*others, *seen_managed(connection, others, network)], network, now)
+    reached = reached_devices(connection, [each for each in seen if each.method == "managed"], network)
+    found = [*others, *seen_managed(connection, others, network), *reached]
+    return _take_in(connection, found, network, now)
 
 
 def refresh_managed(connection: sa.Connection, nodes: Collection[NodeId], now: int) -> None:

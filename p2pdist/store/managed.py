@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
 
@@ -47,6 +47,21 @@ def seen_managed(connection: sa.Connection, seen: Iterable[Sighting], network: s
         query = sa.select(node).where(sa.func.lower(devices.c.name).in_(chunk), here)
         found.update(map(NodeId, connection.execute(query).scalars()))
     return managed_sightings(connection, found) + managed_sightings(connection, guests - found, cards=macs)
+
+
+def reached_devices(connection: sa.Connection, seen: Sequence[Sighting], network: str) -> list[Sighting]:
+    """Return what is believed of devices that a node says it has reached: those that came through it."""
+    query = sa.select(devices.c.node).where(
+        devices.c.node.in_([each.node for each in seen]),
+        devices.c.revoked.is_(None),
+        devices.c.via.in_((network, "")),
+    )
+    known = set(connection.execute(query).scalars()) if seen else set()
+    return [
+        Sighting(method="managed", node=each.node, addresses=each.addresses)
+        for each in seen
+        if each.node in known and each.addresses
+    ]
 
 
 def managed_sightings(

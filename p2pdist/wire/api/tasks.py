@@ -21,6 +21,19 @@ NodeText = Annotated[
 ]
 
 
+class SealedSecrets(Request, frozen=True, kw_only=True):
+    """What a run needs that nobody may read but the node that does it, sealed for that node."""
+
+    node: Annotated[str, Meta(min_length=1, max_length=255, description="the node's id")]
+    box: Annotated[bytes, Meta(min_length=1, max_length=limits.SECRETS_BOX_BYTES_MAX)]
+
+    def __repr__(self) -> str:
+        return f"SealedSecrets(node={self.node!r}, …)"
+
+
+Secrets = Annotated[list[SealedSecrets], Meta(max_length=limits.TASK_NODES_MAX)]
+
+
 class NewTask(Request, frozen=True, kw_only=True):
     """Make a task. Without a schedule, ``after`` and ``on_metadata`` it runs once, at once.
 
@@ -38,6 +51,22 @@ class NewTask(Request, frozen=True, kw_only=True):
     zone: Annotated[str, Meta(max_length=64)] = "UTC"
     after: Annotated[str, Meta(max_length=64)] = ""
     on_metadata: bool = False
+    secrets: Secrets = msgspec.field(default_factory=list)
+    """Kept in memory, for an hour at most: only for what begins at once."""
+
+
+class RunTask(Request, frozen=True, kw_only=True):
+    """Begin another run."""
+
+    secrets: Secrets = msgspec.field(default_factory=list)
+
+
+class NodeKey(Answer, frozen=True, kw_only=True):
+    """The identity key of a node, for which secrets are sealed; its id is made from it."""
+
+    node: str
+    name: str
+    public: bytes
 
 
 class TaskNode(Answer, frozen=True, kw_only=True):
