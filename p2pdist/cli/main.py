@@ -41,6 +41,8 @@ COMMANDS = {
     "waking": ("wake",),
     "inventory": ("inventory",),
     "discovery": ("discover",),
+    "mirrors": ("fetch",),
+    "installing": ("agent",),
     "tasks": ("task",),
     "following": ("follow",),
     "proposals": ("proposal",),

@@ -10,14 +10,20 @@ from __future__ import annotations
 
 from typing import assert_never
 
+import msgspec
+
+from p2pdist.core.hostkeys import fingerprint
 from p2pdist.core.listings import check_directory
 from p2pdist.core.polling import addresses_to_ask
+from p2pdist.duties.repository import Repository
 from p2pdist.duties.run import Ended, RunPort
 from p2pdist.errors import UsageError
 from p2pdist.node.mirrorsettings import MirrorSettings
 from p2pdist.trust.catalog import Duty
 from p2pdist.trust.requirements import check_mirror
 from p2pdist.wire.following import AptSource, DirectorySource, Follow
+from p2pdist.wire.installing import Install, InstallSecrets
+from p2pdist.wire.mirroring import ReadMirrors
 from p2pdist.wire.polling import Poll
 from p2pdist.wire.work import AnyWork
 
@@ -27,8 +33,23 @@ def duty_of(work: AnyWork) -> Duty:
     match work:
         case Poll():
             return "discovery"
+        case ReadMirrors():
+            return "seed"
+        case Install():
+            return "deploy"
         case Follow():
             return "seed"
+        case _:
+            assert_never(work)
+
+
+def secrets_of(work: AnyWork) -> type[msgspec.Struct] | None:
+    """Return what *work* needs that is secret, all of it at once; None if it needs nothing."""
+    match work:
+        case Poll() | ReadMirrors() | Follow():
+            return None
+        case Install():
+            return InstallSecrets
         case _:
             assert_never(work)
 
@@ -46,29 +67,48 @@ def check_work(work: AnyWork) -> None:
                 raise UsageError(
                     f"a poll by {work.methods[0]} needs ranges", hint="name one, such as 10.1.0.0/24"
                 )
+        case ReadMirrors():
+            pass  # what is signed, and who reads, the admin server looks up
+        case Install():
+            if len({host.id for host in work.hosts}) < len(work.hosts):
+                raise UsageError("a host is named twice", hint="name each once")
+            if pinned := [host.id for host in work.hosts if host.key and not fingerprint(host.key)]:
+                raise UsageError(f"the key that {pinned[0]} is to show is none")
         case Follow():
             _check_source(work)
         case _:
             assert_never(work)
 
 
-async def perform(work: AnyWork, port: RunPort, *, mirrors: MirrorSettings | None = None) -> Ended:
+async def perform(work: AnyWork, port: RunPort, *, repository: Repository | None = None) -> Ended:
     """Do *work*; raises P2PDistError when it cannot be done.
 
     Args:
         work: What is to be done.
         port: The run's way to say how far it is.
-        mirrors: The node's way to vendors' servers, if it is not the ordinary one.
+        repository: The node's content; without it there is no work about content.
     """
     match work:
         case Poll():
             from p2pdist.duties.discovery.polling import poll
 
             return await poll(work, port)
+        case ReadMirrors():
+            from p2pdist.duties.mirrors.task import read_mirrors
+
+            if repository is None:
+                raise UsageError("this node keeps no content")
+            return await read_mirrors(work, port, repository)
+        case Install():
+            from p2pdist.duties.deploy.task import install_agents
+
+            if repository is None:
+                raise UsageError("this node keeps no content")
+            return await install_agents(work, port, repository)
         case Follow():
             from p2pdist.duties.follow.following import follow
 
-            return await follow(work, port, mirrors or MirrorSettings())
+            return await follow(work, port, repository.settings if repository else MirrorSettings())
         case _:
             assert_never(work)
 

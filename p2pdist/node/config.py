@@ -152,8 +152,8 @@ class PointTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class SeedConfig(AgentConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The seed node's configuration file: an agent's, ``[point]``, ``[stun]``, and ``[mirrors]``."""
+    """The seed node's configuration file: an agent's, ``[point]``, ``[mirrors]``, and ``[stun]``."""
 
     point: PointTable = PointTable()
-    stun: StunTable = StunTable()
     mirrors: MirrorSettings = MirrorSettings()
+    stun: StunTable = StunTable()

@@ -22,6 +22,7 @@ from p2pdist.node.supervisor import notify_ready
 from p2pdist.seed.callees import Callees
 from p2pdist.seed.members import Members
 from p2pdist.seed.post import GatewayPost
+from p2pdist.seed.repository import StockRepository
 from p2pdist.seed.stock import Situation, Stock
 from p2pdist.seed.tasks import RunnerPorts
 from p2pdist.seed.waking import PointWaker
@@ -30,6 +31,7 @@ from p2pdist.trust.catalog import Catalog
 from p2pdist.wire.frames import Announce, AnyFrame, ContentRefused
 from p2pdist.wire.messages import DesiredState, SendWakes
 from p2pdist.wire.paths import PathOpening
+from p2pdist.wire.questions import TaskAnswer
 
 _log = get_logger()
 
@@ -72,6 +74,10 @@ class Seed(Agent):
     async def wakes(self, message: SendWakes) -> None:
         """Wake devices on this point's network."""
         self.waker.take(message)
+
+    def task_answer(self, message: TaskAnswer) -> None:
+        """The answer to what a run has asked."""
+        self.runner.answered(message)
 
     async def content_event(self, event: SwarmEvent) -> None:
         """What is complete is good, whatever was said against its sources; a disk that fails may be full."""
@@ -147,8 +153,9 @@ async def open_seed(home: Home, config: SeedConfig) -> AsyncIterator[Seed]:
             on_wanted=seed.stock.used,
         )
         seed.callees = Callees(seed.member, seed.members)
+        repository = StockRepository(seed.member, seed.stock, config.mirrors)
         seed.runner = Runner(
-            RunnerPorts(seed.member), Journal(home.state / "tasks"), partial(perform, mirrors=config.mirrors)
+            RunnerPorts(seed.member), Journal(home.state / "tasks"), partial(perform, repository=repository)
         )
         yield seed
 

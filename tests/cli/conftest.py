@@ -19,7 +19,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "server"))
 from serverkit import Fleet, Publisher, open_fleet
 
 from p2pdist.cli.main import run
-from p2pdist.node.mirrorsettings import MirrorSettings
 
 
 class Shell:
@@ -61,10 +60,8 @@ def open_shell(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -
     """Open a server, log in to it, and yield a shell."""
 
     @asynccontextmanager
-    async def opened(
-        publisher: Publisher | None = None, mirrors: MirrorSettings | None = None
-    ) -> AsyncIterator[Shell]:
-        async with open_fleet(tmp_path, publisher, mirrors=mirrors) as fleet:
+    async def opened(publisher: Publisher | None = None, **settings: Any) -> AsyncIterator[Shell]:
+        async with open_fleet(tmp_path, publisher, **settings) as fleet:
             (home / "ca.pem").write_bytes(fleet.ca_pem)
             (home / "key").touch(mode=0o600)
             (home / "key").write_text(fleet.token)

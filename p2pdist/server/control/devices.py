@@ -13,13 +13,18 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from p2pdist.core.desired import Order, Wishes, wishes_for
+from p2pdist.core.mirrored import reads, wish_for
 from p2pdist.core.scope import ancestors, covers, grant_valid
-from p2pdist.ids import FleetName, GroupPath, NodeId, SwarmName
-from p2pdist.trust.catalog import Catalog, Duty, SeedGrant
+from p2pdist.errors import PeerError
+from p2pdist.ids import FleetName, GroupPath, NodeId, SwarmName, TargetPath
+from p2pdist.trust.catalog import Catalog, Duty, Release, SeedGrant
 from p2pdist.wire import codec
 from p2pdist.wire.frames import Role
+from p2pdist.wire.installing import Install
 from p2pdist.wire.messages import DesiredState, RateLimits
+from p2pdist.wire.mirroring import ReadMirrors
 from p2pdist.wire.tasks import Assignment
+from p2pdist.wire.work import AnyWork, decode_work
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +59,8 @@ class Directory:
         self._orders: tuple[Order, ...] = ()
         self._revoked: dict[NodeId, GroupPath] = {}
         self._assignments: Mapping[NodeId, Sequence[Assignment]] = {}
+        self._readings: Mapping[NodeId, Sequence[ReadMirrors]] = {}
+        self._installing: Mapping[NodeId, Sequence[TargetPath]] = {}
         self._told: dict[NodeId, DesiredState] = {}
         self.catalog: Catalog | None = None
 
@@ -72,9 +79,23 @@ class Directory:
     def set_assignments(self, assignments: Mapping[NodeId, Sequence[Assignment]]) -> list[NodeId]:
         """Replace what nodes have to do; return the attached ones for which that has changed."""
         before, self._assignments = self._assignments, assignments
+        works = {node: _works(assigned) for node, assigned in assignments.items()}
+        self._readings = {
+            node: readings
+            for node, of_node in works.items()
+            if (readings := tuple(work for work in of_node if isinstance(work, ReadMirrors)))
+        }
+        self._installing = {
+            node: tuple(TargetPath(work.target) for work in of_node if isinstance(work, Install))
+            for node, of_node in works.items()
+        }
         return [
             node for node in self._devices if list(before.get(node, ())) != list(assignments.get(node, ()))
         ]
+
+    def reading(self, releases: Mapping[TargetPath, Release]) -> Mapping[NodeId, Sequence[Release]]:
+        """Return which of these releases nodes are to read from mirrors now."""
+        return reads(self._readings, releases)
 
     def learn(self, device: Device) -> None:
         """Take in what the store says of a device."""
@@ -158,16 +179,24 @@ class Directory:
 
     def _wishes(self, device: Device, now: int) -> Wishes:
         grants = self.catalog.grants.values() if self.catalog is not None else ()
-        return wishes_for(
+        wishes = wishes_for(
             fleet=self._fleet,
             node=device.node,
             group=device.group,
             platform=device.platform,
             grant=self.grant(device.node, now),
             orders=self._orders,
-            releases=self.catalog.releases if self.catalog is not None else {},
+            releases=self._releases(),
             scopes={grant.scope for grant in grants if grant_valid(grant, "seed", now)},
         )
+        releases = self._releases()
+        works = {device.node: self._readings.get(device.node, ())}
+        needed = [*reads(works, releases)[device.node]]
+        needed += [releases[t] for t in self._installing.get(device.node, ()) if t in releases]
+        return wish_for(wishes, needed, self._fleet) if needed else wishes
+
+    def _releases(self) -> Mapping[TargetPath, Release]:
+        return self.catalog.releases if self.catalog is not None else {}
 
     def _revoked_below(self, scope: GroupPath) -> list[str]:
         return sorted(node for node, group in self._revoked.items() if covers(scope, group))
@@ -177,6 +206,17 @@ class Directory:
             if ancestor in self._rates:
                 return self._rates[ancestor]
         return RateLimits()
+
+
+def _works(assigned: Sequence[Assignment]) -> tuple[AnyWork, ...]:
+    """Return what is assigned, as far as this version knows it."""
+    found = []
+    for assignment in assigned:
+        try:
+            found.append(decode_work(assignment.work))
+        except PeerError:
+            continue  # of another version; its node says so
+    return tuple(found)
 
 
 def _digest(state: DesiredState) -> bytes:

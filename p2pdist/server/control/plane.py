@@ -8,14 +8,14 @@ changed (:meth:`ControlPlane.orders_changed`, :meth:`ControlPlane.catalog_change
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import msgspec
 import trio
 
-from p2pdist.errors import P2PDistError, PeerError, TrustError
+from p2pdist.errors import PeerError, TrustError
 from p2pdist.ids import GroupPath, InfoHash, NodeId
 from p2pdist.logs import get_logger
 from p2pdist.net.broadcast import broadcast
@@ -25,6 +25,7 @@ from p2pdist.net.pacing import paced_frames
 from p2pdist.net.stundesk import StunDesk
 from p2pdist.net.tls import TlsIdentity
 from p2pdist.server.control.admit import Admission
+from p2pdist.server.control.answers import Answers
 from p2pdist.server.control.callees import Callees
 from p2pdist.server.control.clones import CloneGuard
 from p2pdist.server.control.desk import Desk, Receiver
@@ -47,13 +48,11 @@ from p2pdist.wire.frames import (
     Attached,
     ContentRefused,
     MetadataVersions,
-    Presence,
     Routed,
     Taken,
     Way,
 )
 from p2pdist.wire.messages import (
-    Certificate,
     FromDevice,
     FromServer,
     Heartbeat,
@@ -61,6 +60,7 @@ from p2pdist.wire.messages import (
     RenewalRequest,
     Revoked,
 )
+from p2pdist.wire.questions import NodeAwaited, SecretsRequest
 from p2pdist.wire.requests import Bundle
 from p2pdist.wire.tasks import Assignment, TaskResult
 
@@ -69,6 +69,9 @@ _log = get_logger()
 
 class ControlPlane:
     """The admin server's side of every link.
+
+    Attributes:
+        swarms: Who takes part in which artifact's swarm, and what is known to be bad.
 
     Args:
         key: The admin server's identity.
@@ -80,6 +83,7 @@ class ControlPlane:
         streams: What byte streams neighbours may open.
         refused: Called with the host of a stranger who was turned away, and the reason.
         stun: Tells neighbours whom to ask how NATs show them.
+        assigning: Called when nodes have other work, before they are told.
     """
 
     def __init__(
@@ -97,6 +101,7 @@ class ControlPlane:
         streams: StreamTable,
         refused: Callable[[str, str], None],
         stun: StunDesk,
+        assigning: Callable[[], Awaitable[None]],
     ) -> None:
         self._settings = settings
         self._key = key
@@ -109,13 +114,13 @@ class ControlPlane:
         self._links: dict[NodeId, Link] = {}
         self.reach = Reach(key.node, self._links)
         self._versions: Mapping[str, int] = {}
-        self._swarms = Swarms(key.node, origin, self._links)
+        self.swarms = Swarms(key.node, origin, self._links)
         self._revoked: set[NodeId] = set()
         self.directory = Directory(authority.fleet, rates=settings.rates, heartbeat_s=settings.heartbeat_s)
         self._clones = CloneGuard(store, threads)
         self._complaints = Complaints()
         self._desk = Desk(key, store, threads, self.reach.send, self.reach.way, self._origin_of)
-        self._teller = Teller(self.directory, self._desk, store, threads)
+        self._teller = Teller(self.directory, self._desk, store, threads, assigning)
         self.waker = Waker(key, self.directory, self._desk, store, threads, self.reach.carrier, self._teller)
         self.admission = Admission(
             key=key,
@@ -126,6 +131,9 @@ class ControlPlane:
             open_envelope=self._desk.open,
             life_s=settings.certificate_life_s,
             refused=refused,
+        )
+        self.answers = Answers(
+            key.node, self.directory, self._desk, self.admission, lambda node: node in self.waker.resting
         )
         self._requests = {**self.admission.requests, **Supply(export, torrent).requests}
         self.callees = Callees(
@@ -196,18 +204,6 @@ class ControlPlane:
             self.directory.learn(device)
             await self._teller.one(node, known=None)
 
-    def set_origin(self, artifacts: Sequence[Presence]) -> None:
-        """Say what the origin serves: all of it."""
-        self._swarms.set_origin(artifacts)
-
-    def content_altered(self, info_hash: InfoHash, reason: str) -> None:
-        """The origin's own copy of an artifact is not what was signed: tell everybody who wants it."""
-        self._swarms.altered(info_hash, reason)
-
-    def content_mended(self, info_hash: InfoHash) -> None:
-        """The origin has a good copy of an artifact again."""
-        self._swarms.mended(info_hash)
-
     def attached(self) -> Mapping[NodeId, NodeId | None]:
         """Return every device that can be reached now, and the point that carries it (None: direct)."""
         return {node: self.reach.carrier(node) for node in self.directory.nodes()}
@@ -232,7 +228,7 @@ class ControlPlane:
             nursery.start_soon(self.callees.run)
             nursery.start_soon(self.waker.run)
             address = await nursery.start(self._serve)
-            nursery.start_soon(partial(self._swarms.run, port=address[1]))
+            nursery.start_soon(partial(self.swarms.run, port=address[1]))
             task_status.started(address)
 
     async def _serve(self, *, task_status: Any) -> None:
@@ -272,7 +268,7 @@ class ControlPlane:
             self._stun.gone(link)
             if self._links.get(node) is link:
                 del self._links[node]
-                self._swarms.forget(node)
+                self.swarms.forget(node)
                 self.reach.gone(node)
                 for each in (node, *self.reach.moved()):
                     if self.reach.neighbour(each) is None:
@@ -295,7 +291,7 @@ class ControlPlane:
 
     def _detach(self, node: NodeId) -> None:
         if node in self._links:
-            self._swarms.forget(node)
+            self.swarms.forget(node)
         self.waker.left(node)
         self._desk.forget(node)
         self.directory.forget(node)
@@ -307,7 +303,7 @@ class ControlPlane:
             return  # a newer link has taken over, and says how things are
         match frame:
             case Announce():
-                self._swarms.announced(node, link, frame, self.directory.grant(node, _now()))
+                self.swarms.announced(node, link, frame, self.directory.grant(node, _now()))
             case Arrived(stamp=stamp):
                 self.reach.arrived(node, stamp)
                 await self._follow_moves()
@@ -381,19 +377,13 @@ class ControlPlane:
                 self.waker.heard(device.node, message)
                 if known is not None and (known.platform, known.name) != (platform, name):
                     self.directory.learn(msgspec.structs.replace(known, platform=platform, name=name))
+                await self.answers.came(device.node)
                 await self._teller.one(device.node, known=revision)
             case TaskResult():
+                self.answers.vault.forget(message.task, node=device.node, run=message.run)
                 await self.tasks_changed()
-            case RenewalRequest() if (present := self.directory.get(device.node)) is not None:
-                await self._renew(present, message)
-
-    async def _renew(self, device: Device, message: RenewalRequest) -> None:
-        try:
-            pem = await self.admission.certificate(device, message)
-        except P2PDistError as error:
-            _log.warning("certificate.refused", node=device.node, reason=str(error))
-            return
-        await self._desk.send(device, Certificate(certificate=pem))
+            case RenewalRequest() | SecretsRequest() | NodeAwaited():
+                await self.answers.give(device.node, message)
 
 
 def _now() -> int:

@@ -77,6 +77,9 @@ from p2pdist.wire.api.releases import (
 from p2pdist.wire.api.sessions import Carrier, NewSession, SessionInfo
 from p2pdist.wire.api.tasks import (
     NewTask,
+    NodeKey,
+    RunTask,
+    SealedSecrets,
     TaskInfo,
     TaskItemInfo,
     TaskList,
@@ -142,6 +145,7 @@ __all__ = [
     "NewSession",
     "NewTask",
     "NewToken",
+    "NodeKey",
     "PointInfo",
     "PointList",
     "ProblemDetails",
@@ -160,6 +164,8 @@ __all__ = [
     "RuleInfo",
     "RuleKind",
     "RuleList",
+    "RunTask",
+    "SealedSecrets",
     "SessionInfo",
     "Status",
     "TargetText",

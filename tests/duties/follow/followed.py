@@ -8,8 +8,9 @@ from pathlib import Path
 from p2pdist.duties.follow.following import follow
 from p2pdist.duties.run import Ended, RunPort
 from p2pdist.node.mirrorsettings import MirrorSettings
+from p2pdist.trust.keys import IdentityKey
 from p2pdist.wire.following import AnySource, Follow
-from p2pdist.wire.tasks import Assignment, Findings, TaskOffers, TaskProgress
+from p2pdist.wire.tasks import Assignment, Findings, TaskOffers
 
 
 class Followed:
@@ -28,14 +29,14 @@ class Followed:
 async def run_follow(source: AnySource, *keys: bytes, ca_file: Path, seen: int = 0) -> Followed:
     said: list[Findings] = []
 
-    async def say(progress: TaskProgress) -> bool:
+    async def say(message: object) -> bool:
         return True
 
     async def room() -> None:
         return
 
     assignment = Assignment(task="t", run=1, not_after=int(time.time()) + 60, work=b"")
-    port = RunPort(assignment, say=say, room=room, add=said.append)
+    port = RunPort(assignment, say=say, room=room, add=said.append, key=IdentityKey.generate())
     work = Follow(source=source, keys=list(keys), seen=seen)
     ended = await follow(work, port, MirrorSettings(ca_file=ca_file))
     return Followed(ended, said)
