@@ -24,7 +24,7 @@ from p2pdist.trust.requirements import check_mirror
 from p2pdist.wire.following import AptSource, DirectorySource, Follow
 from p2pdist.wire.installing import Install, InstallSecrets
 from p2pdist.wire.mirroring import ReadMirrors
-from p2pdist.wire.polling import Poll
+from p2pdist.wire.polling import Poll, PollSecrets
 from p2pdist.wire.work import AnyWork
 
 
@@ -44,7 +44,9 @@ def duty_of(work: AnyWork) -> Duty:
 def secrets_of(work: AnyWork) -> type[msgspec.Struct] | None:
     """Return what *work* needs that is secret, all of it at once; None if it needs nothing."""
     match work:
-        case Poll() | ReadMirrors() | Follow():
+        case Poll(directory=directory):
+            return PollSecrets if directory is not None and directory.user else None
+        case ReadMirrors() | Follow():
             return None
         case Install():
             return InstallSecrets
@@ -65,6 +67,8 @@ def check_work(work: AnyWork) -> None:
                 raise UsageError(
                     f"a poll by {work.methods[0]} needs ranges", hint="name one, such as 10.1.0.0/24"
                 )
+            if ("directory" in work.methods) != (work.directory is not None):
+                raise UsageError("a poll of a directory needs one, and nothing else does", hint="--ldap URL")
         case ReadMirrors():
             pass  # what is signed, and who reads, the admin server looks up
         case Install():

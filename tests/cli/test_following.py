@@ -96,7 +96,7 @@ async def test_a_package_of_an_apt_repository_becomes_a_signed_release_with_its_
     desk: Any = Desk(tmp_path / "desk", monkeypatch)
     async with (
         web(tmp_path, repository.directory) as (url, ca_file),
-        open_shell(desk, MirrorSettings(ca_file=ca_file)) as shell,
+        open_shell(desk, mirrors=MirrorSettings(ca_file=ca_file)) as shell,
     ):
         await shell("publish", str(desk.home / "first"))
         what = (url, "stable", "main", "--key", str(tmp_path / "vendor.gpg"), "--package", "tool*")
@@ -131,7 +131,7 @@ async def test_a_tool_in_a_directory_needs_to_be_told_how_it_is_installed(
     (directory / "tool-1.2.run").write_bytes(b"#!/bin/sh\n")
     async with (
         web(tmp_path, directory, rules="autoindex on;") as (url, ca_file),
-        open_shell(None, MirrorSettings(ca_file=ca_file)) as shell,
+        open_shell(None, mirrors=MirrorSettings(ca_file=ca_file)) as shell,
     ):
         what = ("directory", f"{url}/", "tool-{version}.run", "--product", "tool")
         await shell("follow", *what, "--wait")
@@ -159,7 +159,7 @@ async def test_a_vendor_that_sends_something_else_than_its_index_says_is_found_o
     (tmp_path / "vendor.gpg").write_bytes(vendor_key.export("vendor"))
     async with (
         web(tmp_path, repository.directory) as (url, ca_file),
-        open_shell(None, MirrorSettings(ca_file=ca_file)) as shell,
+        open_shell(None, mirrors=MirrorSettings(ca_file=ca_file)) as shell,
     ):
         what = (url, "stable", "main", "--key", str(tmp_path / "vendor.gpg"), "--package", "tool")
         await shell("follow", "apt", *what, "--wait")
