@@ -162,4 +162,5 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
             timestamp_life_s=self.online.timestamp_life_s,
             snapshot_life_s=self.online.snapshot_life_s,
             withdrawn_keep_s=self.origin.keep_withdrawn_s,
+            mirrors=self.mirrors,
         )
