@@ -279,7 +279,7 @@ def _progress(answer: wire.TaskRun) -> Table:
             node.name or short(node.node),
             node.state if node.online or node.finished is not None else f"{node.state}, offline",
             node.step,
-            f"{node.done} of {node.total}" if node.total else "",
+            f"{node.done} of {node.total}" if node.total and node.finished is None else "",
             rate(node.rate_bytes_per_s),
             ", ".join(f"{count} {name}" for name, count in sorted(node.figures.items())),
             _reason(node),
