@@ -110,6 +110,8 @@ async def perform(work: AnyWork, port: RunPort, *, repository: Repository | None
         case Follow():
             from p2pdist.duties.follow.following import follow
 
+            if repository is not None and not repository.dials:
+                raise UsageError("this node dials nobody, and so no vendor", hint="choose another: --via")
             return await follow(work, port, repository.settings if repository else MirrorSettings())
         case _:
             assert_never(work)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-from p2pdist.duties.follow.following import follow
+from p2pdist.duties.kinds import perform
 from p2pdist.duties.run import Ended, RunPort
 from p2pdist.node.mirrorsettings import MirrorSettings
 from p2pdist.trust.keys import IdentityKey
@@ -26,7 +28,9 @@ class Followed:
         return {offer.product: offer.version for offer in self.offers.offers}
 
 
-async def run_follow(source: AnySource, *keys: bytes, ca_file: Path, seen: int = 0) -> Followed:
+async def run_follow(
+    source: AnySource, *keys: bytes, ca_file: Path, seen: int = 0, dials: bool = True
+) -> Followed:
     said: list[Findings] = []
 
     async def say(message: object) -> bool:
@@ -38,5 +42,6 @@ async def run_follow(source: AnySource, *keys: bytes, ca_file: Path, seen: int =
     assignment = Assignment(task="t", run=1, not_after=int(time.time()) + 60, work=b"")
     port = RunPort(assignment, say=say, room=room, add=said.append, key=IdentityKey.generate())
     work = Follow(source=source, keys=list(keys), seen=seen)
-    ended = await follow(work, port, MirrorSettings(ca_file=ca_file))
+    node: Any = SimpleNamespace(settings=MirrorSettings(ca_file=ca_file), dials=dials)
+    ended = await perform(work, port, repository=node)
     return Followed(ended, said)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import lzma
 import re
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,13 +14,23 @@ from typing import Any
 import pytest
 import trio
 from followed import Followed, run_follow
-from mirror_servers import NGINX, Asked, Nginx, WebAuthority, open_nginx, open_server
+from mirror_servers import (
+    NGINX,
+    Asked,
+    Nginx,
+    WebAuthority,
+    free_port,
+    open_nginx,
+    open_server,
+    wait_listening,
+)
 from vendor import APT_FTPARCHIVE, DPKG_DEB, GPG, AptRepository, Signer
 
 from p2pdist import limits
+from p2pdist.core.listings import check_directory
 from p2pdist.core.mirrors import MirrorFailed
 from p2pdist.errors import P2PDistError, PeerError, TrustError, UsageError
-from p2pdist.wire.following import AptSource
+from p2pdist.wire.following import AptSource, DirectorySource
 
 pytestmark = pytest.mark.skipif(
     None in (NGINX, APT_FTPARCHIVE, DPKG_DEB, GPG), reason="needs nginx, apt-utils, dpkg-deb and GnuPG"
@@ -224,3 +236,22 @@ async def test_a_release_without_an_end_is_cut_off(tmp_path: Path, signer: Signe
         )
         with pytest.raises(PeerError, match="more than"), trio.fail_after(20):
             await run_follow(source, signer.export("vendor"), ca_file=authority.ca_file)
+
+
+async def test_what_is_signed_may_come_without_tls_and_the_rest_may_not(vendor: Vendor) -> None:
+    port = free_port()
+    served = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"]
+    process = subprocess.Popen(
+        [*served, "--directory", str(vendor.repository.directory)], stderr=subprocess.DEVNULL
+    )
+    try:
+        await wait_listening(port)
+        assert (await vendor.follow(url=f"http://127.0.0.1:{port}")).versions == {"tool": "1.9-1"}
+        with pytest.raises(UsageError, match="plain HTTP"):
+            check_directory(
+                DirectorySource(url=f"http://127.0.0.1:{port}/", pattern="tool-{version}", product="tool"),
+                signed=False,
+            )
+    finally:
+        process.kill()
+        process.wait()

@@ -15,7 +15,7 @@ from followed import Followed, run_follow
 from mirror_servers import NGINX, Asked, Nginx, WebAuthority, open_nginx, open_server
 from vendor import GPG, Signer
 
-from p2pdist.errors import P2PDistError, PeerError, TrustError
+from p2pdist.errors import P2PDistError, PeerError, TrustError, UsageError
 from p2pdist.wire.following import DirectorySource
 
 pytestmark = pytest.mark.skipif(None in (NGINX, GPG), reason="needs nginx and GnuPG")
@@ -121,3 +121,9 @@ async def test_a_page_without_an_end_and_one_that_stands_elsewhere_are_refused(t
             )
             with pytest.raises((PeerError, P2PDistError), match=said), trio.fail_after(20):
                 await run_follow(source, ca_file=authority.ca_file)
+
+
+async def test_a_node_that_dials_nobody_says_so_at_once(tmp_path: Path) -> None:
+    source = DirectorySource(url="https://127.0.0.1:1/", pattern="tool-{version}.run", product="tool")
+    with pytest.raises(UsageError, match="dials nobody"):
+        await run_follow(source, ca_file=tmp_path / "none", dials=False)
