@@ -15,6 +15,7 @@ from p2pdist import limits
 from p2pdist.errors import TrustError, UsageError
 
 _CLEAR = b"-----BEGIN PGP SIGNED MESSAGE-----"
+_RAISED = (RuntimeError, ValueError, TypeError, OverflowError)  # RuntimeError for whatever Sequoia says
 _ALTERED = "none of the keys has signed this as it is"
 
 
@@ -25,10 +26,9 @@ def split_keys(data: bytes, what: str) -> list[bytes]:
         UsageError: there are none in it, or too many or too large ones.
     """
     try:
-        certificates = pysequoia.Cert.split_bytes(data)
-    except Exception as error:  # noqa: BLE001 - the library raises what it likes
+        keys = [bytes(certificate) for certificate in pysequoia.Cert.split_bytes(data)]
+    except _RAISED as error:
         raise UsageError(f"{what} holds no OpenPGP keys ({_words(error)})") from None
-    keys = [bytes(certificate) for certificate in certificates]
     if not keys:
         raise UsageError(f"{what} holds no OpenPGP keys", hint="give the file that apt has in signed-by")
     if len(keys) > limits.FOLLOW_KEYS_MAX or max(map(len, keys)) > limits.FOLLOW_KEY_BYTES_MAX:
@@ -52,18 +52,10 @@ class Keyring:
     """
 
     def __init__(self, keys: Sequence[bytes], *, now: int) -> None:
-        certificates = [_certificate(key) for key in keys]
         moment = datetime.fromtimestamp(now, UTC)
-        self._valid = [
-            each
-            for each in certificates
-            if not each.is_revoked and (each.expiration is None or each.expiration > moment)
-        ]
-        self._why_none = ""
-        if certificates and not self._valid:
-            first = certificates[0]
-            why = "is revoked" if first.is_revoked else f"has expired on {first.expiration:%Y-%m-%d}"
-            self._why_none = f"the key {first.fingerprint.upper()} {why}"
+        judged = [_judged(key, moment) for key in keys]
+        self._valid = [certificate for certificate, objection in judged if not objection]
+        self._why_none = judged[0][1] if judged else "no key is named that may sign it"
 
     def open_clear(self, data: bytes, what: str) -> bytes:
         """Return the text that was signed in *data*, a message with a clear-text signature.
@@ -78,7 +70,7 @@ class Keyring:
         self._check_any(what)
         try:
             verified = pysequoia.verify(data, self._store)
-        except Exception as error:  # noqa: BLE001 - the library raises what it likes
+        except _RAISED as error:
             raise _refused(what, error) from None
         if verified.bytes is None or not verified.valid_sigs:
             raise TrustError(f"{what} is refused: {_ALTERED}")
@@ -94,28 +86,35 @@ class Keyring:
         try:
             parsed = pysequoia.Sig.from_bytes(signature)
             verified = pysequoia.verify(data, self._store, signature=parsed)
-        except Exception as error:  # noqa: BLE001 - the library raises what it likes
+            created = parsed.created
+        except _RAISED as error:
             raise _refused(what, error) from None
         if not verified.valid_sigs:
             raise TrustError(f"{what} is refused: {_ALTERED}")
-        return int(parsed.created.timestamp()) if parsed.created is not None else 0
+        return int(created.timestamp()) if created is not None else 0
 
     def _check_any(self, what: str) -> None:
         if not self._valid:
-            reason = self._why_none or "no key is named that may sign it"
-            raise TrustError(
-                f"{what} is refused: {reason}", hint="make the task again with the vendor's present key"
-            )
+            hint = "make the task again with the vendor's present key"
+            raise TrustError(f"{what} is refused: {self._why_none}", hint=hint)
 
     def _store(self, _ids: Sequence[str]) -> list[pysequoia.Cert]:
         return self._valid
 
 
-def _certificate(key: bytes) -> pysequoia.Cert:
+def _judged(key: bytes, moment: datetime) -> tuple[pysequoia.Cert, str]:
+    """Return a certificate, and why it may not sign at *moment*; empty when it may."""
     try:
-        return pysequoia.Cert.from_bytes(key)
-    except Exception as error:  # noqa: BLE001 - the library raises what it likes
+        certificate = pysequoia.Cert.from_bytes(key)
+        revoked, expiration = certificate.is_revoked, certificate.expiration
+        name = f"the key {certificate.fingerprint.upper()}"
+    except _RAISED as error:
         raise UsageError(f"a key of the task is no OpenPGP certificate ({_words(error)})") from None
+    if revoked:
+        return certificate, f"{name} is revoked"
+    if expiration is not None and expiration <= moment:
+        return certificate, f"{name} has expired on {expiration:%Y-%m-%d}"
+    return certificate, ""
 
 
 def _refused(what: str, error: Exception) -> TrustError:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from vendor import GPG, Signer
 
@@ -116,3 +117,41 @@ def test_no_bytes_do_more_than_be_refused(data: bytes) -> None:
     ):
         with pytest.raises(P2PDistError):
             call()
+
+
+Change = tuple[int, int, bytes]
+changes = st.lists(
+    st.tuples(st.integers(0, 2_000), st.integers(0, 9), st.binary(max_size=5)), min_size=1, max_size=4
+)
+
+
+def changed(data: bytes, by: list[Change]) -> bytes:
+    for place, length, new in by:
+        place %= len(data) + 1
+        data = data[:place] + new + data[place + length :]
+    return data
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(changes)
+def test_whatever_becomes_of_signatures_and_keys_they_are_taken_or_refused(
+    made: tuple[bytes, bytes, bytes], by: list[Change]
+) -> None:
+    clear, detached, key = made
+    keys = ring(key)
+    with suppress(P2PDistError):
+        assert keys.open_clear(changed(clear, by), "it").split() == TEXT.split()
+    for call in (
+        lambda: keys.check_detached(TEXT, changed(detached, by), "it"),
+        lambda: ring(changed(key, by)),
+        lambda: Keyring([changed(key, by)], now=NOW),
+    ):
+        with suppress(P2PDistError):
+            call()
+
+
+@pytest.fixture(scope="module")
+def made(signer: Signer) -> tuple[bytes, bytes, bytes]:
+    """A signed text, a detached signature over it, and the certificate."""
+    detached = signer.gpg("-u", "vendor", "--detach-sign", data=TEXT)
+    return signer.clear(TEXT, "vendor"), detached, signer.export("vendor")
