@@ -17,6 +17,7 @@ class ContentStatus:
     """How far one artifact is. ``sources`` are the peers that bytes came from lately.
 
     ``waits`` says why nobody serves it, where that is known.
+    ``note`` says how it was fetched, where there is something to be said.
     """
 
     fraction: float
@@ -24,6 +25,7 @@ class ContentStatus:
     rate_bytes_per_s: int
     sources: int
     waits: str = ""
+    note: str = ""
 
 
 class ContentSource(Protocol):

@@ -460,7 +460,7 @@ def test_a_deployment_that_is_withdrawn_while_it_installs_ends_with_a_report() -
     device.fetched(app)
     device.verified("d-app-1.1")
     assert device.want() == []
-    assert device.installed("d-app-1.1") == ["forget", "report d-app-1 installed"]
+    assert device.installed("d-app-1.1") == ["stop", "report d-app-1 installed"]
     assert device.machine.tasks() == ()
 
 
@@ -872,3 +872,60 @@ def test_the_journal_holds_exactly_what_the_machine_knows() -> None:
     assert device.machine.tasks() == before
     assert device.machine.installed == {"stable/app": 1}
     assert msgspec.structs.asdict(before[0])["stage"] == "installed"
+
+
+# What deltas start from --------------------------------------------------------------------------
+
+
+def test_the_artifact_of_what_is_installed_stays_until_a_newer_release_is_installed() -> None:
+    old, new = release(sequence=1), release(sequence=2)
+    device = device_with(old, new)
+    device.want(old)
+    device.fetched(old)
+    device.verified("d-app-1.1")
+    device.installed("d-app-1.1")
+    assert device.want(new) == ["stop", "fetch app 2"]
+    assert device.machine.bases() == {old.info_hash}
+    device.fetched(new)
+    device.verified("d-app-2.1")
+    assert "forget" in device.installed("d-app-2.1")
+    assert device.machine.bases() == {new.info_hash}
+
+
+def test_the_artifact_of_what_is_installed_is_remembered_through_a_restart() -> None:
+    app = release()
+    device = device_with(app)
+    device.want(app)
+    device.fetched(app)
+    device.verified("d-app-1.1")
+    device.installed("d-app-1.1")
+    device.restart()
+    assert device.machine.bases() == {app.info_hash}
+
+
+def test_a_full_disk_takes_the_space_of_what_is_only_kept_for_deltas() -> None:
+    old, new = release(sequence=1), release(sequence=2)
+    device = device_with(old, new)
+    device.want(old)
+    device.fetched(old)
+    device.verified("d-app-1.1")
+    device.installed("d-app-1.1")
+    device.want(new)
+    device.machine.handle_storage_failed(new.info_hash, "the disk is full", device.now)
+    assert device.do() == ["forget"]
+    assert device.machine.bases() == frozenset()
+
+
+def test_a_report_says_how_the_artifact_was_fetched_also_after_a_restart() -> None:
+    app = release()
+    device = device_with(app)
+    device.want(app)
+    device.machine.handle_content_finished(app.info_hash, device.now, note="by a delta")
+    device.do()
+    device.restart()
+    device.learn(app)
+    device.admit()
+    device.fetched(app)
+    device.verified("d-app-1.1")
+    device.installed("d-app-1.1")
+    assert device.reports[-1].reason == "by a delta"
