@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 
 from p2pdist.agent.deployer import Deployer, DeployerSettings, open_deployer
+from p2pdist.agent.guarded import GuardedProgram, guarded_program
 from p2pdist.agent.ports import ContentStatus
 from p2pdist.core.deployment_model import RefusalKind
+from p2pdist.core.sources import waits_for_mirrors
 from p2pdist.errors import Unavailable, UsageError
 from p2pdist.files import locked
 from p2pdist.ids import InfoHash
-from p2pdist.install.installers import InstallLayout
+from p2pdist.install.installers import InstallLayout, install
+from p2pdist.install.platform import detect_machine
 from p2pdist.logs import get_logger
 from p2pdist.net.link import Link, OfferedStream
 from p2pdist.node.config import AgentConfig, SeedConfig
-from p2pdist.node.content import Content
+from p2pdist.node.deltas import Deltas
 from p2pdist.node.home import Home
 from p2pdist.node.member import Member, open_member
 from p2pdist.node.post import OwnPost, Post
@@ -55,6 +61,7 @@ class Agent:
     def __init__(self) -> None:
         self.member: Member
         self.deployer: Deployer
+        self.deltas: Deltas
         self.resting: RestingDevice | None = None
 
     async def linked(self) -> None:
@@ -70,7 +77,8 @@ class Agent:
         self.deployer.state_changed(desired, catalog)
 
     async def received(self, ids: list[str]) -> None:
-        """The admin server has stored these reports and refusals."""
+        """The admin server has stored these reports and refusals, and opened these heartbeats."""
+        self.member.heart.received(ids)
         self.deployer.received(ids)
 
     async def content_event(self, event: SwarmEvent) -> None:
@@ -78,12 +86,14 @@ class Agent:
         match event:
             case ArtifactFinished(info_hash=info_hash):
                 _log.info("artifact.complete", info_hash=info_hash)
+                self.deltas.finished()
                 self.deployer.content_finished(info_hash)
             case PieceRefused(info_hash=info_hash, piece=piece, source=source):
                 await self._piece_refused(info_hash, piece, str(source or "an unknown source"))
             case StorageFailed(info_hash=info_hash, reason=reason):
                 _log.warning("content.storage_failed", info_hash=info_hash, reason=reason)
-                self.deployer.storage_failed(info_hash, reason)
+                if not await self.deltas.storage_failed(info_hash, reason):
+                    self.deployer.storage_failed(info_hash, reason)
             case StrangerRefused(address=address, reason=reason):
                 self.deployer.refuse("stranger", address, reason)
             case _:
@@ -91,7 +101,8 @@ class Agent:
 
     async def content_refused(self, frame: ContentRefused) -> None:
         """A neighbour found that a source serves bad bytes."""
-        self.deployer.content_refused(InfoHash(frame.info_hash), frame.source, frame.reason)
+        artifact = self.deltas.whole(InfoHash(frame.info_hash))
+        self.deployer.content_refused(artifact, frame.source, frame.reason)
 
     async def passing_frame(self, frame: AnyFrame) -> None:
         """An agent carries nobody."""
@@ -122,7 +133,7 @@ class Agent:
     async def _piece_refused(self, info_hash: InfoHash, piece: int, source: str) -> None:
         reason = f"piece {piece} from {source} does not match its signed hash"
         _log.warning("content.refused", info_hash=info_hash, source=source, reason=reason)
-        self.deployer.content_refused(info_hash, source, reason)
+        self.deployer.content_refused(self.deltas.whole(info_hash), source, reason)
 
 
 class DeployerContent:
@@ -132,7 +143,7 @@ class DeployerContent:
         keeps: Whether somebody else on this node (a distribution point's stock) needs an artifact.
     """
 
-    def __init__(self, home: Home, content: Content, keeps: Callable[[InfoHash], bool]) -> None:
+    def __init__(self, home: Home, content: Deltas, keeps: Callable[[InfoHash], bool]) -> None:
         self._home = home
         self._content = content
         self._keeps = keeps
@@ -153,11 +164,14 @@ class DeployerContent:
         found = self._content.statistics(info_hash)
         if found is None:
             return None
+        report = self._content.report(info_hash)
         return ContentStatus(
             fraction=found.have / found.pieces if found.pieces else 0.0,
             complete=found.complete,
             rate_bytes_per_s=found.rate_down,
             sources=found.peers if found.rate_down else 0,
+            waits=waits_for_mirrors(report.candidates) if report is not None else "",
+            note=self._content.note(info_hash),
         )
 
     def path(self, info_hash: InfoHash) -> Path:
@@ -193,6 +207,7 @@ async def open_agent(
     role: Role = "device",
     post: Post | None = None,
     keeps: Callable[[InfoHash], bool] = lambda info_hash: False,
+    own: GuardedProgram | None = None,
 ) -> AsyncIterator[Agent]:
     """Open the runtime and the deployer of *agent*; the caller runs both in its nursery.
 
@@ -203,6 +218,7 @@ async def open_agent(
         role: What it is.
         post: Who keeps its envelopes on their way; in memory, if it is not given.
         keeps: Whether somebody else needs an artifact that the deployer does not.
+        own: This process, if a guard can replace it by a newer version.
 
     Raises:
         UsageError: the journal or the configuration is wrong.
@@ -225,11 +241,18 @@ async def open_agent(
     with locked(home.lock, what=f"the node in {home.root}"):
         async with open_member(home, settings, agent, post or OwnPost()) as member:
             agent.member = member
+            if own is not None:
+                own.ask = member.heart.confirm
+            machine = await trio.to_thread.run_sync(detect_machine)
+            agent.deltas = Deltas(home, member.content, keeps=keeps, point=role == "point")
             async with open_deployer(
-                DeployerSettings(fleet=home.fleet, layout=layout),
+                DeployerSettings(
+                    fleet=home.fleet, layout=layout, machine=replace(machine, guarded=own is not None)
+                ),
                 home.state / "journal.db",
-                content=DeployerContent(home, member.content, keeps),
+                content=DeployerContent(home, agent.deltas, keeps),
                 outbox=DeployerOutbox(member),
+                installer=partial(install, own=own),
             ) as deployer:
                 agent.deployer = deployer
                 agent.resting = _resting_device(agent, config)
@@ -262,10 +285,16 @@ async def run_agent(config: AgentConfig) -> None:
         Unavailable: see :func:`open_agent`.
     """
     home = await trio.to_thread.run_sync(Home.open, config.node.data)
-    async with open_agent(Agent(), home, config) as agent, trio.open_nursery() as nursery:
+    own = guarded_program(os.environ)
+    async with open_agent(Agent(), home, config, own=own) as agent, trio.open_nursery() as nursery:
         nursery.start_soon(agent.deployer.run)
+        nursery.start_soon(agent.deltas.run)
         nursery.start_soon(agent.member.run)
         if agent.resting is not None:
             nursery.start_soon(agent.resting.run)
         _log.info("agent.running", node=home.node, group=home.certificate.group, port=agent.member.swarm.port)
         notify_ready(f"node {home.node}")
+        if own is not None:
+            await own.wait_leaving()
+            _log.info("agent.leaves", reason="another version is in use")
+            nursery.cancel_scope.cancel()

@@ -72,7 +72,8 @@ def check_work(work: AnyWork) -> None:
         case ReadMirrors():
             pass  # what is signed, and who reads, the admin server looks up
         case Install():
-            if len({host.id for host in work.hosts}) < len(work.hosts):
+            places = {(host.address, host.port) for host in work.hosts}
+            if min(len({host.id for host in work.hosts}), len(places)) < len(work.hosts):
                 raise UsageError("a host is named twice", hint="name each once")
             if pinned := [host.id for host in work.hosts if host.key and not fingerprint(host.key)]:
                 raise UsageError(f"the key that {pinned[0]} is to show is none")

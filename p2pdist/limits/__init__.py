@@ -51,9 +51,7 @@ ENROLMENT_BUNDLE_BYTES_MAX = 1 * MIB  # the trust root in base64, a certificate,
 # Links -------------------------------------------------------------------------------------------
 LINK_STREAMS_MAX = 64  # open at once on one link, by each side
 LINK_BYTE_STREAMS_MAX = 24  # of them, byte streams: sessions of operators, each with a window unread
-LINK_QUESTIONS_MAX = (
-    LINK_STREAMS_MAX - LINK_BYTE_STREAMS_MAX - 1
-)  # of them, requests; one is the control stream
+LINK_QUESTIONS_MAX = LINK_STREAMS_MAX - LINK_BYTE_STREAMS_MAX - 1  # requests; one is the control stream
 LINK_STREAM_QUEUE_BYTES = 64 * KIB  # waiting to be sent on one byte stream; beyond it senders wait
 LINK_OPENING_BYTES_MAX = 2 * KIB  # what a byte stream is for: 2.7 KiB of its header in base64
 LINK_REASON_CHARS_MAX = 200  # why a byte stream broke off: with its hint 2.1 KiB in base64 at most
@@ -96,9 +94,7 @@ LINK_ANSWER_S = 2.5  # for that sign, twice; a full queue at a slow line's end h
 REQUEST_TIMEOUT_S = 30.0  # one request without an answer
 LINK_PATIENCE_S = 1.0  # a handshake that waits longer for the other side loses its place to others
 BROADCAST_TURN_S = 0.02  # of one frame to many links, until everything else has its turn: 300 links
-BROADCAST_TURN_S_MAX = (
-    0.5  # the same while everything else takes long: below what anybody waits for an answer
-)
+BROADCAST_TURN_S_MAX = 0.5  # the same while all else takes long: below what anybody waits for an answer
 LINK_HANDSHAKE_STEPS = 8  # of all handshakes, until everything else has its turn: 10 ms
 LINKS_BEGUN_MAX = 128  # of those that do not keep us waiting: 150 a second, and round trips of 0.8 s
 LINKS_PENDING_MAX = 1_024  # in the middle of the handshake, with those that keep us waiting
@@ -124,9 +120,7 @@ LOG_TAIL_LINES = 1_000  # of a node's own log, in memory for operators: 200 KB a
 LOG_TAIL_LINE_CHARS = 2_000  # of each; a traceback's beginning
 SESSIONS_MAX = 32  # open at once on one device: operators, each with some tunnels
 SESSIONS_RELAYED_MAX = 1_000  # known to one admin server: what a large help desk has open
-SESSION_INVITE_S = (
-    3.0  # that a path waits for its invitation, which comes through mailboxes: it may be overtaken
-)
+SESSION_INVITE_S = 3.0  # that a path waits for its invitation: mailboxes may be slower than it
 SESSION_INVITES_MAX = 64  # that have not begun; the oldest give way
 SESSION_PATHLESS_S = 60.0  # without any path until a session is given up: a router that restarts costs 15 s
 
@@ -144,9 +138,7 @@ STUN_RECEIVE_BYTES = 1 * MIB  # of one socket in the kernel, as far as that allo
 PROBES_MAX = 4  # gateways that a node asks about its NATs at once: nearest and farthest, both families
 PROBES_SETTLE_S = 1.0  # after a link stands: the first one is often left for a better one at once
 PROBES_EVERY_S = 5.0  # between two looks of one node, however often its link changes
-PROBES_KNOWN_S = (
-    16.0  # that somebody waits for a look: those five, one to settle, 4.5 s for each of two rounds
-)
+PROBES_KNOWN_S = 16.0  # that somebody waits for a look: those five, one to settle, two rounds of 4.5 s
 PROBE_RTO_S = 0.5  # before the first repetition of a request (RFC 8489 section 6.2.1)
 PROBE_REQUESTS_MAX = 4  # sent at 0, 0.5, 1.5 and 3.5 s: at 5 % loss one in 10,000 has no answer
 PROBE_LAST_WAIT_S = 1.0  # after the last; a geostationary satellite's round trip is 0.6
@@ -220,9 +212,7 @@ MAILBOX_COMMIT_ENVELOPES = 256  # that wait for the disk or a receipt end the wa
 EXCHANGE_ENVELOPES_MAX = 16_384  # at the end of one link, before they are sent: each device of a gateway one
 EXCHANGE_BYTES_MAX = 16 * MIB  # the same in bytes: a desired state has 1 KiB
 EXCHANGE_OWN_SHARE = 16  # what is for the neighbour itself may only use this part: it may be a hostile device
-REPLAY_WINDOW = (
-    1_024  # counters of one sender that may still come, below the highest: 128 bytes in a heartbeat
-)
+REPLAY_WINDOW = 1_024  # counters of one sender below the highest that may come: 128 bytes in a heartbeat
 OUTBOX_NODE_ENVELOPES_MAX = 64  # said to one device and not opened by it: a state, a certificate, invitations
 OUTBOX_NODE_BYTES_MAX = 1 * MIB  # the same in bytes: two of the largest
 OUTBOX_BYTES_MAX = 128 * MIB  # said to the whole fleet and not opened: 1 KiB to each of 100,000 at once
@@ -293,6 +283,16 @@ JOURNAL_RECORDS_MAX = 50_000  # 1,000 deployments, 10,000 products, what is unco
 COLLECTED_EVERY_OBJECTS = 5_000  # new ones, in a large process: some MB; looked at every 700, they cost 7 %
 COLLECTED_BLOCKS_MAX = 500_000  # of memory in use, until which a look for unused cycles takes under 0.3 s
 
+# Deltas -----------------------------------------------------------------------------------------------
+DELTAS_MAX = 8  # of one release: a signed target of 350 bytes each
+DELTA_BASES = 3  # releases before a new one that deltas are made from: who is farther behind takes it whole
+DELTA_SIZE_PERCENT_MAX = 70  # of the whole artifact: below 30 % saved it is not worth its place on disks
+DELTA_ARTIFACT_BYTES_MIN = 64 * KIB  # below, a process that applies a delta takes longer than the bytes
+DELTA_UNPACKED_BYTES_MAX = 256 * MIB  # each of the two contents, which are in memory together
+DELTA_WINDOW_LOG_MAX = 29  # a window that reaches over both: 512 MiB
+DELTA_PATIENCE_S = 60.0  # without a byte of a delta, after which the whole artifact is fetched
+DELTA_WORK_S = 900  # for applying one: packing 256 MiB again as xz takes two minutes on a slow core
+
 # Mirrors ----------------------------------------------------------------------------------------------
 MIRRORS_MAX = 32  # of one release: a vendor's dozen and the organisation's own
 MIRROR_RANGE_BYTES_MAX = 4 * MIB  # in one request: the largest piece; 64 of the smallest
@@ -355,6 +355,7 @@ PROFILE_BYTES_MAX = 64 * KIB  # an operator's profile, a token file
 
 # Installing the agent on other machines ----------------------------------------------------------
 INSTALL_HOSTS_MAX = 256  # of one run; each is an item that people look at
+INSTALL_CONFIG_BYTES_MAX = 8 * KIB  # of the new agents, within what an assignment takes; ours has 1 KiB
 INSTALL_PARALLEL_MAX = 32  # hosts worked on at once: as many connections, and as many commands' output
 INSTALL_OUTPUT_BYTES_MAX = 64 * KIB  # what one command on such a machine may say; ours say a line
 INSTALL_FRAME_BYTES_MAX = 2 * MIB  # one message to or from the worker: an enrolment bundle in base64
@@ -363,3 +364,11 @@ INSTALL_WORKERS_MAX = 8  # how often a worker that ended is replaced in one run
 KNOWN_HOSTS_BYTES_MAX = 4 * MIB  # the keys of a large fleet, at the operator's
 NODES_AWAITED_MAX = 4_096  # new devices that the admin server remembers are waited for: 16 large runs
 AGENT_BYTES_MAX = 256 * MIB  # the agent as one file has 30 MB
+
+# Agents that update themselves ------------------------------------------------------------------------
+TRIAL_STARTS_MAX = 3  # how often a new version may end before it is heard of: a defect repeats
+TRIALS_MAX = 2  # how often one that was not heard of in its time is tried: the network may have been away
+TRIAL_PAUSE_S_MAX = 5  # between two starts of one that ends; less where its time is short
+TRIAL_REACH_S = 30.0  # the version before has the admin server's answer within this, or nothing is begun
+TRIAL_FILE_BYTES_MAX = 16 * KIB  # a few lines: two paths and four numbers
+TRIAL_PROBE_S = 60.0  # a new version says its number: the file unpacks itself, on a busy machine

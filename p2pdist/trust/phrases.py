@@ -13,7 +13,16 @@ from typing import Any
 
 import msgspec
 
-from p2pdist.trust.catalog import AnyRecipe, CommandRecipe, DebRecipe, FileRecipe, Mirror, TreeRecipe
+from p2pdist.trust.catalog import (
+    AgentRecipe,
+    AnyRecipe,
+    CommandRecipe,
+    DebRecipe,
+    Delta,
+    FileRecipe,
+    Mirror,
+    TreeRecipe,
+)
 
 _UNITS = ("kB", "MB", "GB", "TB")
 _UNIX_SECONDS_MAX = 32_503_680_000  # the year 3000
@@ -75,6 +84,8 @@ def _recipe_words(recipe: AnyRecipe) -> str:
         case FileRecipe():
             words = f"the file {recipe.path} with the mode {recipe.mode:04o}"
             return words + _command("afterwards it runs:", recipe.reload)
+        case AgentRecipe():
+            return "the agent itself; the version before comes back unless the new one reports"
 
 
 def _command(words: str, arguments: list[str]) -> str:
@@ -95,6 +106,14 @@ def _mirrors(value: Any) -> str:
         return ", ".join(map(str, msgspec.convert(value, list[str | Mirror]))) or "none"
     except msgspec.ValidationError:
         return repr(value)
+
+
+def _deltas(value: Any) -> str:
+    try:
+        deltas = msgspec.convert(value, list[Delta])
+    except msgspec.ValidationError:
+        return repr(value)
+    return ", ".join(f"from {each.base[:12]}… {size_words(each.length)}" for each in deltas) or "none"
 
 
 def _date(value: Any) -> str:
@@ -121,6 +140,7 @@ _FIELDS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "recipe": ("installation", recipe_words),
     "prerequisites": ("needs first", _list),
     "mirrors": ("mirrors", _mirrors),
+    "deltas": ("deltas", _deltas),
     "node": ("node", _text),
     "duties": ("duties", _list),
     "scope": ("scope", _text),

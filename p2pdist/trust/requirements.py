@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from urllib.parse import urlsplit
 
 import msgspec
 
 from p2pdist.errors import UsageError
 from p2pdist.ids import ProductName, parse_product
-from p2pdist.trust.catalog import Mirror, ReleaseCustom
+from p2pdist.trust.catalog import Delta, Mirror, ReleaseCustom
 
 PLATFORMS = (
     "any",
@@ -117,3 +117,10 @@ def check_forms(custom: ReleaseCustom) -> None:
         parse_prerequisite(text)
     for mirror in mirrors_of(custom.mirrors):
         check_mirror(mirror.url)
+
+
+def check_deltas(deltas: Sequence[Delta], info_hash: str) -> None:
+    """Check that a release has one delta from each base, and none that is its artifact. Raises UsageError."""
+    bases = [delta.base for delta in deltas]
+    if len(set(bases)) < len(bases) or info_hash in {*bases, *(delta.info_hash for delta in deltas)}:
+        raise UsageError("its deltas name a base twice, or its own artifact")

@@ -11,9 +11,10 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
-from lab_fleet import LabFleet
+from lab_fleet import LabFleet, Release
 from laboratory.network import Laboratory
 
 sys.path += [str(Path(__file__).parents[1] / directory) for directory in ("duties/deploy", "trust")]
@@ -21,12 +22,17 @@ sys.path += [str(Path(__file__).parents[1] / directory) for directory in ("dutie
 from bare import PASSWORD, BareMachine, needs_machines
 from workshop import Workshop
 
+from p2pdist.core.deltas import window_log
 from p2pdist.core.installation import InstallationSettings
 from p2pdist.duties.deploy import installing
 from p2pdist.duties.deploy.installing import HostState, Order, install
 from p2pdist.duties.deploy.protocol import Credentials, Package
 from p2pdist.ids import NodeId
+from p2pdist.install.patch import Patch
+from p2pdist.install.patching import PATCH_WORD
 from p2pdist.install.platform import detect_platform
+from p2pdist.sign.deltas import write_delta
+from p2pdist.trust.catalog import Delta
 from tests.node.nodes import Nodes
 
 pytestmark = [*needs_machines, pytest.mark.timeout(600)]
@@ -34,6 +40,11 @@ pytestmark = [*needs_machines, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[2]
 BUILD_S = 400
 CONTENT = b"a release" * 1_000
+TRIAL_S = 60  # which makes the pauses between starts a second
+CRASHES = b"""#!/bin/sh
+[ "$1" = --version ] && exit
+exit 3
+"""
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +81,42 @@ def test_it_runs_without_python_and_without_anything_else(agent: Path, tmp_path:
     assert said.stdout.strip()
 
 
+def test_it_is_the_process_that_applies_deltas_too(agent: Path, tmp_path: Path) -> None:
+    base, new = tmp_path / "base", tmp_path / "new"
+    base.write_bytes(bytes(range(256)) * 100)
+    new.write_bytes(base.read_bytes() + b"and more")
+    delta = tmp_path / "delta"
+    write_delta(base.read_bytes(), new.read_bytes(), delta)
+    how = Delta(
+        base="0" * 64,
+        base_sha256=hashlib.sha256(base.read_bytes()).hexdigest(),
+        base_length=base.stat().st_size,
+        info_hash="1" * 64,
+        length=delta.stat().st_size,
+        sha256="2" * 64,
+        window_log=window_log(base.stat().st_size, new.stat().st_size),
+        base_unpacked=base.stat().st_size,
+        unpacked=new.stat().st_size,
+    )
+    patch = Patch(
+        base=str(base),
+        delta=str(delta),
+        result=str(tmp_path / "result"),
+        how=how,
+        length=new.stat().st_size,
+        sha256=hashlib.sha256(new.read_bytes()).hexdigest(),
+    )
+    said = subprocess.run(
+        [agent, PATCH_WORD],
+        env=alone(tmp_path),
+        input=msgspec.json.encode(patch),
+        capture_output=True,
+        check=True,
+    )
+    assert msgspec.json.decode(said.stdout) == {"failure": ""}
+    assert (tmp_path / "result").read_bytes() == new.read_bytes()
+
+
 def test_a_mistake_in_the_call_has_the_exit_code_of_the_installed_program(
     agent: Path, tmp_path: Path
 ) -> None:
@@ -104,7 +151,41 @@ async def test_it_gives_the_signs_of_life_that_are_expected_of_the_program_which
                 await process.wait()
 
 
-def test_a_bare_machine_gets_the_agent_over_ssh_joins_the_fleet_and_installs_a_release(
+def update_agent(fleet: LabFleet, content: bytes, version: str) -> Release:
+    """Deploy another version of the agent to everybody."""
+    how = ("--install", "agent", "--platform", detect_platform(), "--timeout", str(TRIAL_S))
+    release = fleet.release(content, product="p2pdist-agent", version=version, how=how)
+    fleet.deploy(release)
+    return release
+
+
+def until_ended(fleet: LabFleet, release: Release) -> tuple[str, str]:
+    """Wait until the only device has installed a release, or has failed to; return which, and why."""
+    (name,) = (device["name"] for device in fleet.ask("device", "list")["devices"])
+    said: dict[str, str] = {}
+
+    def ended() -> bool:
+        said.update(fleet.ask("explain", name, release.name))
+        return said["stage"] in ("installed", "failed", "refused")
+
+    fleet.until_asked(ended, f"{release.name} ends")
+    return said["stage"], said["reason"]
+
+
+def check_self_update(fleet: LabFleet, machine: BareMachine, agent: bytes) -> None:
+    """Have the machine take a version that works, then one that does not."""
+    link = machine.root / "opt/p2pdist-agent/p2pdist-agent"
+    first = link.readlink()
+    newer = agent + b"\n"  # it unpacks itself all the same
+    assert until_ended(fleet, update_agent(fleet, newer, "2")) == ("installed", "")
+    second = link.readlink()
+    assert hashlib.sha256(newer).hexdigest().startswith(second.parent.name) and second != first
+    stage, reason = until_ended(fleet, update_agent(fleet, CRASHES, "3"))
+    assert stage == "failed" and "did not report back: it ended 3 times" in reason
+    assert link.readlink() == second
+
+
+def test_a_bare_machine_gets_the_agent_over_ssh_joins_the_fleet_and_installs_releases_and_newer_agents(
     agent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     states: list[HostState] = []
@@ -145,5 +226,6 @@ def test_a_bare_machine_gets_the_agent_over_ssh_joins_the_fleet_and_installs_a_r
             fleet.deploy(release)
             place = machine.root / "opt" / release.product
             fleet.until(lambda: place.exists() and place.read_bytes() == CONTENT, "it is installed there")
+            check_self_update(fleet, machine, data)
         finally:
             machine.end()

@@ -149,6 +149,40 @@ def test_each_byte_leaves_the_mirror_once_and_none_the_admin_server(sites: Sites
     assert "vendor's mirrors" in origin["reason"]
 
 
+def test_what_is_new_at_a_mirror_is_read_by_itself_and_one_that_lies_is_named(sites: Sites) -> None:
+    asked = ("fetch", "stable/drill/*", "--points", "home", "--points", "hub", "--on-metadata")
+    task = str(sites.fleet.ask(*asked)["id"])
+    release = sites.publish("drill", CONTENT[:1_000_000], liar=True)
+
+    def shown() -> Any:
+        return sites.fleet.ask("task", "show", task)
+
+    sites.fleet.until_asked(lambda: shown().get("finished"), "it has ended")
+    run = shown()
+    assert [node["state"] for node in run["nodes"]] == ["done", "done"]
+    liars = {item["name"]: item for item in run["items"] if item["subject"].endswith("/bad/drill")}
+    assert set(liars) == {"home", "hub"}
+    for item in liars.values():
+        assert (item["state"], item["step"]) == ("failed", "lied")
+        assert item["detail"].startswith("it sent wrong bytes for piece")
+    assert sites.vendor.sent(release) >= len(release.content)
+
+
+def test_a_point_that_is_killed_goes_on_where_it_was(sites: Sites) -> None:
+    release = sites.publish("saw", CONTENT + CONTENT[:1_250_000])
+    task = str(sites.fleet.ask("fetch", "saw@1", "--points", "home")["id"])
+
+    def node() -> Any:
+        return sites.fleet.ask("task", "show", task)["nodes"][0]
+
+    sites.fleet.until(lambda: node()["done"] > len(release.content) // 5, "it has read a part")
+    sites.fleet.restart("home")
+    sites.fleet.until_asked(lambda: node()["finished"], "it has ended")
+    assert node()["state"] == "done"
+    assert sites.vendor.sent(release) < 1.3 * len(release.content)
+    assert sites.origin_sent() == 0
+
+
 @pytest.mark.skipif(None in (APT_FTPARCHIVE, DPKG_DEB, GPG), reason="needs apt-utils, dpkg-deb and GnuPG")
 def test_a_point_behind_a_nat_follows_the_vendor_whose_package_then_reaches_every_point(sites: Sites) -> None:
     fleet, vendor = sites.fleet, sites.vendor
@@ -177,30 +211,3 @@ def test_a_point_behind_a_nat_follows_the_vendor_whose_package_then_reaches_ever
     assert sum(node["figures"]["bytes_from_mirrors"] for node in run["nodes"]) == len(content)
     assert sites.origin_sent() == before
     assert fleet.ask("proposal", "list", "--state", "published")["proposals"][0]["id"] == proposal["id"]
-
-
-def test_a_mirror_that_lies_is_named_by_each_point_that_has_asked_it(sites: Sites) -> None:
-    release = sites.publish("drill", CONTENT[:1_000_000], liar=True)
-    run = sites.fetch("drill@1", "--points", "home", "--points", "hub")
-    assert [node["state"] for node in run["nodes"]] == ["done", "done"]
-    liars = {item["name"]: item for item in run["items"] if item["subject"].endswith("/bad/drill")}
-    assert set(liars) == {"home", "hub"}
-    for item in liars.values():
-        assert (item["state"], item["step"]) == ("failed", "lied")
-        assert item["detail"].startswith("it sent wrong bytes for piece")
-    assert sites.vendor.sent(release) >= len(release.content)
-
-
-def test_a_point_that_is_killed_goes_on_where_it_was(sites: Sites) -> None:
-    release = sites.publish("saw", CONTENT * 2)
-    task = str(sites.fleet.ask("fetch", "saw@1", "--points", "home")["id"])
-
-    def node() -> Any:
-        return sites.fleet.ask("task", "show", task)["nodes"][0]
-
-    sites.fleet.until(lambda: node()["done"] > len(release.content) // 5, "it has read a part")
-    sites.fleet.restart("home")
-    sites.fleet.until(lambda: node()["finished"], "it has ended")
-    assert node()["state"] == "done"
-    assert sites.vendor.sent(release) < 1.3 * len(release.content)
-    assert sites.origin_sent() == 0

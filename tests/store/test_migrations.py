@@ -86,7 +86,15 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     "url",
-    ["sqlite://", "sqlite:///:memory:", "nonsense", "oracle+nothing://x/y", "", "postgresql+psycopg2://x/y"],
+    [
+        "sqlite://",
+        "sqlite:///:memory:",
+        "nonsense",
+        "oracle+nothing://x/y",
+        "",
+        "postgresql+psycopg2://x/y",
+        "mariadb+pymysql://x/y?nonsense=1",
+    ],
 )
 def test_a_url_that_cannot_work_is_refused_with_an_example(url: str) -> None:
     with pytest.raises(UsageError, match="sqlite:////"):
