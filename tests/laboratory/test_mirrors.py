@@ -200,7 +200,7 @@ def test_what_is_new_at_a_mirror_is_read_by_itself_and_one_that_lies_is_named(si
 
 
 def test_a_point_that_is_killed_goes_on_where_it_was(sites: Sites) -> None:
-    release = sites.publish("saw", CONTENT + CONTENT[:1_250_000])
+    release, before = sites.publish("saw", CONTENT + CONTENT[:1_250_000]), sites.origin_sent()
     task = str(sites.fleet.ask("fetch", "saw@1", "--points", "home")["id"])
 
     def node() -> Any:
@@ -211,6 +211,7 @@ def test_a_point_that_is_killed_goes_on_where_it_was(sites: Sites) -> None:
     sites.fleet.until_asked(lambda: node()["finished"], "it has ended")
     assert node()["state"] == "done"
     assert sites.vendor.sent(release) < 1.3 * len(release.content)
+    assert sites.origin_sent() == before
 
 
 def test_the_admin_server_shares_the_reading_where_it_is_asked_to(sites: Sites) -> None:
