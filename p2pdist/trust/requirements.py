@@ -76,11 +76,16 @@ def mirrors_of(said: Iterable[str | Mirror]) -> tuple[Mirror, ...]:
     return tuple(found.values())
 
 
-def check_mirror(text: str) -> None:
-    """Check the address of a vendor mirror. Raises UsageError."""
+def check_mirror(text: str, *, plain: bool = False) -> None:
+    """Check the address of a vendor mirror; *plain* ones, without TLS, are for what is signed.
+
+    Raises:
+        UsageError: it is none.
+    """
+    schemes = ("https", "http") if plain else ("https",)
     try:
         parts = urlsplit(text)
-        valid = parts.scheme == "https" and bool(parts.hostname) and parts.username is None
+        valid = parts.scheme in schemes and bool(parts.hostname) and parts.username is None
         _ = parts.port
     except ValueError:
         valid = False

@@ -20,6 +20,7 @@ from p2pdist.store.migrations.versions import (
     r0005_inventory,
     r0006_wakes,
     r0007_triggers_and_interfaces,
+    r0008_proposals,
 )
 from p2pdist.store.tables import metadata
 from tests.store.conftest import NOW, TARGET, add_group, enrol, node_of, report
@@ -41,6 +42,7 @@ def test_what_devices_said_before_there_were_retries_counts_as_the_first_try(url
     store.close()
     engine = sa.create_engine(url)
     with engine.begin() as connection, Operations.context(MigrationContext.configure(connection)):
+        r0008_proposals.downgrade()
         r0007_triggers_and_interfaces.downgrade()
         r0006_wakes.downgrade()
         r0005_inventory.downgrade()

@@ -58,6 +58,7 @@ from p2pdist.wire.api.members import (
     TokenList,
     WayInfo,
 )
+from p2pdist.wire.api.proposals import ProposalInfo, ProposalList
 from p2pdist.wire.api.releases import (
     ArtifactState,
     ChannelInfo,
@@ -150,6 +151,8 @@ __all__ = [
     "PointInfo",
     "PointList",
     "ProblemDetails",
+    "ProposalInfo",
+    "ProposalList",
     "Published",
     "RefusalInfo",
     "RefusalList",
