@@ -1,7 +1,9 @@
-"""Bare machines on hosts of a laboratory: OpenSSH's server, a file system and processes of their own, no Python.
+"""Bare machines on hosts of a laboratory: OpenSSH's server, a file system and processes of their own, and no
+Python.
 
-A machine's root is this machine's with a layer in memory over it, so that what is done there is seen by nobody
-else and gone with it. That takes root. Where Avahi is installed it says the machine's name to its segment.
+A machine's root is this machine's with a layer in memory over it, so that what is done there is seen by
+nobody else and gone with it. That takes root. Where Avahi is installed it tells the machine's name to its
+segment.
 """
 
 from __future__ import annotations
@@ -58,8 +60,14 @@ LogLevel VERBOSE
 """
 _ANNOUNCE = """
 command -v avahi-daemon >/dev/null || exit 0
-printf '[server]\\nhost-name=%s\\nenable-dbus=no\\n[publish]\\npublish-workstation=yes\\n' {name} >/run/announced.conf
 mkdir -p /run/avahi-daemon
+cat >/run/announced.conf <<end
+[server]
+host-name={name}
+enable-dbus=no
+[publish]
+publish-workstation=yes
+end
 exec avahi-daemon --file=/run/announced.conf --no-drop-root --no-chroot --no-rlimits >/dev/null 2>&1
 """
 _NEEDS = ("sshd", "sudo", "chpasswd")
