@@ -53,7 +53,7 @@ def release_list(*, common: Common = DEFAULT) -> None:
             r.recipe,
             size(r.length),
             short(r.info_hash),
-            r.problem or "served",
+            _at_server(r),
         )
         for r in answer.releases
     ]
@@ -85,7 +85,8 @@ def release_show(name: Annotated[str, Parameter(name="RELEASE")], /, *, common: 
         ("size", f"{size(r.length)} ({r.length} bytes)"),
         ("SHA-256", r.sha256),
         ("artifact", r.info_hash),
-        ("at the server", r.problem or "served"),
+        ("at the server", _at_server(r)),
+        *(("mirror", url) for url in r.mirrors),
     ]
     if r.rollback_from is not None:
         facts.append(("rollback", f"permitted from sequence {r.rollback_from} and below"))
@@ -107,6 +108,7 @@ def publish(
     /,
     *,
     deploy: Annotated[str | None, Parameter(name="--deploy")] = None,
+    mirrored: bool = False,
     common: Common = DEFAULT,
 ) -> None:
     """Bring a signed publication to the server. Repeat it after an interruption: it goes on where it was.
@@ -117,6 +119,8 @@ def publish(
         What `p2pdist-sign publish` wrote.
     deploy
         Order every release that is new to the server onto this group with its subgroups.
+    mirrored
+        Upload nothing of releases that name mirrors: distribution points get them there, see `p2pdist fetch`.
     """
     publication = read_publication(directory)
     bars = Progress(
@@ -130,15 +134,16 @@ def publish(
     )
     with common.client() as client, bars:
         tasks: dict[InfoHash, TaskID] = {}
-        for each in publication.releases():
+        uploaded = [each for each in publication.releases() if not (mirrored and each.mirrors)]
+        for each in uploaded:
             tasks[each.info_hash] = bars.add_task(each.target, total=each.length)
 
         def moved(moving: Release, stored: int) -> None:
             bars.update(tasks[moving.info_hash], completed=stored)
 
-        for each in publication.releases():
+        for each in uploaded:
             upload(client, publication, each, moved)
-        answer, new = hand_over(client, publication)
+        answer, new = hand_over(client, publication, mirrored=mirrored)
         made = order(client, new, deploy) if deploy is not None else []
     if common.output == "json":
         show_json(PublishedAndDeployed(published=answer, deployments=made) if deploy is not None else answer)
@@ -153,3 +158,7 @@ def publish(
         say(f"{deployed.id}: {deployed.target} onto {deployed.group}, {deployed.devices} devices now")
     if deploy is not None and not made:
         say("nothing in it is new to the server, so nothing is deployed: p2pdist deploy RELEASE GROUP")
+
+
+def _at_server(release: wire.ReleaseInfo) -> str:
+    return release.problem or ("no: it comes from its mirrors" if release.mirrored else "served")

@@ -41,6 +41,7 @@ COMMANDS = {
     "waking": ("wake",),
     "inventory": ("inventory",),
     "discovery": ("discover",),
+    "mirrors": ("fetch",),
     "tasks": ("task",),
 }
 """The commands of each module in this package. A module is imported when one of its commands is given, so

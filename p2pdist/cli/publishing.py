@@ -108,8 +108,12 @@ def upload(client: Client, publication: Publication, release: Release, progress:
             time.sleep(_WAIT_FIRST_S * 2**attempt)
 
 
-def publish(client: Client, publication: Publication) -> tuple[wire.Published, list[TargetPath]]:
+def publish(
+    client: Client, publication: Publication, *, mirrored: bool = False
+) -> tuple[wire.Published, list[TargetPath]]:
     """Hand the signed metadata over, with the torrents that the server lacks.
+
+    With *mirrored*, the content of releases with mirrors need not be at the server.
 
     Returns:
         What is published now, and the targets of it that were not before, as far as the server has them.
@@ -127,7 +131,7 @@ def publish(client: Client, publication: Publication) -> tuple[wire.Published, l
         )
         for info_hash in lacking
     }
-    body = wire.NewPublication(metadata=publication.metadata, torrents=torrents)
+    body = wire.NewPublication(metadata=publication.metadata, torrents=torrents, mirrored=mirrored)
     published = client.post("/publications", wire.Published, body)
     known = {release.target for release in before} | set(published.left_out)
     return published, [target for target in publication.catalog.releases if target not in known]

@@ -15,7 +15,7 @@ import msgspec
 
 from p2pdist.core.places import Place
 from p2pdist.core.scope import covers, grant_valid, points_for, preferred_points
-from p2pdist.core.sources import DIRECT, verdict
+from p2pdist.core.sources import DIRECT, MIRRORED, verdict
 from p2pdist.ids import GroupPath, NodeId
 from p2pdist.trust.catalog import SeedGrant
 from p2pdist.wire.frames import Candidate, Path
@@ -37,7 +37,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """What is known about one node and one release.
 
     ``reported`` is its tracker's decision with its own judgement, as it last said; None if it has said
-    nothing yet. ``counted`` are the bytes between it and others.
+    nothing yet. ``counted`` are the bytes between it and others. ``mirrored`` releases come from vendors'
+    mirrors, and not from the origin.
     """
 
     receiver: Place
@@ -46,6 +47,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     points: Sequence[KnownPoint]
     reported: Sequence[Candidate] | None
     counted: Sequence[SourceBytes]
+    mirrored: bool = False
 
 
 class Explained(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,7 +148,9 @@ def stage_shown(said: str, *, stopped: bool) -> str:
 
 def _origin(asked: Asked, before: set[str]) -> Explained:
     taken, reason = verdict(asked.receiver, Place(node=asked.origin, role="origin", site="origin"))
-    if taken and asked.reported is not None:
+    if taken and asked.mirrored:
+        taken, reason = False, MIRRORED
+    elif taken and asked.reported is not None:
         taken, reason = False, f"{reason}; it does not serve this release"
     if asked.origin in before:
         reason += "; it was a source before"

@@ -88,7 +88,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     ``site`` names what it shares a LAN with: the distribution point that carries it (a point's site is
     its own id), or the network of a device that is attached directly. ``role`` is what has been
     verified, not what the node claims. ``have`` is the fraction of the artifact that it holds. A member
-    with ``no_room`` wants the artifact and cannot hold it now. One that is ``dialled`` dials nobody; see
+    with ``no_room`` wants the artifact and cannot hold it now. An origin that is ``mirrored`` does not serve
+    it, for it comes from vendors' mirrors. One that is ``dialled`` dials nobody; see
     :mod:`p2pdist.core.dialling`.
     """
 
@@ -110,6 +111,7 @@ class Member(Place, frozen=True, kw_only=True):
     complete: bool
     have: float
     no_room: bool = False
+    mirrored: bool = False
     dialled: bool = False
     gateway: NodeId | None = None
     translated: bool = False

@@ -2,6 +2,8 @@
 
 The rules, in the order in which they are asked:
 
+0. Nobody fetches from the origin what comes from vendors' mirrors: it does not have it, or distribution
+   points read it there right now (:mod:`p2pdist.core.mirrored`).
 1. Nobody fetches from itself.
 2. Within a site everybody may fetch from everybody, up to a number of peers.
 3. Over the WAN only distribution points fetch: from the origin and from other distribution points.
@@ -33,6 +35,9 @@ from p2pdist.trust.catalog import SeedGrant
 from p2pdist.wire.frames import Candidate, Role
 
 _NO_ROOM = "it has no room for this artifact now"
+
+MIRRORED = "its content comes from the vendor's mirrors, which only distribution points read"
+"""Why nobody fetches from the origin."""
 
 DIRECT = "direct:"
 """How the site of a device begins that is attached to the admin server directly; its network follows."""
@@ -110,10 +115,11 @@ def _decide_places(
             ruling: Ruling | None = places.on_carrier(receiver, member)
         else:
             ruling = places.on_device(receiver, member)
-        if ruling is not None and not member.no_room:
-            candidates.append(_ruled(receiver, member, ruling))
-        elif ruling is not None:
-            candidates.append(_candidate(receiver, member, False, _NO_ROOM))
+        if ruling is not None:
+            lack = _lack(member)
+            candidates.append(
+                _candidate(receiver, member, False, lack) if lack else _ruled(receiver, member, ruling)
+            )
     return candidates
 
 
@@ -134,12 +140,17 @@ def _ruled(receiver: Member, member: Member, ruling: Ruling) -> Candidate:
     return msgspec.structs.replace(candidate, host=first.host, port=first.port, endpoints=others)
 
 
+def _lack(member: Member) -> str:
+    """Say why nobody can fetch from *member*; empty if one may be able to."""
+    return MIRRORED if member.mirrored else _NO_ROOM if member.no_room else ""
+
+
 def _without_point(
     receiver: Member, member: Member, members: Sequence[Member], rules: SourceRules
 ) -> tuple[bool, str] | None:
     """The verdict on *member* where somebody has no room for the artifact; None where nobody lacks it."""
-    if member.no_room:
-        return False, _NO_ROOM
+    if lack := _lack(member):
+        return False, lack
     if (receiver.role, member.role) != ("device", "origin"):
         return None
     carrier = receiver.gateway or receiver.site

@@ -142,7 +142,7 @@ def _waits(receiver: Member, sources: Sources) -> bool:
 
 def _matters(before: Member, now: Member) -> bool:
     """Whether others should hear of a change: of place, of who fetches for it, of who has it all there."""
-    if before.no_room != now.no_room or before.site != now.site:
+    if (before.no_room, before.mirrored) != (now.no_room, now.mirrored) or before.site != now.site:
         return True
     return now.gateway is not None and (
         before.complete != now.complete or before.unreached != now.unreached or before.own != now.own
@@ -162,6 +162,7 @@ def _member(
         complete=presence.complete,
         have=presence.have / presence.pieces if presence.pieces else 0.0,
         no_room=presence.no_room,
+        mirrored=role == "origin" and presence.mirrored,
         dialled=dialled,
         gateway=where.gateway,
         translated=where.translated,

@@ -11,9 +11,11 @@ from __future__ import annotations
 from typing import assert_never
 
 from p2pdist.core.polling import addresses_to_ask
+from p2pdist.duties.repository import Repository
 from p2pdist.duties.run import Ended, RunPort
 from p2pdist.errors import UsageError
 from p2pdist.trust.catalog import Duty
+from p2pdist.wire.mirroring import ReadMirrors
 from p2pdist.wire.polling import Poll
 from p2pdist.wire.work import AnyWork
 
@@ -23,6 +25,8 @@ def duty_of(work: AnyWork) -> Duty:
     match work:
         case Poll():
             return "discovery"
+        case ReadMirrors():
+            return "seed"
         case _:
             assert_never(work)
 
@@ -40,16 +44,30 @@ def check_work(work: AnyWork) -> None:
                 raise UsageError(
                     f"a poll by {work.methods[0]} needs ranges", hint="name one, such as 10.1.0.0/24"
                 )
+        case ReadMirrors():
+            pass  # what is signed, and who reads, the admin server looks up
         case _:
             assert_never(work)
 
 
-async def perform(work: AnyWork, port: RunPort) -> Ended:
-    """Do *work*; raises P2PDistError when it cannot be done."""
+async def perform(work: AnyWork, port: RunPort, *, repository: Repository | None = None) -> Ended:
+    """Do *work*; raises P2PDistError when it cannot be done.
+
+    Args:
+        work: What is to be done.
+        port: The run's way to say how far it is.
+        repository: The node's content; without it there is no work about content.
+    """
     match work:
         case Poll():
             from p2pdist.duties.discovery.polling import poll
 
             return await poll(work, port)
+        case ReadMirrors():
+            from p2pdist.duties.mirrors.task import read_mirrors
+
+            if repository is None:
+                raise UsageError("this node keeps no content")
+            return await read_mirrors(work, port, repository)
         case _:
             assert_never(work)

@@ -15,6 +15,7 @@ from p2pdist.core.listening import EVERYWHERE
 from p2pdist.core.rates import RatesTable
 from p2pdist.core.services import ServicePolicy
 from p2pdist.errors import UsageError
+from p2pdist.node.mirrorsettings import MirrorSettings
 from p2pdist.node.stuntable import StunTable
 from p2pdist.swarm.tuning import REQUESTS
 from p2pdist.wire.wakes import WAKE_PORT
@@ -151,7 +152,8 @@ class PointTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class SeedConfig(AgentConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The seed node's configuration file: an agent's, ``[point]``, and ``[stun]``."""
+    """The seed node's configuration file: an agent's, ``[point]``, ``[mirrors]``, and ``[stun]``."""
 
     point: PointTable = PointTable()
+    mirrors: MirrorSettings = MirrorSettings()
     stun: StunTable = StunTable()

@@ -9,7 +9,6 @@ are on the disk, and libtorrent verifies what is there.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
 
 import msgspec
 import trio
@@ -159,9 +158,21 @@ class Content:
         return {i: each.bytes_done for i, each in found.items() if each is not None and not each.complete}
 
     def is_cut_off(self) -> bool:
-        """Whether something is being fetched, and nobody is connected from whom it could come."""
-        found = [self.statistics(info_hash) for info_hash in self.unfinished()]
+        """Whether something is being fetched, and nobody is connected from whom it could come.
+
+        What has mirrors, and nobody in the fleet to come from, is no fault of the neighbour that says so.
+        """
+        found = [self.statistics(i) for i in self.unfinished() if not self._waits_for_mirrors(i)]
         return bool(found) and not any(each is not None and each.peers for each in found)
+
+    def _waits_for_mirrors(self, info_hash: InfoHash) -> bool:
+        wanted = self._wanted[info_hash]
+        return bool(wanted.release.mirrors) and not any(c.taken for c in wanted.told)
+
+    async def wait_joined(self, info_hash: InfoHash) -> None:
+        """Wait until the node takes part in an artifact's swarm."""
+        while self.statistics(info_hash) is None:
+            await self._joined.wait()
 
     async def wait_unfinished(self) -> None:
         """Wait until something is being fetched."""
@@ -309,7 +320,7 @@ class Content:
         swarm = swarm_of(release.channel, self._home.fleet)
         if path.exists():
             try:
-                torrent = await trio.to_thread.run_sync(_read_torrent, path)
+                torrent = await trio.to_thread.run_sync(self._home.read_torrent, release.info_hash)
                 check_torrent(torrent, info_hash=release.info_hash, swarm=swarm, length=release.length)
             except P2PDistError as error:
                 _log.warning("content.torrent_damaged", target=release.target, reason=str(error))
@@ -379,13 +390,6 @@ class Content:
                 path.unlink(missing_ok=True)
             except OSError as error:
                 raise storage_error(f"{path} could not be deleted", error) from error
-
-
-def _read_torrent(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise storage_error(f"{path} could not be read", error) from error
 
 
 def _with_path(candidate: Candidate, statistics: ArtifactStatistics) -> Candidate:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from p2pdist import limits
 from p2pdist.errors import P2PDistError, UsageError
-from p2pdist.files import read_bounded, write_atomic
+from p2pdist.files import read_bounded, storage_error, write_atomic
 from p2pdist.ids import FleetName, InfoHash, NodeId
 from p2pdist.logs import get_logger
 from p2pdist.net.tls import TlsIdentity
@@ -117,6 +117,14 @@ class Home:
     def torrent(self, info_hash: InfoHash) -> Path:
         """Return the torrent file of an artifact."""
         return self.torrents / f"{info_hash}.torrent"
+
+    def read_torrent(self, info_hash: InfoHash) -> bytes:
+        """Return an artifact's torrent, unchecked. Blocking. Raises Unavailable when it cannot be read."""
+        path = self.torrent(info_hash)
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise storage_error(f"{path} could not be read", error) from error
 
     def tls_identity(self) -> TlsIdentity:
         """Return what the node shows on its links right now; the same object until that changes."""

@@ -10,6 +10,7 @@ import trio
 
 from p2pdist.agent.agent import Agent, open_agent
 from p2pdist.duties.journal import Journal
+from p2pdist.duties.kinds import perform
 from p2pdist.duties.runner import Runner
 from p2pdist.ids import InfoHash
 from p2pdist.logs import get_logger
@@ -21,6 +22,7 @@ from p2pdist.node.supervisor import notify_ready
 from p2pdist.seed.callees import Callees
 from p2pdist.seed.members import Members
 from p2pdist.seed.post import GatewayPost
+from p2pdist.seed.repository import StockRepository
 from p2pdist.seed.stock import Situation, Stock
 from p2pdist.seed.tasks import RunnerPorts
 from p2pdist.seed.waking import PointWaker
@@ -146,7 +148,10 @@ async def open_seed(home: Home, config: SeedConfig) -> AsyncIterator[Seed]:
             on_wanted=seed.stock.used,
         )
         seed.callees = Callees(seed.member, seed.members)
-        seed.runner = Runner(RunnerPorts(seed.member), Journal(home.state / "tasks"))
+        repository = StockRepository(seed.member, seed.stock, config.mirrors)
+        seed.runner = Runner(
+            RunnerPorts(seed.member), Journal(home.state / "tasks"), partial(perform, repository=repository)
+        )
         yield seed
 
 

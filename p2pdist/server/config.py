@@ -14,6 +14,7 @@ from p2pdist.core.rates import BytesPerSecond, RatesTable, parse_window
 from p2pdist.errors import UsageError
 from p2pdist.ids import parse_group
 from p2pdist.net.endpoints import parse_endpoint
+from p2pdist.node.mirrorsettings import MirrorSettings
 from p2pdist.node.stuntable import StunTable
 from p2pdist.server.control.ports import PlaneSettings
 from p2pdist.server.origin import OriginSettings
@@ -113,6 +114,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     api: ApiTable = ApiTable()
     origin: OriginTable = OriginTable()
     stun: StunTable = StunTable()
+    mirrors: MirrorSettings = MirrorSettings()
     certificates: CertificatesTable = CertificatesTable()
     rates: tuple[GroupRatesTable, ...] = ()
     log: LogTable = LogTable()
@@ -160,4 +162,5 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
             timestamp_life_s=self.online.timestamp_life_s,
             snapshot_life_s=self.online.snapshot_life_s,
             withdrawn_keep_s=self.origin.keep_withdrawn_s,
+            mirrors=self.mirrors,
         )

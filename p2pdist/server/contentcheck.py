@@ -8,15 +8,18 @@ noticed by the swarm, which checks each piece that it serves.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from p2pdist.errors import TrustError, UsageError
 from p2pdist.files import storage_error
+from p2pdist.ids import InfoHash, swarm_of
 from p2pdist.server.serverhome import ServerHome
 from p2pdist.store import content
 from p2pdist.store.fleetstore import FleetStore
 from p2pdist.store.records import ArtifactRecord
-from p2pdist.trust.catalog import Release
+from p2pdist.swarm.torrents import check_torrent
+from p2pdist.trust.catalog import Catalog, Release
 
 
 def hash_content(path: Path) -> str:
@@ -26,6 +29,43 @@ def hash_content(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise storage_error(f"{path} could not be read", error) from error
+
+
+def only_at_mirrors(home: ServerHome, store: FleetStore, releases: Iterable[Release]) -> frozenset[InfoHash]:
+    """Return the artifacts with mirrors that have never been here: nobody misses them. Blocking."""
+    recorded = store.read_now(content.list_artifacts)
+    return frozenset(
+        release.info_hash
+        for release in releases
+        if release.mirrors
+        and release.info_hash not in recorded
+        and not home.artifact(release.info_hash).exists()
+    )
+
+
+def check_publication(
+    home: ServerHome,
+    store: FleetStore,
+    offered: Catalog,
+    torrents: Mapping[InfoHash, bytes],
+    elsewhere: frozenset[InfoHash],
+    now: int,
+) -> None:
+    """Check the torrents and contents of a publication; content that is *elsewhere* is not missed. Blocking.
+
+    Raises:
+        UsageError: a torrent or a content file is not there.
+        TrustError, PeerError: one is not what was signed.
+        Unavailable: one cannot be read, or the record of it cannot be written.
+    """
+    for release in offered.releases.values():
+        torrent = torrents.get(release.info_hash) or home.read_torrent(release.info_hash)
+        if torrent is None:
+            raise UsageError(f"the torrent of {release.target} is not at the server", hint="publish it too")
+        swarm = swarm_of(release.channel, home.fleet)
+        check_torrent(torrent, info_hash=release.info_hash, swarm=swarm, length=release.length)
+        if release.info_hash not in elsewhere:
+            check_content(home, store, release, now)
 
 
 def check_content(home: ServerHome, store: FleetStore, release: Release, now: int) -> None:

@@ -1,4 +1,5 @@
-"""The origin: the admin server's own seed, which serves every published artifact.
+"""The origin: the admin server's own seed, which serves every published artifact that does not come from
+vendors' mirrors.
 
 Published content is sealed: libtorrent never writes to it, and checks each piece before it serves it for
 the first time. A file that does not match its torrent is not served, and everybody who wants it is told.
@@ -37,6 +38,7 @@ from p2pdist.wire.messages import RateLimits, SourceBytes
 _log = get_logger()
 
 _RATES_EVERY_S = 30.0
+_CLOSE_S = 15.0  # libtorrent has ten of them
 
 
 class OriginSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +69,10 @@ class Origin:
         content: Returns the content file of an artifact.
         altered: Called with an artifact whose file is not what was signed, and the reason.
         refused: Called with the address of a stranger who was turned away, and the reason.
+
+    Attributes:
+        damaged: The artifacts whose files are not what was signed, and why.
+        mirrored: The artifacts that come from vendors' mirrors and are not served.
     """
 
     def __init__(
@@ -84,8 +90,15 @@ class Origin:
         self._content = content
         self._altered = altered
         self._served: dict[InfoHash, Release] = {}
+        self.mirrored: frozenset[InfoHash] = frozenset()
+        self._read: set[InfoHash] = set()
         self._rates = RateLimits()
         self.damaged: dict[InfoHash, str] = {}
+
+    @property
+    def swarm(self) -> Swarm:
+        """The admin server's swarm session, for what it reads from mirrors itself."""
+        return self._swarm
 
     @property
     def port(self) -> int:
@@ -103,7 +116,7 @@ class Origin:
 
     def call(self, info_hash: InfoHash, points: Sequence[Candidate]) -> None:
         """Dial these points: they want an artifact, and dial nobody themselves."""
-        if info_hash not in self._served:
+        if info_hash not in self._served and info_hash not in self._read:
             return
         calls = [
             Source(node=NodeId(point.node), role=point.role, host=point.host, port=point.port, wan=True)
@@ -115,14 +128,24 @@ class Origin:
         """Show a renewed certificate from now on."""
         self._swarm.set_identity(certificate_pem, key_pem)
 
-    async def serve(self, releases: Mapping[InfoHash, Release], torrents: Mapping[InfoHash, bytes]) -> None:
-        """Serve exactly these releases: begin with new ones, stop those that are no longer published."""
+    async def serve(
+        self,
+        releases: Mapping[InfoHash, Release],
+        torrents: Mapping[InfoHash, bytes],
+        *,
+        mirrored: frozenset[InfoHash] = frozenset(),
+    ) -> None:
+        """Serve exactly these releases: begin with new ones, stop those that are no longer published.
+
+        Of the *mirrored* artifacts it is said that they come from vendors' mirrors.
+        """
+        self.mirrored = mirrored
         for info_hash in [h for h in self._served if h not in releases]:
             await self._swarm.remove(info_hash, delete=False)
             del self._served[info_hash]
             self.damaged.pop(info_hash, None)
         for info_hash, release in releases.items():
-            if info_hash in self._served or info_hash in self.damaged:
+            if info_hash in self._served or info_hash in self._read or info_hash in self.damaged:
                 continue
             try:
                 await self._add(release, torrents[info_hash])
@@ -138,11 +161,44 @@ class Origin:
             if info_hash not in self.damaged:
                 pieces = self._swarm.statistics(info_hash).pieces
                 found.append(Presence(info_hash=info_hash, have=pieces, pieces=pieces, complete=True))
+        for info_hash in self._read:
+            at = self._swarm.statistics(info_hash)
+            found.append(Presence(info_hash=info_hash, have=at.have, pieces=at.pieces, complete=at.complete))
+        for info_hash in self.mirrored - self._read:
+            found.append(Presence(info_hash=info_hash, have=0, pieces=0, complete=False, mirrored=True))
         return found
 
     def sent(self) -> Mapping[InfoHash, tuple[SourceBytes, ...]]:
         """Return how many bytes of each artifact went to whom since the server started."""
-        return {info_hash: self._swarm.statistics(info_hash).sources for info_hash in self._served}
+        carried = [*self._served, *self._read]
+        return {info_hash: self._swarm.statistics(info_hash).sources for info_hash in carried}
+
+    @asynccontextmanager
+    async def reading(self, release: Release, torrent: bytes, path: Path) -> AsyncIterator[Artifact]:
+        """Take part in an artifact's swarm for as long as the block runs, to fill *path* with it.
+
+        Raises:
+            TrustError, PeerError: the torrent is not the release's.
+            Unavailable, UsageError: it is in the swarm already, or there is no room.
+        """
+        swarm = swarm_of(release.channel, self._fleet)
+        check_torrent(torrent, info_hash=release.info_hash, swarm=swarm, length=release.length)
+        artifact = Artifact(
+            info_hash=release.info_hash,
+            torrent=torrent,
+            path=path,
+            swarm=swarm,
+            length=release.length,
+            sealed=False,
+        )
+        await self._swarm.add(artifact)
+        self._read.add(release.info_hash)
+        try:
+            yield artifact
+        finally:
+            self._read.discard(release.info_hash)
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSE_S):
+                await self._swarm.remove(release.info_hash, delete=False)
 
     def set_rates(self, rates: RateLimits) -> None:
         """Limit what the origin sends, by time of day, from now on."""

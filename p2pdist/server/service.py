@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -18,6 +19,8 @@ import trio
 from securesystemslib.signer import Signer
 
 from p2pdist import limits
+from p2pdist.core.mirrored import withheld
+from p2pdist.duties.kinds import perform
 from p2pdist.errors import P2PDistError, TrustError, UsageError
 from p2pdist.files import write_atomic
 from p2pdist.ids import GroupPath, InfoHash, NodeId, swarm_of
@@ -25,11 +28,13 @@ from p2pdist.logs import get_logger
 from p2pdist.net.stundesk import StunDesk, StunSettings
 from p2pdist.net.tls import TlsIdentity
 from p2pdist.node.detour import swarm_streams
-from p2pdist.server.contentcheck import check_content
+from p2pdist.node.mirrorsettings import MirrorSettings
+from p2pdist.server.contentcheck import check_content, check_publication, only_at_mirrors
 from p2pdist.server.control.plane import ControlPlane
 from p2pdist.server.control.ports import PlaneSettings
 from p2pdist.server.expiry import people_expire
 from p2pdist.server.incidents import IncidentBook
+from p2pdist.server.mirrored import MirroredContent
 from p2pdist.server.origin import Origin, OriginSettings, open_origin
 from p2pdist.server.planestore import StoredPlane
 from p2pdist.server.serverhome import ServerHome
@@ -38,7 +43,6 @@ from p2pdist.server.uploads import Uploads
 from p2pdist.server.withdrawn import Withdrawn, named_artifacts
 from p2pdist.store import content, deployments
 from p2pdist.store.fleetstore import FleetStore
-from p2pdist.swarm.torrents import check_torrent
 from p2pdist.trust.catalog import Catalog, Release
 from p2pdist.trust.publication import OnlineRepository
 from p2pdist.wire.detours import SWARM_PATH
@@ -59,6 +63,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     timestamp_life_s: int = 24 * 3600
     snapshot_life_s: int = 7 * 24 * 3600
     withdrawn_keep_s: int = 7 * 24 * 3600
+    mirrors: MirrorSettings = MirrorSettings()
 
 
 class Service:
@@ -92,11 +97,13 @@ class Service:
         self.trouble = ""
         self.incidents = IncidentBook(home.key.node, store)
         self._publishing = trio.Lock()
+        self._serving = trio.Lock()
         self._taken = trio.Event()
         self._certificate_pem = self._issue(())
         self._certified_at = _utc_now()
         self._valid_grants: frozenset[NodeId] = frozenset()
         self._saved_sent: dict[InfoHash, int] = {}
+        self._withheld: frozenset[InfoHash] = frozenset()
         self.origin: Origin
         self.uploads: Uploads
         self.withdrawn: Withdrawn
@@ -115,6 +122,7 @@ class Service:
             streams={SWARM_PATH: swarm_streams(settings.origin.host, lambda: self.origin.port)},
             refused=lambda host, reason: self.incidents.note("stranger", host, reason),
             stun=self.stun,
+            assigning=self._assigning,
         )
         self.tasks = Tasks(
             home.key.node,
@@ -122,6 +130,7 @@ class Service:
             store,
             self.plane,
             lambda: self.catalog.grants if self.catalog is not None else {},
+            perform=partial(perform, repository=MirroredContent(self, settings.mirrors)),
         )
 
     def identity(self) -> TlsIdentity:
@@ -132,11 +141,13 @@ class Service:
             ca_pem=self.home.authority.certificate_pem,
         )
 
-    async def publish(self, metadata: Mapping[str, bytes], torrents: Mapping[InfoHash, bytes]) -> Catalog:
+    async def publish(
+        self, metadata: Mapping[str, bytes], torrents: Mapping[InfoHash, bytes], *, mirrored: bool = False
+    ) -> Catalog:
         """Take a publication in, and tell the fleet.
 
-        The content files of its releases must be there already. Cancellation leaves the old
-        publication or the new one.
+        The content files of its releases must be there already; with *mirrored*, of those that name no
+        mirrors. Cancellation leaves the old publication or the new one.
 
         Raises:
             TrustError, PeerError: the publication, a torrent or a content file is not what was signed.
@@ -144,27 +155,30 @@ class Service:
             Unavailable: the disk is full.
         """
         async with self._publishing:
-            catalog = await trio.to_thread.run_sync(self._ingest, dict(metadata), dict(torrents))
+            catalog = await trio.to_thread.run_sync(self._ingest, dict(metadata), dict(torrents), mirrored)
             await self._take(catalog)
             return catalog
 
     async def content_arrived(self, info_hash: InfoHash) -> None:
         """A content file was uploaded (again) and is good: serve it if it is published."""
         async with self._publishing:
-            if self.catalog is not None and info_hash in self.origin.damaged:
+            if info_hash in self.origin.damaged:
                 await self.origin.restore(info_hash)
-                self.plane.content_mended(info_hash)
+                self.plane.swarms.mended(info_hash)
+            elif info_hash not in self.origin.mirrored:
+                return
+            if self.catalog is not None:
                 await self._serve(self.catalog)
 
     def altered(self, info_hash: InfoHash, reason: str) -> None:
         """Our own copy of an artifact is not what was signed."""
         self.incidents.note("content", info_hash, reason)
         # the fleet learns what is wrong, not where the server keeps its files; the log says that
-        self.plane.content_altered(info_hash, "the admin server's copy is not what was signed")
+        self.plane.swarms.altered(info_hash, "the admin server's copy is not what was signed")
 
     def unsaved_sent(self) -> int:
         """Return the content bytes that the origin has sent and that are not in the database yet."""
-        return sum(self._sent().values()) - sum(self._saved_sent.values())
+        return sum(count - self._saved_sent.get(h, 0) for h, count in self._sent().items())
 
     async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; reports the bound address of the control plane."""
@@ -188,22 +202,18 @@ class Service:
 
     # Publishing --------------------------------------------------------------------------------------
 
-    def _ingest(self, metadata: Mapping[str, bytes], torrents: Mapping[InfoHash, bytes]) -> Catalog:
+    def _ingest(
+        self, metadata: Mapping[str, bytes], torrents: Mapping[InfoHash, bytes], mirrored: bool
+    ) -> Catalog:
         now = _utc_now()
         offered = self.repository.inspect(metadata, now=now)
-        for release in offered.releases.values():
-            self._check_torrent(release, torrents.get(release.info_hash))
-            check_content(self.home, self.store, release, int(now.timestamp()))
+        elsewhere = only_at_mirrors(self.home, self.store, offered.releases.values())
+        if not mirrored:
+            elsewhere &= self.origin.mirrored  # those that were published so before stay so
+        check_publication(self.home, self.store, offered, torrents, elsewhere, int(now.timestamp()))
         for info_hash in {release.info_hash for release in offered.releases.values()} & set(torrents):
             write_atomic(self.home.torrent(info_hash), torrents[info_hash])
         return self.repository.ingest(metadata, now=now)
-
-    def _check_torrent(self, release: Release, offered: bytes | None) -> None:
-        torrent = offered if offered is not None else self.home.read_torrent(release.info_hash)
-        if torrent is None:
-            raise UsageError(f"the torrent of {release.target} is not at the server", hint="publish it too")
-        swarm = swarm_of(release.channel, self.home.fleet)
-        check_torrent(torrent, info_hash=release.info_hash, swarm=swarm, length=release.length)
 
     async def _take(self, catalog: Catalog) -> None:
         """Serve what is published now, and tell the fleet."""
@@ -225,22 +235,34 @@ class Service:
         except P2PDistError as error:
             _log.warning("content.not_removed", reason=str(error))
 
+    async def _assigning(self) -> None:
+        """Nodes have other work: what they read from mirrors now is not served, before they hear of it."""
+        catalog, reading = self.catalog, self.plane.directory.reading
+        if catalog is not None and withheld(reading(catalog.releases), self.home.key.node) != self._withheld:
+            await self._serve(catalog)
+
     async def _serve(self, catalog: Catalog) -> None:
         """Serve the published artifacts, at most as many as one node can: those deployed, then the newest."""
-        orders = await self.store.read(deployments.active_orders)
-        ordered = [catalog.releases[o.target] for o in orders if o.target in catalog.releases]
-        ordered += sorted(catalog.releases.values(), key=lambda release: -release.sequence)
-        releases: dict[InfoHash, Release] = {}
-        for release in ordered:
-            if len(releases) < limits.TORRENTS_ACTIVE_MAX:
-                releases.setdefault(release.info_hash, release)
-        torrents = {}
-        for info_hash in releases:
-            torrent = await trio.to_thread.run_sync(self.home.read_torrent, info_hash)
-            torrents[info_hash] = torrent or b""
-        await self._save_sent()
-        await self.origin.serve(releases, torrents)
-        self.plane.set_origin(self.origin.presences())
+        published = catalog.releases.values()
+        async with self._serving:
+            absent = await trio.to_thread.run_sync(only_at_mirrors, self.home, self.store, published)
+            read = withheld(self.plane.directory.reading(catalog.releases), self.home.key.node)
+            orders = await self.store.read(deployments.active_orders)
+            ordered = [catalog.releases[o.target] for o in orders if o.target in catalog.releases]
+            ordered += sorted(published, key=lambda release: -release.sequence)
+            releases: dict[InfoHash, Release] = {}
+            for release in ordered:
+                room = len(releases) + len(absent | read) < limits.TORRENTS_ACTIVE_MAX
+                if room and release.info_hash not in absent | read:
+                    releases.setdefault(release.info_hash, release)
+            torrents = {}
+            for info_hash in releases:
+                torrent = await trio.to_thread.run_sync(self.home.read_torrent, info_hash)
+                torrents[info_hash] = torrent or b""
+            await self._save_sent()
+            await self.origin.serve(releases, torrents, mirrored=absent | read)
+            self._withheld = read
+            self.plane.swarms.set_origin(self.origin.presences())
 
     # Upkeep ------------------------------------------------------------------------------------------
 
@@ -290,8 +312,9 @@ class Service:
 
     async def _check_all_content(self) -> None:
         """Look once at every published content file; hash those that have changed since they came."""
-        catalog = self.catalog
-        for release in catalog.releases.values() if catalog is not None else ():
+        releases = self.catalog.releases.values() if self.catalog is not None else ()
+        elsewhere = await trio.to_thread.run_sync(only_at_mirrors, self.home, self.store, releases)
+        for release in (each for each in releases if each.info_hash not in elsewhere):
             try:
                 await trio.to_thread.run_sync(
                     check_content, self.home, self.store, release, int(_utc_now().timestamp())

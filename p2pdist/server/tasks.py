@@ -15,8 +15,8 @@ import trio
 from p2pdist.core.schedules import next_time
 from p2pdist.core.tasks import why_not
 from p2pdist.duties.journal import Journal
-from p2pdist.duties.kinds import duty_of
-from p2pdist.duties.runner import Runner, Said
+from p2pdist.duties.kinds import duty_of, perform
+from p2pdist.duties.runner import Perform, Runner, Said
 from p2pdist.errors import PeerError, Unavailable, UsageError
 from p2pdist.ids import NodeId
 from p2pdist.logs import get_logger
@@ -44,6 +44,7 @@ class Tasks:
         store: Where tasks are.
         plane: Tells nodes what they have to do.
         grants: Returns every signed grant.
+        perform: Does the server's own work.
     """
 
     def __init__(
@@ -53,12 +54,14 @@ class Tasks:
         store: FleetStore,
         plane: ControlPlane,
         grants: Callable[[], Mapping[NodeId, SeedGrant]],
+        *,
+        perform: Perform = perform,
     ) -> None:
         self.node = node
         self._store = store
         self._plane = plane
         self._grants = grants
-        self._runner = Runner(self, Journal(journal))
+        self._runner = Runner(self, Journal(journal), perform)
         self._record = StoredPlane(store).record
         self._threads = trio.CapacityLimiter(1)
         self._due = Bell()

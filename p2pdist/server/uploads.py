@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
 import trio
 
 from p2pdist import limits
@@ -130,8 +131,42 @@ class Uploads:
             stored = await self._append(info_hash, chunks, stored, length)
             if stored < length:
                 return stored, False
-            await trio.to_thread.run_sync(self._finish, info_hash, length, sha256, now)
+            await self.take(info_hash, self.part(info_hash), length=length, sha256=sha256, now=now)
             return stored, True
+
+    async def take(
+        self,
+        info_hash: InfoHash,
+        path: Path,
+        *,
+        length: int,
+        sha256: str,
+        now: int,
+        published: bool = False,
+        sent_bytes: int = 0,
+    ) -> None:
+        """Take a whole file as an artifact's content; the caller has claimed it. Arguments as above.
+
+        Args:
+            path: The file, on the disk that holds the content.
+            published: Whether it is published already.
+            sent_bytes: What was sent of it meanwhile.
+
+        Raises:
+            TrustError: it has another hash; it was thrown away.
+            Unavailable: the disk does not take it.
+        """
+        record = ArtifactRecord(
+            info_hash=info_hash,
+            length=length,
+            sha256=sha256,
+            modified_ns=0,
+            published=published,
+            damage="",
+            stored=now,
+            sent_bytes=sent_bytes,
+        )
+        await trio.to_thread.run_sync(self._finish, path, record)
 
     async def _append(
         self, info_hash: InfoHash, chunks: AsyncIterator[bytes], stored: int, length: int
@@ -159,27 +194,18 @@ class Uploads:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 30):
                 await trio.to_thread.run_sync(_close, file)
 
-    def _finish(self, info_hash: InfoHash, length: int, sha256: str, now: int) -> None:
-        part, path = self.part(info_hash), self._home.artifact(info_hash)
+    def _finish(self, part: Path, record: ArtifactRecord) -> None:
+        path = self._home.artifact(record.info_hash)
         found = hash_content(part)
-        if found != sha256:
+        if found != record.sha256:
             part.unlink()
             raise TrustError(
-                f"the uploaded content of {info_hash} has the SHA-256 {found} instead of {sha256}",
+                f"the content of {record.info_hash} has the SHA-256 {found} instead of {record.sha256}",
                 hint="it was altered on the way or on the disk: check the file and upload it again",
             )
         part.replace(path)
         sync_directory(path.parent)
-        record = ArtifactRecord(
-            info_hash=info_hash,
-            length=length,
-            sha256=sha256,
-            modified_ns=path.stat().st_mtime_ns,
-            published=False,
-            damage="",
-            stored=now,
-            sent_bytes=0,
-        )
+        record = msgspec.structs.replace(record, modified_ns=path.stat().st_mtime_ns)
         self._store.write_now(content.put_artifact, record)
 
 

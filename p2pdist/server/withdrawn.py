@@ -96,10 +96,16 @@ class Withdrawn:
             for path in (home.artifact(info_hash), home.torrent(info_hash))
         ]
         try:
-            lost = [path for path in home.artifacts.iterdir() if path.name not in {*recorded, *named}]
+            known = {*recorded, *named}
+            lost = [
+                path
+                for directory in (home.artifacts, home.torrents)  # only a torrent, where it was mirrored
+                for path in directory.iterdir()
+                if path.name.removesuffix(".torrent") not in known
+            ]
             for path in (*lost, *self._uploads.directory.iterdir()):
                 if path.stat().st_mtime < before:
-                    found.append((InfoHash(path.name), path))
+                    found.append((InfoHash(path.name.partition(".")[0]), path))
             return [(info_hash, path) for info_hash, path in found if path.exists()]
         except OSError as error:
             raise storage_error("the content could not be looked at", error) from error

@@ -51,7 +51,8 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
     """One artifact that a node holds, wholly or in part, or wants.
 
     ``have`` and ``pieces`` count pieces. ``complete`` is true once everything is there and verified.
-    With ``no_room`` the node wants it, but cannot hold it now: it neither fetches nor serves it.
+    With ``no_room`` the node wants it, but cannot hold it now: it neither fetches nor serves it. An origin
+    says that it is ``mirrored`` where it comes from vendors' mirrors, and not from the origin.
     ``unreached`` are sources that it was told to take and has no connection with, although it tried.
     """
 
@@ -60,6 +61,7 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
     pieces: Count
     complete: bool
     no_room: bool = False
+    mirrored: bool = False
     unreached: Annotated[list[NodeIdText], Meta(max_length=limits.UNREACHED_MAX)] = msgspec.field(
         default_factory=list
     )

@@ -14,9 +14,10 @@ import msgspec
 from p2pdist import limits
 from p2pdist.errors import UsageError
 from p2pdist.wire import codec
+from p2pdist.wire.mirroring import ReadMirrors
 from p2pdist.wire.polling import Poll
 
-AnyWork: TypeAlias = Poll
+AnyWork: TypeAlias = Poll | ReadMirrors
 
 
 class _Named(msgspec.Struct, frozen=True):

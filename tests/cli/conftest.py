@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import trio
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "server"))
+sys.path[:0] = [str(Path(__file__).parent.parent / room) for room in ("server", "duties")]
 
 from serverkit import Fleet, Publisher, open_fleet
 
@@ -58,8 +58,8 @@ def open_shell(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -
     """Open a server, log in to it, and yield a shell."""
 
     @asynccontextmanager
-    async def opened(publisher: Publisher | None = None) -> AsyncIterator[Shell]:
-        async with open_fleet(tmp_path, publisher) as fleet:
+    async def opened(publisher: Publisher | None = None, **settings: Any) -> AsyncIterator[Shell]:
+        async with open_fleet(tmp_path, publisher, **settings) as fleet:
             (home / "ca.pem").write_bytes(fleet.ca_pem)
             (home / "key").touch(mode=0o600)
             (home / "key").write_text(fleet.token)

@@ -12,7 +12,7 @@ from swarm_fleet import SWARM, Node, artifact, authority
 
 from p2pdist.duties.mirrors.http import open_client
 from p2pdist.duties.mirrors.reader import Wanted, read_artifact
-from p2pdist.duties.mirrors.settings import MirrorSettings
+from p2pdist.node.mirrorsettings import MirrorSettings
 from p2pdist.swarm.torrents import make_torrent
 from p2pdist.trust.catalog import Mirror
 

@@ -26,8 +26,8 @@ from p2pdist import limits
 from p2pdist.core.mirrors import MirrorFailed
 from p2pdist.duties.mirrors import http
 from p2pdist.duties.mirrors.http import MirrorClient, open_client
-from p2pdist.duties.mirrors.settings import MirrorSettings
 from p2pdist.errors import UsageError
+from p2pdist.node.mirrorsettings import MirrorSettings
 
 CONTENT = bytes(range(256)) * 1_000
 LENGTH = len(CONTENT)

@@ -19,9 +19,9 @@ from p2pdist import limits
 from p2pdist.core.mirrors import account_of
 from p2pdist.duties.mirrors.http import MirrorClient, open_client
 from p2pdist.duties.mirrors.reader import Wanted, WasRead, lines, read_artifact
-from p2pdist.duties.mirrors.settings import MirrorSettings
 from p2pdist.errors import UsageError
 from p2pdist.ids import NodeId
+from p2pdist.node.mirrorsettings import MirrorSettings
 from p2pdist.swarm.session import Swarm
 from p2pdist.swarm.torrents import MadeTorrent, make_torrent
 from p2pdist.trust.catalog import Mirror

@@ -20,9 +20,9 @@ import trio
 
 from p2pdist import limits
 from p2pdist.core.mirrors import MirrorFailed, parse_retry_after
-from p2pdist.duties.mirrors.settings import MirrorSettings
 from p2pdist.errors import UsageError
 from p2pdist.net.tls import web_context
+from p2pdist.node.mirrorsettings import MirrorSettings
 from p2pdist.trust.requirements import check_mirror
 
 _CHUNK_BYTES: Final = 64 * limits.KIB

@@ -87,7 +87,7 @@ async def publish(api: Api, call: Call[wire.NewPublication]) -> wire.Published:
     for info_hash, torrent in torrents.items():
         if len(torrent) > limits.TORRENT_BYTES_MAX:
             raise PeerError(f"the torrent of {info_hash} is too large")
-    catalog = await api.service.publish(dict(call.body.metadata), torrents)
+    catalog = await api.service.publish(dict(call.body.metadata), torrents, mirrored=call.body.mirrored)
     hashes = sorted({InfoHash(release.info_hash) for release in catalog.releases.values()})
     versions = ", ".join(f"{role} {version}" for role, version in sorted(catalog.versions.items()))
     await api.change(call, "publish", versions, content.mark_published, hashes)
@@ -130,4 +130,6 @@ def _info(api: Api, release: Release) -> wire.ReleaseInfo:
         info_hash=release.info_hash,
         rollback_from=release.rollback_from,
         problem=api.problem_of(release),
+        mirrored=release.info_hash in api.service.origin.mirrored,
+        mirrors=[mirror.url for mirror in release.mirrors],
     )

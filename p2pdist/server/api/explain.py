@@ -153,6 +153,7 @@ async def _sources(api: Api, known: _Known, now: int) -> tuple[Sequence[Explaine
             if node in records and records[node].revoked is None
         ],
         reported=reported,
+        mirrored=known.release.info_hash in api.service.origin.mirrored,
         counted=[
             msgspec.convert(
                 {"node": s.source, "role": s.role, "received": s.received, "sent": s.sent}, SourceBytes
@@ -197,7 +198,10 @@ def _notes(api: Api, known: _Known) -> list[str]:
     device, release = known.device, known.release
     notes = []
     wanted = {wish.target for wish in known.wishes.deployments}
-    if release.target not in wanted and release.target not in known.wishes.prefetch:
+    reading = api.service.plane.directory.reading(api.releases).get(device.node, ())
+    if release in reading:
+        notes.append("a task has it read this release from the vendor's mirrors now")
+    elif release.target not in wanted and release.target not in known.wishes.prefetch:
         if any(o.target == release.target and covers(o.group, device.group_path) for o in known.orders):
             notes.append("a newer deployment of the same product has taken its place on this device")
         elif known.said is not None:

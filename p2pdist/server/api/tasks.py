@@ -8,10 +8,12 @@ import trio
 
 from p2pdist import limits
 from p2pdist.core.schedules import next_time
+from p2pdist.core.scope import covers, grant_valid
 from p2pdist.duties.kinds import check_work
 from p2pdist.errors import UsageError
-from p2pdist.ids import NodeId
+from p2pdist.ids import GroupPath, NodeId, parse_group
 from p2pdist.server.api.context import Api
+from p2pdist.server.api.mirrors import prepare
 from p2pdist.server.api.table import Call
 from p2pdist.server.tasks import work_of
 from p2pdist.server.tokens import token_id
@@ -36,7 +38,12 @@ async def add_task(api: Api, call: Call[wire.NewTask]) -> wire.TaskInfo:
     """Make a task; without a schedule it begins at once."""
     new = call.body
     await trio.to_thread.run_sync(check_work, new.work)
-    nodes = list(dict.fromkeys([await _resolve(api, text) for text in new.nodes]))
+    nodes = list(dict.fromkeys([n for text in new.nodes for n in await _resolve(api, text, call.now)]))
+    if len(nodes) > limits.TASK_NODES_MAX:
+        raise UsageError(
+            f"these are {len(nodes)} nodes", hint=f"a task is for {limits.TASK_NODES_MAX} at most"
+        )
+    work = prepare(api, new.work, nodes, call.now)
     following = next_time(new.schedule, new.zone, call.now) if new.schedule else None
     if new.schedule and following is None:
         raise UsageError(f"{new.schedule!r} names no moment that will come")
@@ -46,7 +53,7 @@ async def add_task(api: Api, call: Call[wire.NewTask]) -> wire.TaskInfo:
         f"{kind_of(new.work)} on {', '.join(new.nodes)}"[: limits.TEXT_CHARS_MAX],
         tasks.add_task,
         task_id=token_id(),
-        work=encode_work(new.work),
+        work=encode_work(work),
         nodes=nodes,
         by=call.actor,
         now=call.now,
@@ -142,13 +149,25 @@ async def _begin(api: Api, call: Call[wire.NewTask] | Call[None], record: TaskRe
     )
 
 
-async def _resolve(api: Api, text: str) -> NodeId:
+async def _resolve(api: Api, text: str, now: int) -> list[NodeId]:
+    """Return the nodes that an operator means; of a group, the distribution points that serve it."""
     if text in (SERVER, api.tasks.node):
-        return api.tasks.node
+        return [api.tasks.node]
+    if text.startswith("/"):
+        return _points(api, parse_group(text), now)
     device = await api.store.read(devices.resolve_device, text)
     if device.revoked is not None:
         raise UsageError(f"{device.name} is revoked: {device.revoked_reason}")
-    return device.node
+    return [device.node]
+
+
+def _points(api: Api, group: GroupPath, now: int) -> list[NodeId]:
+    grants = [grant for grant in api.grants.values() if grant_valid(grant, "seed", now)]
+    below = [grant.node for grant in grants if covers(group, grant.scope)]
+    found = below or [grant.node for grant in api.points_of(group, now)]
+    if not found:
+        raise UsageError(f"no distribution point serves {group}", hint="p2pdist point list shows them")
+    return sorted(found)
 
 
 async def _names(api: Api, nodes: Iterable[NodeId]) -> dict[NodeId, str]:

@@ -13,13 +13,17 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from p2pdist.core.desired import Order, Wishes, wishes_for
+from p2pdist.core.mirrored import reads, wish_for
 from p2pdist.core.scope import ancestors, covers, grant_valid
-from p2pdist.ids import FleetName, GroupPath, NodeId, SwarmName
-from p2pdist.trust.catalog import Catalog, Duty, SeedGrant
+from p2pdist.errors import PeerError
+from p2pdist.ids import FleetName, GroupPath, NodeId, SwarmName, TargetPath
+from p2pdist.trust.catalog import Catalog, Duty, Release, SeedGrant
 from p2pdist.wire import codec
 from p2pdist.wire.frames import Role
 from p2pdist.wire.messages import DesiredState, RateLimits
+from p2pdist.wire.mirroring import ReadMirrors
 from p2pdist.wire.tasks import Assignment
+from p2pdist.wire.work import decode_work
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +58,7 @@ class Directory:
         self._orders: tuple[Order, ...] = ()
         self._revoked: dict[NodeId, GroupPath] = {}
         self._assignments: Mapping[NodeId, Sequence[Assignment]] = {}
+        self._readings: Mapping[NodeId, Sequence[ReadMirrors]] = {}
         self._told: dict[NodeId, DesiredState] = {}
         self.catalog: Catalog | None = None
 
@@ -72,9 +77,15 @@ class Directory:
     def set_assignments(self, assignments: Mapping[NodeId, Sequence[Assignment]]) -> list[NodeId]:
         """Replace what nodes have to do; return the attached ones for which that has changed."""
         before, self._assignments = self._assignments, assignments
+        readings = {node: _readings(assigned) for node, assigned in assignments.items()}
+        self._readings = {node: works for node, works in readings.items() if works}
         return [
             node for node in self._devices if list(before.get(node, ())) != list(assignments.get(node, ()))
         ]
+
+    def reading(self, releases: Mapping[TargetPath, Release]) -> Mapping[NodeId, Sequence[Release]]:
+        """Return which of these releases nodes are to read from mirrors now."""
+        return reads(self._readings, releases)
 
     def learn(self, device: Device) -> None:
         """Take in what the store says of a device."""
@@ -158,16 +169,23 @@ class Directory:
 
     def _wishes(self, device: Device, now: int) -> Wishes:
         grants = self.catalog.grants.values() if self.catalog is not None else ()
-        return wishes_for(
+        wishes = wishes_for(
             fleet=self._fleet,
             node=device.node,
             group=device.group,
             platform=device.platform,
             grant=self.grant(device.node, now),
             orders=self._orders,
-            releases=self.catalog.releases if self.catalog is not None else {},
+            releases=self._releases(),
             scopes={grant.scope for grant in grants if grant_valid(grant, "seed", now)},
         )
+        if device.node not in self._readings:
+            return wishes
+        works = {device.node: self._readings[device.node]}
+        return wish_for(wishes, reads(works, self._releases())[device.node], self._fleet)
+
+    def _releases(self) -> Mapping[TargetPath, Release]:
+        return self.catalog.releases if self.catalog is not None else {}
 
     def _revoked_below(self, scope: GroupPath) -> list[str]:
         return sorted(node for node, group in self._revoked.items() if covers(scope, group))
@@ -177,6 +195,19 @@ class Directory:
             if ancestor in self._rates:
                 return self._rates[ancestor]
         return RateLimits()
+
+
+def _readings(assigned: Sequence[Assignment]) -> tuple[ReadMirrors, ...]:
+    """Return which of what is assigned is reading from mirrors."""
+    found = []
+    for assignment in assigned:
+        try:
+            work = decode_work(assignment.work)
+        except PeerError:
+            continue  # of another version; its node says so
+        if isinstance(work, ReadMirrors):
+            found.append(work)
+    return tuple(found)
 
 
 def _digest(state: DesiredState) -> bytes:

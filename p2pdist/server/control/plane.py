@@ -8,7 +8,7 @@ changed (:meth:`ControlPlane.orders_changed`, :meth:`ControlPlane.catalog_change
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -47,7 +47,6 @@ from p2pdist.wire.frames import (
     Attached,
     ContentRefused,
     MetadataVersions,
-    Presence,
     Routed,
     Taken,
     Way,
@@ -70,6 +69,9 @@ _log = get_logger()
 class ControlPlane:
     """The admin server's side of every link.
 
+    Attributes:
+        swarms: Who takes part in which artifact's swarm, and what is known to be bad.
+
     Args:
         key: The admin server's identity.
         authority: The fleet's CA.
@@ -80,6 +82,7 @@ class ControlPlane:
         streams: What byte streams neighbours may open.
         refused: Called with the host of a stranger who was turned away, and the reason.
         stun: Tells neighbours whom to ask how NATs show them.
+        assigning: Called when nodes have other work, before they are told.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class ControlPlane:
         streams: StreamTable,
         refused: Callable[[str, str], None],
         stun: StunDesk,
+        assigning: Callable[[], Awaitable[None]],
     ) -> None:
         self._settings = settings
         self._key = key
@@ -109,13 +113,13 @@ class ControlPlane:
         self._links: dict[NodeId, Link] = {}
         self.reach = Reach(key.node, self._links)
         self._versions: Mapping[str, int] = {}
-        self._swarms = Swarms(key.node, origin, self._links)
+        self.swarms = Swarms(key.node, origin, self._links)
         self._revoked: set[NodeId] = set()
         self.directory = Directory(authority.fleet, rates=settings.rates, heartbeat_s=settings.heartbeat_s)
         self._clones = CloneGuard(store, threads)
         self._complaints = Complaints()
         self._desk = Desk(key, store, threads, self.reach.send, self.reach.way, self._origin_of)
-        self._teller = Teller(self.directory, self._desk, store, threads)
+        self._teller = Teller(self.directory, self._desk, store, threads, assigning)
         self.waker = Waker(key, self.directory, self._desk, store, threads, self.reach.carrier, self._teller)
         self.admission = Admission(
             key=key,
@@ -196,18 +200,6 @@ class ControlPlane:
             self.directory.learn(device)
             await self._teller.one(node, known=None)
 
-    def set_origin(self, artifacts: Sequence[Presence]) -> None:
-        """Say what the origin serves: all of it."""
-        self._swarms.set_origin(artifacts)
-
-    def content_altered(self, info_hash: InfoHash, reason: str) -> None:
-        """The origin's own copy of an artifact is not what was signed: tell everybody who wants it."""
-        self._swarms.altered(info_hash, reason)
-
-    def content_mended(self, info_hash: InfoHash) -> None:
-        """The origin has a good copy of an artifact again."""
-        self._swarms.mended(info_hash)
-
     def attached(self) -> Mapping[NodeId, NodeId | None]:
         """Return every device that can be reached now, and the point that carries it (None: direct)."""
         return {node: self.reach.carrier(node) for node in self.directory.nodes()}
@@ -232,7 +224,7 @@ class ControlPlane:
             nursery.start_soon(self.callees.run)
             nursery.start_soon(self.waker.run)
             address = await nursery.start(self._serve)
-            nursery.start_soon(partial(self._swarms.run, port=address[1]))
+            nursery.start_soon(partial(self.swarms.run, port=address[1]))
             task_status.started(address)
 
     async def _serve(self, *, task_status: Any) -> None:
@@ -272,7 +264,7 @@ class ControlPlane:
             self._stun.gone(link)
             if self._links.get(node) is link:
                 del self._links[node]
-                self._swarms.forget(node)
+                self.swarms.forget(node)
                 self.reach.gone(node)
                 for each in (node, *self.reach.moved()):
                     if self.reach.neighbour(each) is None:
@@ -295,7 +287,7 @@ class ControlPlane:
 
     def _detach(self, node: NodeId) -> None:
         if node in self._links:
-            self._swarms.forget(node)
+            self.swarms.forget(node)
         self.waker.left(node)
         self._desk.forget(node)
         self.directory.forget(node)
@@ -307,7 +299,7 @@ class ControlPlane:
             return  # a newer link has taken over, and says how things are
         match frame:
             case Announce():
-                self._swarms.announced(node, link, frame, self.directory.grant(node, _now()))
+                self.swarms.announced(node, link, frame, self.directory.grant(node, _now()))
             case Arrived(stamp=stamp):
                 self.reach.arrived(node, stamp)
                 await self._follow_moves()

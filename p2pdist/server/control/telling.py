@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import trio
 
@@ -22,19 +22,26 @@ class Teller:
         desk: What seals and sends.
         store: What the directory is filled from.
         threads: Limits how many threads use the store at once.
+        assigning: Called when what nodes have to do is another, before anybody is told.
 
     Attributes:
         told_everybody: Called when every attached node knows: others may have to be called.
     """
 
     def __init__(
-        self, directory: Directory, desk: Desk, store: PlaneStore, threads: trio.CapacityLimiter
+        self,
+        directory: Directory,
+        desk: Desk,
+        store: PlaneStore,
+        threads: trio.CapacityLimiter,
+        assigning: Callable[[], Awaitable[None]],
     ) -> None:
         self._directory = directory
         self._desk = desk
         self._store = store
         self._threads = threads
         self.told_everybody: Callable[[], None] = lambda: None
+        self._before = assigning
         self._assigning = trio.Lock()
 
     async def one(self, node: NodeId, *, known: int | None) -> None:
@@ -59,7 +66,9 @@ class Teller:
         """
         async with self._assigning:
             assignments = await trio.to_thread.run_sync(self._store.assignments, limiter=self._threads)
-            for node in self._directory.set_assignments(assignments):
+            changed = self._directory.set_assignments(assignments)
+            await self._before()
+            for node in changed:
                 await self.one(node, known=None)
             return assignments
 

@@ -27,7 +27,10 @@ class ChannelList(Answer, frozen=True, kw_only=True):
 
 
 class ReleaseInfo(Answer, frozen=True, kw_only=True):
-    """A signed release. ``problem`` says why the server cannot serve its content; empty: it can."""
+    """A signed release. ``problem`` says why the server cannot serve its content; empty: it can.
+
+    One that is ``mirrored`` it does not serve: distribution points read it from its ``mirrors``.
+    """
 
     target: str
     channel: str
@@ -41,6 +44,8 @@ class ReleaseInfo(Answer, frozen=True, kw_only=True):
     info_hash: str
     rollback_from: int | None
     problem: str
+    mirrored: bool
+    mirrors: list[str]
 
 
 class ReleaseList(Answer, frozen=True, kw_only=True):
@@ -59,12 +64,16 @@ class ArtifactState(Answer, frozen=True, kw_only=True):
 
 
 class NewPublication(Request, frozen=True, kw_only=True):
-    """Signed metadata files by name, and torrents by info-hash; the content was uploaded before."""
+    """Signed metadata files by name, and torrents by info-hash; the content was uploaded before.
+
+    With ``mirrored``, only that of releases without mirrors had to be.
+    """
 
     metadata: Annotated[dict[str, bytes], Meta(max_length=limits.BUNDLE_FILES_MAX)]
     torrents: Annotated[dict[str, bytes], Meta(max_length=limits.BUNDLE_FILES_MAX)] = msgspec.field(
         default_factory=dict
     )
+    mirrored: bool = False
 
 
 class Published(Answer, frozen=True, kw_only=True):

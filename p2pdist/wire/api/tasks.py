@@ -13,7 +13,11 @@ from p2pdist.wire.work import AnyWork
 
 NodeText = Annotated[
     str,
-    Meta(min_length=1, max_length=255, description="'server', or a device's name, its id, or its beginning"),
+    Meta(
+        min_length=1,
+        max_length=255,
+        description="'server', a device's name, its id, or its beginning; or a group, for its points",
+    ),
 ]
 
 

@@ -19,7 +19,7 @@ class MirrorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     ``ca_file`` holds the CA certificates (PEM) that mirrors and an HTTPS proxy are checked against, in place
     of the system's. ``proxy`` is ``http://HOST:PORT`` or ``https://HOST:PORT``; its password is in a file of
-    its own.
+    its own, which only its owner can read.
     """
 
     region: Annotated[str, Meta(pattern=r"^[a-z0-9-]*\Z", max_length=32)] = ""
@@ -40,6 +40,11 @@ class MirrorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         if self.proxy_password_file is None:
             return ""
         data = read_bounded(self.proxy_password_file, bytes_max=limits.KEY_FILE_BYTES_MAX)
+        if self.proxy_password_file.stat().st_mode & 0o077:
+            raise UsageError(
+                f"{self.proxy_password_file} can be read by others than its owner",
+                hint=f"chmod 600 {self.proxy_password_file}",
+            )
         try:
             return data.decode().rstrip("\r\n")
         except UnicodeDecodeError:

@@ -1,0 +1,94 @@
+"""A distribution point's content, for work that is about it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+import trio
+
+from p2pdist import limits
+from p2pdist.core.mirrored import Chosen, choose
+from p2pdist.duties.repository import Place
+from p2pdist.errors import Unavailable
+from p2pdist.ids import NodeId, swarm_of
+from p2pdist.node.member import Member
+from p2pdist.node.mirrorsettings import MirrorSettings
+from p2pdist.seed.stock import Stock
+from p2pdist.swarm.session import Artifact, Swarm
+from p2pdist.trust.catalog import Release
+
+_METADATA_S = 10.0  # what is signed and what is assigned because of it come by different ways
+_LOOK_S = 1.0  # the stock says to nobody that it has no room
+
+
+class StockRepository:
+    """What :class:`~p2pdist.duties.repository.Repository` asks for, over a point's stock.
+
+    The admin server wants of the point what its work names, so the stock makes room for it and has it in
+    the swarm; here that is waited for.
+    """
+
+    def __init__(self, member: Member, stock: Stock, settings: MirrorSettings) -> None:
+        self._member = member
+        self._stock = stock
+        self.settings = settings
+
+    @property
+    def node(self) -> NodeId:
+        """This point."""
+        return self._member.node
+
+    @property
+    def swarm(self) -> Swarm:
+        """The point's swarm."""
+        return self._member.swarm
+
+    @property
+    def dials(self) -> bool:
+        """Whether this point may dial anybody."""
+        return self._member.dials
+
+    async def choose(self, targets: Iterable[str]) -> Chosen:
+        """Find releases by the metadata that is verified here; waits some seconds for newer."""
+        wanted = tuple(targets)
+        with trio.move_on_after(_METADATA_S):
+            while self._known(wanted).unknown:
+                await self._member.metadata.newer.wait()
+        return self._known(wanted)
+
+    @asynccontextmanager
+    async def open(self, release: Release) -> AsyncIterator[Place]:
+        """Wait until the stock has a release's artifact in the swarm. It stays there, as the stock decides.
+
+        Raises:
+            Unavailable: there is no room, no certificate for its swarm, or no torrent.
+        """
+        content, info_hash = self._member.content, release.info_hash
+        with trio.move_on_after(limits.MIRROR_JOIN_S):
+            while content.statistics(info_hash) is None and info_hash not in self._stock.refused:
+                with trio.move_on_after(_LOOK_S):
+                    await content.wait_joined(info_hash)
+        statistics = content.statistics(info_hash)
+        if statistics is None:
+            reason = self._stock.refused.get(
+                info_hash, "its swarm could not be joined; the point's log says why"
+            )
+            raise Unavailable(f"it has no place here: {reason}")
+        home = self._member.home
+        torrent = await trio.to_thread.run_sync(home.read_torrent, info_hash)
+        yield Place(
+            Artifact(
+                info_hash=info_hash,
+                torrent=torrent,
+                path=home.artifact(info_hash),
+                swarm=swarm_of(release.channel, home.fleet),
+                length=release.length,
+                sealed=False,
+            ),
+            statistics.complete,
+        )
+
+    def _known(self, targets: tuple[str, ...]) -> Chosen:
+        catalog = self._member.metadata.catalog
+        return choose(targets, catalog.releases if catalog is not None else {})
