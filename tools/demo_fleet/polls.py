@@ -6,13 +6,14 @@ import shutil
 from collections.abc import Sequence
 
 import msgspec
-import trio
 from laboratory.machines import announcing
 from laboratory.namespaces import PATH
+from rich.console import Console
 from rich.table import Table
 
 from demo_fleet.fleet import Fleet
-from demo_fleet.plan import DemoError, Node
+from demo_fleet.plan import Node
+from demo_fleet.runs import run_task
 from p2pdist.wire import api as wire
 
 _RANGE = "192.168.1.0/24"
@@ -51,7 +52,7 @@ async def announce(fleet: Fleet, nodes: Sequence[Node]) -> None:
         await fleet.programs.start(f"{node.name}-avahi", node.machine, "/usr/bin/env", *announcing(node.name))
 
 
-async def poll_sites(fleet: Fleet, points: Sequence[Node]) -> list[SitePoll]:
+async def poll_sites(fleet: Fleet, points: Sequence[Node], console: Console) -> list[SitePoll]:
     """Let *points* poll their networks, all at once, and return what the inventory has of each.
 
     Raises:
@@ -59,11 +60,8 @@ async def poll_sites(fleet: Fleet, points: Sequence[Node]) -> list[SitePoll]:
     """
     methods = [word for method in _METHODS for word in ("--method", method)]
     via = [word for point in points for word in ("--via", point.name)]
-    printed = await fleet.programs.run(
-        "p2pdist", "discover", _RANGE, *methods, "--port", "22", *via, "--wait", "--output", "json",
-        aloud=True, patience_s=_POLL_S,
-    )  # fmt: skip
-    run = msgspec.json.decode(printed, type=wire.TaskRun)
+    words = ("discover", _RANGE, *methods, "--port", "22", *via)
+    run = await run_task(fleet, console, *words, patience_s=_POLL_S)
     states = {node.name: node for node in run.nodes}
     return [await _look(fleet, point, states[point.name]) for point in points]
 
@@ -73,15 +71,6 @@ async def inventory_of(fleet: Fleet, point: Node) -> list[wire.FoundInfo]:
     network = fleet.node_ids[point.name]
     found = await fleet.api.get("/inventory", wire.FoundList, network=network)
     return [device for device in found.devices if device.node != network and not _is(device, point)]
-
-
-async def wait_found(fleet: Fleet, point: Node, names: Sequence[str], patience_s: float) -> None:
-    """Wait until the inventory has devices of these names."""
-    with trio.move_on_after(patience_s):
-        while not set(names) <= {device.name.partition(".")[0] for device in await inventory_of(fleet, point)}:
-            await trio.sleep(0.3)
-        return
-    raise DemoError(f"{point.name} has not found {', '.join(names)} in {patience_s:.0f} s")
 
 
 def draw_polls(polls: Sequence[SitePoll]) -> Table:

@@ -132,6 +132,4 @@ def _certify(place: Path, host: str) -> None:
     )
     (place / "web-ca.pem").write_bytes(ca.public_bytes(Encoding.PEM))
     (place / "web.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
-    (place / "web.key").write_bytes(
-        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    )
+    (place / "web.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))

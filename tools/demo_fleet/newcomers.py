@@ -1,0 +1,222 @@
+"""Machines without an agent: they get it over SSH, get an update from a vendor's mirror, and are woken for it."""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import msgspec
+import trio
+from laboratory.machines import BareMachine
+from laboratory.namespaces import LaboratoryError
+from rich.console import Console
+from rich.table import Table
+
+from demo_fleet.fleet import Fleet, each
+from demo_fleet.plan import DemoError, Newcomer, Node, Plan, toml
+from demo_fleet.polls import inventory_of
+from demo_fleet.runs import run_task
+from p2pdist.wire import api as wire
+
+RESTS_AFTER_S = 2.0
+
+_POLL_S = 0.3
+_INSTALL_S = 300.0
+_WAYS = {"point": "its point", "straight": "the admin server", "magic": "Wake-on-LAN"}
+_SETTINGS: dict[str, dict[str, object]] = {
+    "resting": {"enabled": True, "after_s": RESTS_AFTER_S},
+    "log": {"level": "info", "json": True},
+}
+"""What stands in the agent's configuration on these machines, as from an image that somebody made."""
+
+
+class Arrival(msgspec.Struct, kw_only=True):
+    """What became of one machine.
+
+    Attributes:
+        known: What the inventory knew it by before it was enrolled: its strongest identity.
+        state: ``done`` once the agent is there and has reported; else how far it is.
+        seconds: From the order to its first report.
+        way: Who woke it for the update: ``point`` by UDP on its own network, or the admin server straight.
+        woken_ms: From the first wake until it was there.
+        updated: Whether it has installed the update.
+    """
+
+    device: str
+    network: str
+    address: str
+    via: str
+    known: str = ""
+    state: str = ""
+    detail: str = ""
+    seconds: float | None = None
+    way: str = ""
+    woken_ms: int | None = None
+    updated: bool = False
+
+
+class Newcomers:
+    """The machines, and what became of each. Made by :func:`open_newcomers`.
+
+    Attributes:
+        key: The operator's key for SSH, which the machines let in.
+        arrivals: By the machine's name.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.place = plan.directory / "machines"
+        self.key = self.place / "ssh-key"
+        self.machines: dict[str, BareMachine] = {}
+        points = {point.site: point.name for point in plan.points}
+        self.arrivals = {
+            newcomer.name: Arrival(
+                device=newcomer.name,
+                network=newcomer.kind,
+                address=newcomer.machine.host,
+                via=points[newcomer.site],
+            )
+            for newcomer in plan.newcomers
+        }
+        self._left = False
+
+    def start(self) -> None:
+        """Start the machines, and let the operator's key in. Blocking. Raises DemoError."""
+        self.place.mkdir()
+        if not self.plan.newcomers:
+            return
+        words = ("-q", "-t", "ed25519", "-N", "", "-C", "operator", "-f", str(self.key))
+        subprocess.run(["ssh-keygen", *words], check=True)
+        try:
+            for newcomer in self.plan.newcomers:
+                self._start(newcomer)
+        except LaboratoryError as error:
+            raise DemoError(str(error)) from error
+
+    def _start(self, newcomer: Newcomer) -> None:
+        def within(*words: str) -> list[str]:
+            return [*newcomer.machine.enter, *words]
+
+        machine = BareMachine(
+            self.place / newcomer.name,
+            newcomer.machine.host,
+            within,
+            name=newcomer.name,
+            user="operator",
+            password=secrets.token_urlsafe(16),
+        )
+        self.machines[newcomer.name] = machine
+        machine.authorize(self.key.with_suffix(".pub").read_text())
+        config = machine.root / "etc/p2pdist/agent.toml"
+        config.parent.mkdir(mode=0o755)
+        config.write_text(toml(_SETTINGS))
+
+    @property
+    def managed(self) -> list[Newcomer]:
+        """Those that have the agent now."""
+        return [each for each in self.plan.newcomers if self.arrivals[each.name].state == "done"]
+
+    async def wait_resting(self, fleet: Fleet, patience_s: float) -> None:
+        """Wait until the managed ones rest.
+
+        Raises:
+            DemoError: one does not in time.
+        """
+        names = {newcomer.name for newcomer in self.managed}
+        with trio.move_on_after(patience_s):
+            while awake := names - await _resting(fleet):
+                await trio.sleep(_POLL_S)
+            return
+        raise DemoError(f"not at rest after {patience_s:.0f} s: {', '.join(sorted(awake))}")
+
+    async def ways(self, fleet: Fleet) -> dict[str, dict[str, wire.WayInfo]]:
+        """Return how each managed one was woken until now, by name and way."""
+        found = {}
+        for newcomer in self.managed:
+            detail = await fleet.api.get(f"/devices/{newcomer.name}", wire.DeviceDetail)
+            found[newcomer.name] = {way.way: way for way in detail.woken}
+        return found
+
+    async def note_wakes(
+        self, fleet: Fleet, before: Mapping[str, Mapping[str, wire.WayInfo]], updated: Collection[str]
+    ) -> None:
+        """Note who woke each since *before*, and who has installed the update."""
+        for name, ways in (await self.ways(fleet)).items():
+            arrival = self.arrivals[name]
+            arrival.updated = name in updated
+            for way, known in ways.items():
+                known_before = before[name].get(way)
+                if known.reached > (known_before.reached if known_before else 0):
+                    arrival.way, arrival.woken_ms = way, known.delay_ms
+
+    def leave(self) -> None:
+        """Let the machines outlive this program, as long as their network does."""
+        self._left = True
+
+    def end(self) -> None:
+        """End the machines, with everything on them, unless they were left."""
+        for machine in () if self._left else self.machines.values():
+            machine.end()
+
+
+@asynccontextmanager
+async def open_newcomers(plan: Plan) -> AsyncIterator[Newcomers]:
+    """Start the machines; they end with the block, unless they were left.
+
+    Raises:
+        DemoError: one does not start.
+    """
+    newcomers = Newcomers(plan)
+    try:
+        await trio.to_thread.run_sync(newcomers.start)
+        yield newcomers
+    finally:
+        newcomers.end()
+
+
+async def deploy_agents(
+    fleet: Fleet, newcomers: Newcomers, target: str, problems: list[str], console: Console
+) -> None:
+    """Bring the agent onto the machines, each through the point of its site; the points work at once."""
+
+    async def through(point: Node) -> None:
+        those = [each for each in fleet.plan.newcomers if each.site == point.site]
+        found = await inventory_of(fleet, point)
+        ids = [_found(found, each) for each in those]
+        words = ("agent", "install", *ids, "--via", point.name, "--group", those[0].group)
+        login = ("--user", "root", "--key", str(newcomers.key), "--accept-keys")
+        run = await run_task(fleet, console, *words, *login, "--release", target, patience_s=_INSTALL_S)
+        (node,) = run.nodes
+        for item in run.items:
+            print(item)
+
+    sites = {newcomer.site for newcomer in fleet.plan.newcomers}
+    await each([point for point in fleet.plan.points if point.site in sites], through, at_once=len(sites))
+
+
+def draw_arrivals(arrivals: Sequence[Arrival]) -> Table:
+    """Draw the table for people."""
+    table = Table(title="Machines that had no agent", title_justify="left", title_style="bold")
+    for heading in ("machine", "network", "through", "agent over SSH", "woken", "update"):
+        table.add_column(heading)
+    for each in arrivals:
+        there = (
+            f"{each.state}, {each.seconds:.1f} s" if each.seconds is not None else each.state or "not tried"
+        )
+        woken = f"by {_WAYS.get(each.way, each.way)}, {each.woken_ms} ms" if each.way else ""
+        update = "installed" if each.updated else ""
+        table.add_row(each.device, each.network, each.via, there, woken, update)
+    return table
+
+
+def _found(found: Sequence[wire.FoundInfo], newcomer: Newcomer) -> str:
+    """Return the id of a machine in the inventory, or else its address."""
+    at = newcomer.machine.host
+    return next((d.id for d in found if d.addresses and d.addresses[0].address == at), at)
+
+
+async def _resting(fleet: Fleet) -> set[str]:
+    listed = await fleet.api.get("/devices", wire.DeviceList)
+    return {device.name for device in listed.devices if device.state == "resting"}
