@@ -1,8 +1,9 @@
-"""What distribution points do besides seeding, where there are networks that the admin server does not see."""
+"""What distribution points do besides seeding, where networks are that the admin server does not see."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from demo_fleet.fleet import Fleet
 from demo_fleet.newcomers import Newcomers, deploy_agents
 from demo_fleet.outcome import MirrorFacts, Outcome
 from demo_fleet.payload import Package, make_vendors
-from demo_fleet.plan import DEVICES_GROUP, DemoError, Plan
+from demo_fleet.plan import DEVICES_GROUP, DemoError, Newcomer, Node, Plan
 from demo_fleet.polls import draw_polls, poll_sites
 from demo_fleet.runs import run_task
 from demo_fleet.steps import step
@@ -61,9 +62,7 @@ async def make_means(plan: Plan, console: Console, payload: Path) -> Means:
     missing = []
     agent = vendor = update = None
     if plan.newcomers:
-        step(
-            console, "The agent as one file", "for machines without Python; built when its source has changed"
-        )
+        step(console, "The agent as one file", "for machines without Python; kept until its source changes")
         agent = await build_agent(payload, console)
     else:
         missing.append(f"no machine was deployed to over SSH: {why_no_machines()}")
@@ -80,20 +79,29 @@ async def make_means(plan: Plan, console: Console, payload: Path) -> Means:
 async def fulfil_duties(
     fleet: Fleet, newcomers: Newcomers, means: Means, outcome: Outcome, console: Console
 ) -> None:
-    """Poll, install agents, get an update from the vendor, and wake who rests for it; note what came of it."""
+    """Poll, install agents, get an update from the vendor, wake who rests for it; note what came of it."""
     hidden = [site.number for site in fleet.plan.network.sites if site.hidden]
     if not hidden:
         return
-    try:
+    with _noting(outcome.problems):
         await _poll(fleet, hidden, outcome, console)
-        if means.agent is not None:
+    if means.agent is not None:
+        with _noting(outcome.problems):
             await _deploy_agents(fleet, newcomers, means.agent, outcome, console)
-        if means.vendor is not None and means.update is not None:
+    if means.vendor is not None and means.update is not None:
+        with _noting(outcome.problems):
             await _update(fleet, newcomers, means.vendor, means.update, outcome, console)
-    except DemoError as error:
-        outcome.problems.append(str(error))
     outcome.arrivals = list(newcomers.arrivals.values())
     outcome.left_out = means.missing
+
+
+@contextmanager
+def _noting(problems: list[str]) -> Iterator[None]:
+    """Note what makes one duty fail; the others are shown all the same."""
+    try:
+        yield
+    except DemoError as error:
+        problems.append(str(error))
 
 
 async def _poll(fleet: Fleet, hidden: Sequence[int], outcome: Outcome, console: Console) -> None:
@@ -130,7 +138,7 @@ async def _update(
     before = await newcomers.ways(fleet)
     started = trio.current_time()
     order = await fleet.deploy(release.target)
-    devices = (*fleet.plan.devices, *newcomers.managed)
+    devices: tuple[Node | Newcomer, ...] = (*fleet.plan.devices, *newcomers.managed)
     sizes = {release.target: release.length}
     progress = Progress(devices=devices, deployments=(order,), sizes=sizes)
     try:

@@ -1,4 +1,4 @@
-"""Machines without an agent: they get it over SSH, get an update from a vendor's mirror, and are woken for it."""
+"""Machines without an agent: they get it over SSH, rest, and are woken for an update."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Newcomers:
             newcomer.machine.host,
             within,
             name=newcomer.name,
-            user="operator",
+            user="caretaker",
             password=secrets.token_urlsafe(16),
         )
         self.machines[newcomer.name] = machine
@@ -187,8 +187,11 @@ async def deploy_agents(
         ids = [_found(found, each) for each in those]
         words = ("agent", "install", *ids, "--via", point.name, "--group", those[0].group)
         login = ("--user", "root", "--key", str(newcomers.key), "--accept-keys")
-        run = await run_task(fleet, console, *words, *login, "--release", target, patience_s=_INSTALL_S)
-        (node,) = run.nodes
+        try:
+            run = await run_task(fleet, console, *words, *login, "--release", target, patience_s=_INSTALL_S)
+        except DemoError as error:
+            problems.append(str(error))
+            return
         for item in run.items:
             print(item)
 
@@ -201,13 +204,13 @@ def draw_arrivals(arrivals: Sequence[Arrival]) -> Table:
     table = Table(title="Machines that had no agent", title_justify="left", title_style="bold")
     for heading in ("machine", "network", "through", "agent over SSH", "woken", "update"):
         table.add_column(heading)
-    for each in arrivals:
-        there = (
-            f"{each.state}, {each.seconds:.1f} s" if each.seconds is not None else each.state or "not tried"
-        )
-        woken = f"by {_WAYS.get(each.way, each.way)}, {each.woken_ms} ms" if each.way else ""
-        update = "installed" if each.updated else ""
-        table.add_row(each.device, each.network, each.via, there, woken, update)
+    for arrival in arrivals:
+        there = arrival.state or "not tried"
+        if arrival.seconds is not None:
+            there += f", {arrival.seconds:.1f} s"
+        woken = f"by {_WAYS.get(arrival.way, arrival.way)}, {arrival.woken_ms} ms" if arrival.way else ""
+        update = "installed" if arrival.updated else ""
+        table.add_row(arrival.device, arrival.network, arrival.via, there, woken, update)
     return table
 
 

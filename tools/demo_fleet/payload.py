@@ -134,7 +134,7 @@ def make_baits(directory: Path) -> tuple[Package, Package]:
 
 
 def make_vendors(directory: Path) -> Package:
-    """Take a library of the set-up that is large enough for several readers to share: what a vendor offers."""
+    """Take a library of the set-up that is large enough to be read by several: what a vendor offers."""
     libraries = Path(_search_path("av")[0]).with_name("av.libs")
     library = max(libraries.glob("*.so*"), key=lambda path: path.stat().st_size)
     path = directory / "codec-7.1.so"

@@ -1,4 +1,4 @@
-"""Polls of the networks that the admin server does not see, each by the distribution point that stands there."""
+"""Polls of networks that the admin server does not see, each by the distribution point that stands there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from p2pdist.wire import api as wire
 
 _RANGE = "192.168.1.0/24"
 """What every network behind a NAT has in the laboratory, as in life."""
-_METHODS = ("echo", "neighbours", "connect", "mdns")
+_METHODS = ("echo", "neighbours", "mdns")
 _POLL_S = 120.0
 
 
@@ -60,7 +60,7 @@ async def poll_sites(fleet: Fleet, points: Sequence[Node], console: Console) -> 
     """
     methods = [word for method in _METHODS for word in ("--method", method)]
     via = [word for point in points for word in ("--via", point.name)]
-    words = ("discover", _RANGE, *methods, "--port", "22", *via)
+    words = ("discover", _RANGE, *methods, *via)
     run = await run_task(fleet, console, *words, patience_s=_POLL_S)
     states = {node.name: node for node in run.nodes}
     return [await _look(fleet, point, states[point.name]) for point in points]
