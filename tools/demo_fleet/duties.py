@@ -18,7 +18,7 @@ from demo_fleet.outcome import MirrorFacts, Outcome
 from demo_fleet.payload import Package, make_vendors
 from demo_fleet.plan import DEVICES_GROUP, DemoError, Newcomer, Node, Plan
 from demo_fleet.polls import draw_polls, poll_sites
-from demo_fleet.runs import run_task
+from demo_fleet.runs import run_tasks
 from demo_fleet.steps import step
 from demo_fleet.vendor import Vendor, set_up_vendor, why_no_vendor
 from demo_fleet.watch import Progress, size, watch
@@ -87,7 +87,7 @@ async def fulfil_duties(
         await _poll(fleet, hidden, outcome, console)
     if means.agent is not None:
         with _noting(outcome.problems):
-            await _deploy_agents(fleet, newcomers, means.agent, outcome, console)
+            await _deploy_agents(fleet, newcomers, outcome, console)
     if means.vendor is not None and means.update is not None:
         with _noting(outcome.problems):
             await _update(fleet, newcomers, means.vendor, means.update, outcome, console)
@@ -125,7 +125,7 @@ async def _update(
     status = await fleet.api.get("/status", wire.Status)
     await vendor.open(fleet.programs)
     words = ("fetch", release.target, "--points", DEVICES_GROUP)
-    run = await run_task(fleet, console, *words, patience_s=_FETCH_S)
+    (run,) = await run_tasks(fleet, console, words, patience_s=_FETCH_S)
     outcome.problems += [
         f"{node.name} has not fetched {release.target}: {node.state}, {node.reason}"
         for node in run.nodes
@@ -168,8 +168,6 @@ async def _update(
     outcome.problems += [f"{name} has not installed {release.target}" for name in late]
 
 
-async def _deploy_agents(
-    fleet: Fleet, newcomers: Newcomers, agent: Package, outcome: Outcome, console: Console
-) -> None:
+async def _deploy_agents(fleet: Fleet, newcomers: Newcomers, outcome: Outcome, console: Console) -> None:
     step(console, "Initial deployment", f"the agent onto {len(newcomers.arrivals)} machines, over SSH")
-    await deploy_agents(fleet, newcomers, fleet.release(agent).target, outcome.problems, console)
+    await deploy_agents(fleet, newcomers, outcome.problems, console)

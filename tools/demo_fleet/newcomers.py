@@ -14,10 +14,10 @@ from laboratory.namespaces import LaboratoryError
 from rich.console import Console
 from rich.table import Table
 
-from demo_fleet.fleet import Fleet, each
-from demo_fleet.plan import DemoError, Newcomer, Node, Plan, toml
+from demo_fleet.fleet import Fleet
+from demo_fleet.plan import DemoError, Newcomer, Plan, toml
 from demo_fleet.polls import inventory_of
-from demo_fleet.runs import run_task
+from demo_fleet.runs import run_tasks
 from p2pdist.wire import api as wire
 
 RESTS_AFTER_S = 2.0
@@ -176,27 +176,35 @@ async def open_newcomers(plan: Plan) -> AsyncIterator[Newcomers]:
         newcomers.end()
 
 
-async def deploy_agents(
-    fleet: Fleet, newcomers: Newcomers, target: str, problems: list[str], console: Console
-) -> None:
+async def deploy_agents(fleet: Fleet, newcomers: Newcomers, problems: list[str], console: Console) -> None:
     """Bring the agent onto the machines, each through the point of its site; the points work at once."""
-
-    async def through(point: Node) -> None:
-        those = [each for each in fleet.plan.newcomers if each.site == point.site]
+    commands = []
+    arrivals: dict[tuple[str, str], Arrival] = {}
+    for point in fleet.plan.points:
+        those = [newcomer for newcomer in fleet.plan.newcomers if newcomer.site == point.site]
+        if not those:
+            continue
         found = await inventory_of(fleet, point)
-        ids = [_found(found, each) for each in those]
-        words = ("agent", "install", *ids, "--via", point.name, "--group", those[0].group)
-        login = ("--user", "root", "--key", str(newcomers.key), "--accept-keys")
-        try:
-            run = await run_task(fleet, console, *words, *login, "--release", target, patience_s=_INSTALL_S)
-        except DemoError as error:
-            problems.append(str(error))
-            return
-        for item in run.items:
-            print(item)
+        names = [_found(found, newcomer) for newcomer in those]
+        for name, newcomer in zip(names, those, strict=True):
+            arrivals[point.name, name] = newcomers.arrivals[newcomer.name]
+        words = ("agent", "install", *names, "--via", point.name, "--group", those[0].group)
+        login = ("--key", str(newcomers.key), "--accept-keys", "first-use", "--no-wait")
+        commands.append((*words, *login))
 
-    sites = {newcomer.site for newcomer in fleet.plan.newcomers}
-    await each([point for point in fleet.plan.points if point.site in sites], through, at_once=len(sites))
+    def seen(run: wire.TaskRun, elapsed_s: float) -> None:
+        for item in run.items:
+            arrival = arrivals[item.name, item.subject]
+            arrival.state, arrival.detail = item.state, item.detail
+            if item.state == "done" and arrival.seconds is None:
+                arrival.seconds = round(elapsed_s, 3)
+
+    runs = await run_tasks(fleet, console, *commands, patience_s=_INSTALL_S, seen=seen)
+    reasons = {node.name: f"{node.state} {node.reason}" for run in runs for node in run.nodes}
+    for arrival in arrivals.values():
+        if arrival.state != "done":
+            said = arrival.detail or reasons[arrival.via]
+            problems.append(f"the agent is not on {arrival.device}: {arrival.state} {said}")
 
 
 def draw_arrivals(arrivals: Sequence[Arrival]) -> Table:
@@ -215,9 +223,9 @@ def draw_arrivals(arrivals: Sequence[Arrival]) -> Table:
 
 
 def _found(found: Sequence[wire.FoundInfo], newcomer: Newcomer) -> str:
-    """Return the id of a machine in the inventory, or else its address."""
+    """Return what a machine is called in the inventory, or else its address."""
     at = newcomer.machine.host
-    return next((d.id for d in found if d.addresses and d.addresses[0].address == at), at)
+    return next((d.name for d in found if any(each.address == at for each in d.addresses)), at)
 
 
 async def _resting(fleet: Fleet) -> set[str]:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from demo_fleet.fleet import Fleet
 from demo_fleet.plan import Node
-from demo_fleet.runs import run_task
+from demo_fleet.runs import run_tasks
 from p2pdist.wire import api as wire
 
 _RANGE = "192.168.1.0/24"
@@ -60,8 +60,7 @@ async def poll_sites(fleet: Fleet, points: Sequence[Node], console: Console) -> 
     """
     methods = [word for method in _METHODS for word in ("--method", method)]
     via = [word for point in points for word in ("--via", point.name)]
-    words = ("discover", _RANGE, *methods, *via)
-    run = await run_task(fleet, console, *words, patience_s=_POLL_S)
+    (run,) = await run_tasks(fleet, console, ("discover", _RANGE, *methods, *via), patience_s=_POLL_S)
     states = {node.name: node for node in run.nodes}
     return [await _look(fleet, point, states[point.name]) for point in points]
 

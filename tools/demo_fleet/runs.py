@@ -2,46 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import msgspec
 import trio
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from demo_fleet.fleet import Fleet
+from demo_fleet.fleet import Fleet, each
 from demo_fleet.plan import DemoError
 from demo_fleet.watch import size
 from p2pdist import limits
 from p2pdist.wire import api as wire
 
 _POLL_S = 0.4
+_AT_ONCE = 4
 _LINES_S = 5.0
 """How often a line is written where no live table can be drawn."""
 _COLOURS = {"done": "green", "failed": "bold red", "refused": "bold red", "partly": "yellow"}
 
 
-async def run_task(fleet: Fleet, console: Console, *words: str, patience_s: float) -> wire.TaskRun:
-    """Type a command that makes a task, and show how its run goes until it has ended; return the run.
+Seen = Callable[[wire.TaskRun, float], None]
+
+
+async def run_tasks(
+    fleet: Fleet,
+    console: Console,
+    *commands: Sequence[str],
+    patience_s: float,
+    seen: Seen = lambda run, elapsed_s: None,
+) -> list[wire.TaskRun]:
+    """Type commands that make a task each, and show how their runs go until all have ended; return the runs.
+
+    Args:
+        commands: What to type, without the program's name.
+        seen: Told what is known of a run each time that it was looked at, and seconds since the commands.
 
     Raises:
-        DemoError: the command failed, or the run has not ended in time.
+        DemoError: a command failed, or a run has not ended in time.
     """
-    fleet.programs.say("p2pdist " + " ".join(words))
-    printed = await fleet.programs.run("p2pdist", *words, "--output", "json")
-    made = msgspec.json.decode(printed, type=wire.TaskInfo)
     started = said = trio.current_time()
+    ids: dict[int, str] = {}
+
+    async def begin(number: int) -> None:
+        fleet.programs.say("p2pdist " + " ".join(commands[number]))
+        printed = await fleet.programs.run("p2pdist", *commands[number], "--output", "json")
+        ids[number] = msgspec.json.decode(printed, type=wire.TaskInfo).id
+
+    await each(range(len(commands)), begin, at_once=_AT_ONCE)
+    runs: list[wire.TaskRun] = []
     with trio.move_on_after(patience_s):
         with Live(console=console, auto_refresh=False, transient=True) as live:
-            while not (run := await look_at_run(fleet, made.id)).finished:
+            while not runs or not all(run.finished for run in runs):
+                await trio.sleep(_POLL_S)
+                runs = [await look_at_run(fleet, ids[number]) for number in range(len(commands))]
+                elapsed_s = trio.current_time() - started
+                for run in runs:
+                    seen(run, elapsed_s)
                 if console.is_terminal:
-                    live.update(_draw(run), refresh=True)
+                    live.update(_draw(runs), refresh=True)
                 elif trio.current_time() - said >= _LINES_S:
                     said = trio.current_time()
-                    console.print(f"  {said - started:5.1f} s  {_line(run)}", highlight=False)
-                await trio.sleep(_POLL_S)
-        console.print(f"  {trio.current_time() - started:5.1f} s  {_line(run)}", highlight=False)
-        return run
-    raise DemoError(f"{' '.join(words[:2])} has not ended after {patience_s:.0f} s: {_line(run)}")
+                    console.print(f"  {elapsed_s:5.1f} s  {_line(runs)}", highlight=False)
+        console.print(f"  {trio.current_time() - started:5.1f} s  {_line(runs)}", highlight=False)
+        return runs
+    raise DemoError(f"{' '.join(commands[0][:2])} has not ended after {patience_s:.0f} s: {_line(runs)}")
 
 
 async def look_at_run(fleet: Fleet, task: str) -> wire.TaskRun:
@@ -50,22 +76,27 @@ async def look_at_run(fleet: Fleet, task: str) -> wire.TaskRun:
     return await fleet.api.get(f"/tasks/{task}/runs/1", wire.TaskRun, items=items)
 
 
-def _line(run: wire.TaskRun) -> str:
-    return "; ".join(
-        f"{node.name} {node.state}{f', {node.step}' if node.step else ''}"
-        f"{f' {node.done} of {node.total}' if node.total else ''}{f' ({node.reason})' if node.reason else ''}"
-        for node in run.nodes
-    )
+def _line(runs: Sequence[wire.TaskRun]) -> str:
+    return "; ".join(_node_line(node) for run in runs for node in run.nodes)
 
 
-def _draw(run: wire.TaskRun) -> Table:
+def _node_line(node: wire.TaskRunNode) -> str:
+    if node.finished is not None:
+        return f"{node.name} {node.state}{f' ({node.reason})' if node.reason else ''}"
+    total = f" {node.done} of {node.total}" if node.total else ""
+    return f"{node.name} {node.state}{f', {node.step}' if node.step else ''}{total}"
+
+
+def _draw(runs: Sequence[wire.TaskRun]) -> Table:
     table = Table(show_header=False, expand=False, pad_edge=False)
-    for node in run.nodes:
-        table.add_row(node.name, _state(node.state), node.step, node.reason)
-        for item in run.items:
-            if item.node == node.node and item.state in ("running", "failed", "waiting"):
-                told = item.detail or (size(item.size_bytes) if item.size_bytes else "")
-                table.add_row(f"  [dim]{item.subject}[/]", _state(item.state), item.step, told)
+    for run in runs:
+        for node in run.nodes:
+            total = f"{node.done} of {node.total}" if node.total else ""
+            table.add_row(node.name, _state(node.state), node.step, total, node.reason)
+            for item in run.items:
+                if item.node == node.node and item.state in ("running", "failed", "waiting"):
+                    told = item.detail or (size(item.size_bytes) if item.size_bytes else "")
+                    table.add_row(f"  [dim]{item.subject}[/]", _state(item.state), item.step, "", told)
     return table
 
 
