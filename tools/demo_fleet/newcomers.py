@@ -194,7 +194,9 @@ async def deploy_agents(fleet: Fleet, newcomers: Newcomers, problems: list[str],
 
     def seen(run: wire.TaskRun, elapsed_s: float) -> None:
         for item in run.items:
-            arrival = arrivals[item.name, item.subject]
+            arrival = arrivals.get((item.name, item.subject))
+            if arrival is None:
+                continue
             arrival.state, arrival.detail = item.state, item.detail
             if item.state == "done" and arrival.seconds is None:
                 arrival.seconds = round(elapsed_s, 3)
