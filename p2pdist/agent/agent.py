@@ -38,6 +38,7 @@ from p2pdist.trust.catalog import Catalog, Release
 from p2pdist.wire.frames import Announce, AnyFrame, ContentRefused, Role
 from p2pdist.wire.messages import DesiredState, Progress, Refusal, Report, SendWakes
 from p2pdist.wire.paths import PathOpening
+from p2pdist.wire.questions import TaskAnswer
 
 if TYPE_CHECKING:
     from p2pdist.agent.resting import RestingDevice
@@ -110,6 +111,9 @@ class Agent:
 
     async def wakes(self, message: SendWakes) -> None:
         """An agent has nobody to wake."""
+
+    def task_answer(self, message: TaskAnswer) -> None:
+        """An agent does no tasks."""
 
     async def refuse(self, kind: RefusalKind, subject: str, reason: str) -> None:
         """Report something that was refused for want of trust."""

@@ -29,7 +29,7 @@ def inventory_list(*, network: str = "", common: Common = DEFAULT) -> None:
         Only those that were seen in it: the id of the node that polled it.
     """
     with common.client() as client:
-        answer = _all(client, network)
+        answer = all_found(client, network)
     now = time.time()
     rows = [
         (
@@ -48,7 +48,8 @@ def inventory_list(*, network: str = "", common: Common = DEFAULT) -> None:
     show(answer, common.output, columns, rows, empty="nothing was discovered yet")
 
 
-def _all(client: Client, network: str) -> wire.FoundList:
+def all_found(client: Client, network: str = "") -> wire.FoundList:
+    """Return every discovered device; with *network*, those that were seen in it."""
     devices: list[wire.FoundInfo] = []
     after = ""
     while True:

@@ -42,6 +42,7 @@ COMMANDS = {
     "inventory": ("inventory",),
     "discovery": ("discover",),
     "mirrors": ("fetch",),
+    "installing": ("agent",),
     "tasks": ("task",),
 }
 """The commands of each module in this package. A module is imported when one of its commands is given, so

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Annotated
 
+import msgspec
 from cyclopts import App, Parameter
 from rich.live import Live
 from rich.table import Table
@@ -16,7 +17,9 @@ from p2pdist import limits
 from p2pdist.cli.client import Client, segment
 from p2pdist.cli.common import DEFAULT, Common
 from p2pdist.cli.output import console, errors, say, show, show_json, table
+from p2pdist.cli.secrets import read_secrets, seal_for
 from p2pdist.cli.words import duration, life, moment, rate, short, size
+from p2pdist.duties.kinds import secrets_of
 from p2pdist.errors import P2PDistError, Unavailable, UsageError
 from p2pdist.wire import api as wire
 from p2pdist.wire.work import AnyWork
@@ -42,6 +45,7 @@ def begin(
     timeout: str,
     schedule: str = "",
     zone: str = "UTC",
+    secrets: msgspec.Struct | None = None,
 ) -> None:
     """Make a task; with *wait* show how its first run goes until it has ended.
 
@@ -54,7 +58,26 @@ def begin(
         raise UsageError("a task on a schedule has not begun yet", hint="leave out --wait or the schedule")
     new = wire.NewTask(work=work, nodes=list(nodes), schedule=schedule, zone=zone)
     with common.client() as client:
+        if secrets is not None:
+            new = msgspec.structs.replace(new, secrets=seal_for(client, work, nodes, secrets))
         _begun(client, client.post("/tasks", wire.TaskInfo, new), common, patience if wait else None)
+
+
+def begin_again(
+    common: Common, task_id: str, secrets: msgspec.Struct | None, *, wait: bool, timeout: str
+) -> None:
+    """Begin another run of a task; for errors see :func:`begin`."""
+    patience = _patience(timeout)
+    with common.client() as client:
+        body = wire.RunTask()
+        if secrets is not None:
+            known = client.get(f"/tasks/{segment(task_id)}", wire.TaskInfo)
+            if known.work is None:
+                raise UsageError(known.problem)
+            nodes = [each.node for each in known.nodes]
+            body = wire.RunTask(secrets=seal_for(client, known.work, nodes, secrets))
+        known = client.post(f"/tasks/{segment(task_id)}/run", wire.TaskInfo, body)
+        _begun(client, known, common, patience if wait else None)
 
 
 @task.command(name="list")
@@ -105,6 +128,7 @@ def task_run(
     task_id: Annotated[str, Parameter(name="ID")],
     /,
     *,
+    secrets: str = "",
     wait: bool = False,
     timeout: str = "1h",
     common: Common = DEFAULT,
@@ -113,15 +137,25 @@ def task_run(
 
     Parameters
     ----------
+    secrets
+        A TOML file with what the task needs that is secret, such as `password = "..."`; - for standard input.
+        It is sealed here, for the nodes that do the task.
     wait
         Watch until it has ended. Exit code 6 if a node has not done all of it.
     timeout
         How long to watch: 90s, 30m, 12h.
     """
-    patience = _patience(timeout)
     with common.client() as client:
-        known = client.post(f"/tasks/{segment(task_id)}/run", wire.TaskInfo)
-        _begun(client, known, common, patience if wait else None)
+        known = client.get(f"/tasks/{segment(task_id)}", wire.TaskInfo)
+        if known.work is None:
+            raise UsageError(known.problem)
+        found = read_secrets(secrets, known.work) if secrets else None
+        if found is None and secrets_of(known.work) is not None:
+            raise UsageError(
+                f"a task of the kind {known.kind} needs secrets, which nobody has kept",
+                hint=f"give them again: p2pdist task run {known.id} --secrets FILE",
+            )
+    begin_again(common, task_id, found, wait=wait, timeout=timeout)
 
 
 @task.command(name="stop")
@@ -156,8 +190,12 @@ def _begun(client: Client, known: wire.TaskInfo, common: Common, patience_s: flo
         say(f"watch it with: p2pdist task show {known.id}")
 
 
-def _watch(client: Client, known: wire.TaskInfo, patience_s: float, common: Common) -> None:
-    """Show the newest run of a task until it has ended."""
+def follow(client: Client, known: wire.TaskInfo, patience_s: float) -> wire.TaskRun:
+    """Show the newest run of a task until it has ended; return what came of it.
+
+    Raises:
+        Unavailable: it has not ended in *patience_s* seconds, or the server is away.
+    """
     deadline = time.monotonic() + patience_s
     answered = time.monotonic()
     with Live(console=errors(), auto_refresh=False, transient=True) as live:
@@ -178,7 +216,11 @@ def _watch(client: Client, known: wire.TaskInfo, patience_s: float, common: Comm
                     hint=f"it goes on; look again with: p2pdist task show {known.id}",
                 )
             time.sleep(_POLL_S)
-    answer = _run(client, known.id, known.run, items=limits.API_ROWS_MAX)
+    return _run(client, known.id, known.run, items=limits.API_ROWS_MAX)
+
+
+def _watch(client: Client, known: wire.TaskInfo, patience_s: float, common: Common) -> None:
+    answer = follow(client, known, patience_s)
     _show_run(answer, common)
     bad = [node for node in answer.nodes if node.state != "done"]
     if bad:

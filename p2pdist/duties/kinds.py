@@ -10,11 +10,15 @@ from __future__ import annotations
 
 from typing import assert_never
 
+import msgspec
+
+from p2pdist.core.hostkeys import fingerprint
 from p2pdist.core.polling import addresses_to_ask
 from p2pdist.duties.repository import Repository
 from p2pdist.duties.run import Ended, RunPort
 from p2pdist.errors import UsageError
 from p2pdist.trust.catalog import Duty
+from p2pdist.wire.installing import Install, InstallSecrets
 from p2pdist.wire.mirroring import ReadMirrors
 from p2pdist.wire.polling import Poll
 from p2pdist.wire.work import AnyWork
@@ -27,6 +31,19 @@ def duty_of(work: AnyWork) -> Duty:
             return "discovery"
         case ReadMirrors():
             return "seed"
+        case Install():
+            return "deploy"
+        case _:
+            assert_never(work)
+
+
+def secrets_of(work: AnyWork) -> type[msgspec.Struct] | None:
+    """Return what *work* needs that is secret, all of it at once; None if it needs nothing."""
+    match work:
+        case Poll() | ReadMirrors():
+            return None
+        case Install():
+            return InstallSecrets
         case _:
             assert_never(work)
 
@@ -46,6 +63,11 @@ def check_work(work: AnyWork) -> None:
                 )
         case ReadMirrors():
             pass  # what is signed, and who reads, the admin server looks up
+        case Install():
+            if len({host.id for host in work.hosts}) < len(work.hosts):
+                raise UsageError("a host is named twice", hint="name each once")
+            if pinned := [host.id for host in work.hosts if host.key and not fingerprint(host.key)]:
+                raise UsageError(f"the key that {pinned[0]} is to show is none")
         case _:
             assert_never(work)
 
@@ -69,5 +91,11 @@ async def perform(work: AnyWork, port: RunPort, *, repository: Repository | None
             if repository is None:
                 raise UsageError("this node keeps no content")
             return await read_mirrors(work, port, repository)
+        case Install():
+            from p2pdist.duties.deploy.task import install_agents
+
+            if repository is None:
+                raise UsageError("this node keeps no content")
+            return await install_agents(work, port, repository)
         case _:
             assert_never(work)

@@ -11,6 +11,7 @@ from p2pdist.ids import NodeId
 from p2pdist.node.mirrorsettings import MirrorSettings
 from p2pdist.swarm.session import Artifact, Swarm
 from p2pdist.trust.catalog import Release
+from p2pdist.trust.enrolment import EnrolmentBundle
 
 
 class Place(NamedTuple):
@@ -41,6 +42,12 @@ class Repository(Protocol):
 
     async def choose(self, targets: Iterable[str]) -> Chosen:
         """Find releases by what this node knows to be signed; waits a little for what may be on its way."""
+
+    def bundle(self) -> EnrolmentBundle:
+        """Return what a new machine beside this node needs to find the fleet and believe it.
+
+        Its addresses may be none, where they are not known here.
+        """
 
     def open(self, release: Release) -> AbstractAsyncContextManager[Place]:
         """Have a release's artifact in the swarm for as long as the block runs, and longer if all is here.

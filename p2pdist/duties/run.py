@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
+import msgspec
 import nacl.utils
 import trio
 
 from p2pdist import limits
+from p2pdist.errors import Unavailable
+from p2pdist.ids import NodeId
 from p2pdist.node.reports import Bell
+from p2pdist.trust.keys import IdentityKey
+from p2pdist.trust.secrets import open_secrets
 from p2pdist.wire import codec
 from p2pdist.wire.discovery import Sighting
+from p2pdist.wire.questions import (
+    NodeAwaited,
+    NodeCame,
+    SecretsRequest,
+    TaskAnswer,
+    TaskQuestion,
+    TaskSecrets,
+)
 from p2pdist.wire.tasks import (
     Assignment,
     Findings,
@@ -21,6 +36,8 @@ from p2pdist.wire.tasks import (
     TaskProgress,
     TaskSightings,
 )
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,26 +58,37 @@ class RunPort:
     """One run's way to say how far it is. What is said is sent at most once a second, and the newest again
     while there is no way.
 
+    Attributes:
+        tokens: Enrolment tokens by host, once :meth:`secrets` has returned.
+
     Args:
         assignment: The run.
-        say: Sends progress, which may be lost.
+        say: Sends progress and questions, which may be lost.
         room: Waits until more items are taken in.
         add: Takes items and sightings in, which are repeated until they are confirmed.
+        key: The node's identity.
     """
 
     def __init__(
         self,
         assignment: Assignment,
         *,
-        say: Callable[[TaskProgress], Awaitable[bool]],
+        say: Callable[[TaskProgress | TaskQuestion], Awaitable[bool]],
         room: Callable[[], Awaitable[None]],
         add: Callable[[Findings], None],
+        key: IdentityKey,
     ) -> None:
         self.task = assignment.task
         self.run = assignment.run
         self._say = say
         self._room = room
         self._add = add
+        self._key = key
+        self._work = assignment.work
+        self._answer: TaskSecrets | None = None
+        self._answered = Bell()
+        self.tokens: Mapping[str, str] = {}
+        self._came: dict[NodeId, trio.Event] = {}
         self._progress: TaskProgress | None = None
         self._items: dict[str, TaskItem] = {}
         self._sightings: list[Sighting] = []
@@ -98,6 +126,46 @@ class RunPort:
         self._sightings.append(sighting)
         self._sightings_bytes += size
         self._news.ring()
+
+    async def secrets(self, kind: type[S]) -> S:
+        """Return what the operator has sealed for this run; keep it in memory, and no longer than needed.
+
+        Waits while the admin server is away.
+
+        Raises:
+            Unavailable: nobody has given any, or they are gone.
+            TrustError: they are not for this node and this work.
+        """
+        while self._answer is None:
+            await self._say(SecretsRequest(task=self.task, run=self.run))
+            await self._answered.wait(limits.TASK_ASK_AGAIN_S)
+        answer, self._answer = self._answer, None
+        if not answer.box:
+            raise Unavailable(
+                "the secrets for this run are gone, or nobody has given any: the admin server keeps them in"
+                " memory, for an hour",
+                hint=f"give them again: p2pdist task run {self.task} --secrets FILE",
+            )
+        self.tokens = answer.tokens
+        return open_secrets(answer.box, kind, work=self._work, key=self._key, now=int(time.time()))
+
+    async def came(self, node: NodeId) -> None:
+        """Wait until the admin server has heard from *node*, a new device."""
+        event = self._came.setdefault(node, trio.Event())
+        while not event.is_set():
+            await self._say(NodeAwaited(task=self.task, run=self.run, node=node))
+            with trio.move_on_after(limits.TASK_ASK_AGAIN_S):
+                await event.wait()
+
+    def answered(self, answer: TaskAnswer) -> None:
+        """Take in the answer to :meth:`secrets` or :meth:`came`. For the runner."""
+        match answer:
+            case TaskSecrets():
+                self._answer = answer
+                self._answered.ring()
+            case NodeCame(node=node):
+                if (event := self._came.get(NodeId(node))) is not None:
+                    event.set()
 
     async def tell(self) -> None:
         """Send what is said until cancelled. For the runner."""

@@ -23,6 +23,8 @@ from p2pdist.errors import P2PDistError, PeerError, Unavailable
 from p2pdist.logs import get_logger
 from p2pdist.node.reports import Bell
 from p2pdist.trust.catalog import Duty
+from p2pdist.trust.keys import IdentityKey
+from p2pdist.wire.questions import TaskAnswer, TaskQuestion
 from p2pdist.wire.tasks import Assignment, Confirmed, Findings, TaskProgress, TaskResult
 from p2pdist.wire.work import AnyWork, decode_work
 
@@ -30,7 +32,7 @@ _log = get_logger()
 
 _CLOCK_LOOK_S = 30.0  # the wall clock may be set while a run waits for its time
 
-Said: TypeAlias = TaskProgress | Confirmed
+Said: TypeAlias = TaskProgress | TaskQuestion | Confirmed
 Perform: TypeAlias = Callable[[AnyWork, RunPort], Awaitable[Ended]]
 
 
@@ -40,6 +42,10 @@ class Ports(Protocol):
     async def say(self, message: Said) -> bool:
         """Send a message to the admin server; False when there is no way now."""
 
+    @property
+    def key(self) -> IdentityKey:
+        """This node's identity, for which secrets are sealed."""
+
     async def objection(self, duty: Duty) -> str:
         """Say why this node must not do what *duty* is for; empty when it may.
 
@@ -48,10 +54,11 @@ class Ports(Protocol):
 
 
 class _Running:
-    __slots__ = ("run", "scope")
+    __slots__ = ("port", "run", "scope")
 
-    def __init__(self, run: int) -> None:
+    def __init__(self, run: int, port: RunPort) -> None:
         self.run = run
+        self.port = port
         self.scope = trio.CancelScope()
 
 
@@ -94,6 +101,12 @@ class Runner:
             self._room.set()
             self._unsaid.ring()
 
+    def answered(self, answer: TaskAnswer) -> None:
+        """The admin server's answer to what a run has asked; one that nobody waits for is fine."""
+        running = self._running.get(answer.task)
+        if running is not None and running.run == answer.run:
+            running.port.answered(answer)
+
     @property
     def busy(self) -> bool:
         """Whether anything is under way or not confirmed."""
@@ -117,16 +130,18 @@ class Runner:
         for task in decision.cancel:
             self._running[task].scope.cancel()
         for assignment in decision.begin:
-            self._running[assignment.task] = running_now = _Running(assignment.run)
+            port = RunPort(
+                assignment, say=self._ports.say, room=self._wait_room, add=self._add, key=self._ports.key
+            )
+            self._running[assignment.task] = running_now = _Running(assignment.run, port)
             nursery.start_soon(self._do, assignment, running_now)
         self._journal.keep({assignment.task for assignment in self._assignments} | set(self._running))
 
     async def _do(self, assignment: Assignment, running: _Running) -> None:
         began = trio.current_time()
-        port = RunPort(assignment, say=self._ports.say, room=self._wait_room, add=self._add)
         _log.info("task.begun", task=assignment.task, run=assignment.run)
         with running.scope:
-            ended = await self._when_it_is_time(assignment, port)
+            ended = await self._when_it_is_time(assignment, running.port)
         if running.scope.cancelled_caught:
             ended = Ended(outcome="cancelled")
         _log.info("task.ended", task=assignment.task, run=assignment.run, outcome=ended.outcome)
@@ -140,7 +155,7 @@ class Runner:
             seconds=trio.current_time() - began,
             finished=int(time.time()),
         )
-        self._journal.end(port.last_findings(), result)
+        self._journal.end(running.port.last_findings(), result)
         await self._save()
         del self._running[assignment.task]
         self._unsaid.ring()

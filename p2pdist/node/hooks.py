@@ -12,6 +12,7 @@ from p2pdist.trust.catalog import Catalog
 from p2pdist.wire.frames import Announce, AnyFrame, ContentRefused
 from p2pdist.wire.messages import DesiredState, SendWakes
 from p2pdist.wire.paths import PathOpening
+from p2pdist.wire.questions import TaskAnswer
 
 
 class Hooks(Protocol):
@@ -49,6 +50,9 @@ class Hooks(Protocol):
 
     async def wakes(self, message: SendWakes) -> None:
         """The admin server wants devices woken."""
+
+    def task_answer(self, message: TaskAnswer) -> None:
+        """The admin server's answer to what a run has asked."""
 
     async def refuse(self, kind: RefusalKind, subject: str, reason: str) -> None:
         """Something was refused for want of trust; report it until the admin server has it."""

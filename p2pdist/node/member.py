@@ -62,6 +62,7 @@ from p2pdist.wire.messages import (
     SessionInvite,
 )
 from p2pdist.wire.paths import SESSION_PATH, PathOpening
+from p2pdist.wire.questions import NodeCame, TaskSecrets
 from p2pdist.wire.requests import Bundle, RenewRequest, Torrent
 
 _log = get_logger()
@@ -311,6 +312,8 @@ class Member:
                 self.reception.expect(message)
             case SendWakes():
                 await self._hooks.wakes(message)
+            case TaskSecrets() | NodeCame():
+                self._hooks.task_answer(message)
             case Revoked(reason=reason):
                 self._revoked = reason
                 self._revocation.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
+import msgspec
 import trio
 
 from p2pdist import limits
@@ -17,6 +18,7 @@ from p2pdist.node.mirrorsettings import MirrorSettings
 from p2pdist.seed.stock import Stock
 from p2pdist.swarm.session import Artifact, Swarm
 from p2pdist.trust.catalog import Release
+from p2pdist.trust.enrolment import EnrolmentBundle
 
 _METADATA_S = 10.0  # what is signed and what is assigned because of it come by different ways
 _LOOK_S = 1.0  # the stock says to nobody that it has no room
@@ -56,6 +58,13 @@ class StockRepository:
             while self._known(wanted).unknown:
                 await self._member.metadata.newer.wait()
         return self._known(wanted)
+
+    def bundle(self) -> EnrolmentBundle:
+        """Return this point's own, with its own addresses first where it is a gateway."""
+        bundle, grant = self._member.home.enrolment, self._member.grants.own()
+        own = grant.addresses if grant is not None and "gateway" in grant.duties else ()
+        addresses = tuple(dict.fromkeys([*own, *bundle.addresses]))
+        return msgspec.structs.replace(bundle, addresses=addresses[: limits.GRANT_ADDRESSES_MAX])
 
     @asynccontextmanager
     async def open(self, release: Release) -> AsyncIterator[Place]:

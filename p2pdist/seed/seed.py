@@ -31,6 +31,7 @@ from p2pdist.trust.catalog import Catalog
 from p2pdist.wire.frames import Announce, AnyFrame, ContentRefused
 from p2pdist.wire.messages import DesiredState, SendWakes
 from p2pdist.wire.paths import PathOpening
+from p2pdist.wire.questions import TaskAnswer
 
 _log = get_logger()
 
@@ -73,6 +74,10 @@ class Seed(Agent):
     async def wakes(self, message: SendWakes) -> None:
         """Wake devices on this point's network."""
         self.waker.take(message)
+
+    def task_answer(self, message: TaskAnswer) -> None:
+        """The answer to what a run has asked."""
+        self.runner.answered(message)
 
     async def content_event(self, event: SwarmEvent) -> None:
         """What is complete is good, whatever was said against its sources; a disk that fails may be full."""

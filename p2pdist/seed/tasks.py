@@ -10,6 +10,7 @@ from p2pdist.core.tasks import why_not
 from p2pdist.duties.runner import Said
 from p2pdist.node.member import Member
 from p2pdist.trust.catalog import Duty
+from p2pdist.trust.keys import IdentityKey
 
 _GRANT_S = 10.0  # a new grant and what is assigned because of it come by different ways
 
@@ -23,6 +24,11 @@ class RunnerPorts:
     async def say(self, message: Said) -> bool:
         """Send a message to the admin server if there is a way now."""
         return await self._member.send(message)
+
+    @property
+    def key(self) -> IdentityKey:
+        """This node's identity."""
+        return self._member.home.key
 
     async def objection(self, duty: Duty) -> str:
         """Say why this node must not do what *duty* is for, by its verified grant; empty when it may."""

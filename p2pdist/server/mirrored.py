@@ -20,6 +20,7 @@ from p2pdist.ids import NodeId, swarm_of
 from p2pdist.node.mirrorsettings import MirrorSettings
 from p2pdist.swarm.session import Artifact, Swarm
 from p2pdist.trust.catalog import Release
+from p2pdist.trust.enrolment import EnrolmentBundle
 
 if TYPE_CHECKING:  # which makes one of these
     from p2pdist.server.service import Service
@@ -51,6 +52,18 @@ class MirroredContent:
         """Find releases among those that are published."""
         catalog = self._service.catalog
         return choose(targets, catalog.releases if catalog is not None else {})
+
+    def bundle(self) -> EnrolmentBundle:
+        """Return the fleet's, without addresses: the work names them."""
+        home = self._service.home
+        return EnrolmentBundle(
+            fleet=home.fleet,
+            ca_pem=home.authority.certificate_pem,
+            root=home.trusted_root,
+            server_node=home.key.node,
+            server_public=home.key.public,
+            addresses=(),
+        )
 
     @asynccontextmanager
     async def open(self, release: Release) -> AsyncIterator[Place]:

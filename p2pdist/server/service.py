@@ -125,7 +125,7 @@ class Service:
             assigning=self._assigning,
         )
         self.tasks = Tasks(
-            home.key.node,
+            home.key,
             home.root / "tasks",
             store,
             self.plane,

@@ -27,6 +27,8 @@ from p2pdist.store import tasks
 from p2pdist.store.fleetstore import FleetStore
 from p2pdist.store.records import TaskRecord
 from p2pdist.trust.catalog import Duty, SeedGrant
+from p2pdist.trust.keys import IdentityKey
+from p2pdist.wire.questions import TaskQuestion
 from p2pdist.wire.tasks import TaskProgress, TaskResult
 from p2pdist.wire.work import AnyWork, decode_work
 
@@ -39,7 +41,7 @@ class Tasks:
     """Begins runs, and does the server's own. The caller runs :meth:`run` in its own nursery.
 
     Args:
-        node: The admin server's own id.
+        key: The admin server's own identity.
         journal: The file in which it remembers its own runs.
         store: Where tasks are.
         plane: Tells nodes what they have to do.
@@ -49,7 +51,7 @@ class Tasks:
 
     def __init__(
         self,
-        node: NodeId,
+        key: IdentityKey,
         journal: Path,
         store: FleetStore,
         plane: ControlPlane,
@@ -57,11 +59,14 @@ class Tasks:
         *,
         perform: Perform = perform,
     ) -> None:
-        self.node = node
+        self.key = key
+        self.node = key.node
+        self.vault = plane.answers.vault
         self._store = store
         self._plane = plane
         self._grants = grants
         self._runner = Runner(self, Journal(journal), perform)
+        plane.answers.own = self._runner.answered
         self._record = StoredPlane(store).record
         self._threads = trio.CapacityLimiter(1)
         self._due = Bell()
@@ -87,6 +92,9 @@ class Tasks:
 
     async def say(self, message: Said) -> bool:
         """Take in what the server's own run says; False when the store is not there now."""
+        if isinstance(message, TaskQuestion):
+            await self._plane.answers.give(self.node, message)
+            return True
         try:
             await trio.to_thread.run_sync(
                 lambda: self._record([(self.node, "point", "", message)], {}, now=int(time.time())),
@@ -98,6 +106,7 @@ class Tasks:
         if not isinstance(message, TaskProgress):
             self._runner.confirmed([message.id])
         if isinstance(message, TaskResult):
+            self.vault.forget(message.task, node=self.node, run=message.run)
             await self.changed()
         return True
 
@@ -113,6 +122,7 @@ class Tasks:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._runner.run)
             while True:
+                self.vault.expire()
                 try:
                     await self._begin_due()
                     due = await self._store.read(tasks.next_due)

@@ -29,7 +29,8 @@ def record_sightings(
 ) -> list[str]:
     """Take in what was just seen; the same twice is harmless.
 
-    Who is enrolled is known here and nowhere else: sightings that claim it are left out.
+    Who is enrolled is known here and nowhere else: where a sighting claims it, nothing counts but at which
+    address of its own network the node has reached a device that has come through it since.
 
     Args:
         seen: At most ``SIGHTINGS_AT_ONCE``.
@@ -39,7 +40,8 @@ def record_sightings(
         The ids of the devices that it is of, each once.
     """
     others = [sighting for sighting in seen if sighting.method != "managed"]
-    evidence = evidence_of([*others, *_managed(connection, others, network)], network, now)
+    reached = _reached(connection, [each for each in seen if each.method == "managed"], network)
+    evidence = evidence_of([*others, *_managed(connection, others, network), *reached], network, now)
     _store(connection, evidence)
     related = _related(connection, [each.key for each in evidence], now)
     before = {key: device for key, (_, device) in related.items() if device}
@@ -144,6 +146,21 @@ def _managed(connection: sa.Connection, seen: Iterable[Sighting], network: str) 
                 Sighting(method="managed", node=node, names=names_now, platform=printable(platform, 64))
             )
     return found
+
+
+def _reached(connection: sa.Connection, seen: Sequence[Sighting], network: str) -> list[Sighting]:
+    """Return what is believed of devices that a node says it has reached: those that came through it."""
+    query = sa.select(devices.c.node).where(
+        devices.c.node.in_([each.node for each in seen]),
+        devices.c.revoked.is_(None),
+        devices.c.via.in_((network, "")),
+    )
+    known = set(connection.execute(query).scalars()) if seen else set()
+    return [
+        Sighting(method="managed", node=each.node, addresses=each.addresses)
+        for each in seen
+        if each.node in known and each.addresses
+    ]
 
 
 def _store(connection: sa.Connection, evidence: Sequence[Evidence]) -> None:

@@ -14,6 +14,7 @@ from p2pdist.ids import NodeId
 from p2pdist.store.records import TaskItemRecord, TaskRecord, TaskRunRecord, record_of
 from p2pdist.store.sql import clean, upsert
 from p2pdist.store.tables import task_items, task_runs, tasks
+from p2pdist.store.tokens import remove_unused_of_task
 from p2pdist.wire.tasks import Assignment, Confirmed, TaskItems, TaskProgress, TaskResult
 
 OPEN_STATES = ("waiting", "running")
@@ -73,6 +74,7 @@ def list_tasks(connection: sa.Connection) -> list[TaskRecord]:
 def remove_task(connection: sa.Connection, task_id: str) -> TaskRecord:
     """Remove a task with everything that is known of its runs. Raises UsageError if it is not there."""
     record = find_task(connection, task_id)
+    remove_unused_of_task(connection, record.id, record.run)
     connection.execute(sa.delete(tasks).where(tasks.c.id == record.id))
     return record
 
@@ -96,6 +98,7 @@ def begin_run(
     """
     record = find_task(connection, task_id)
     _close(connection, record.id, "another run was begun", now)
+    remove_unused_of_task(connection, record.id, record.run)
     run = record.run + 1
     connection.execute(sa.update(tasks).where(tasks.c.id == record.id).values(run=run, next_at=next_at))
     rows = []
@@ -129,6 +132,7 @@ def stop_task(connection: sa.Connection, task_id: str, by: str, now: int) -> Tas
     """End the present run of a task where it has not ended. A node's own word on it still counts later."""
     record = find_task(connection, task_id)
     _close(connection, record.id, f"stopped by {by}", now)
+    remove_unused_of_task(connection, record.id, record.run)
     return record
 
 
@@ -268,6 +272,7 @@ def record_task_results(
             values["reason"] = clean(result.reason)
         unsaid = sa.and_(_of(task_runs, node, result), task_runs.c.report == "")
         connection.execute(sa.update(task_runs).where(unsaid).values(**values))
+        remove_unused_of_task(connection, clean(result.task), result.run)
 
 
 def _of(table: sa.Table, node: NodeId, said: TaskProgress | Confirmed) -> sa.ColumnElement[bool]:

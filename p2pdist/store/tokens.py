@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
@@ -34,6 +35,25 @@ def add_enrolment_token(connection: sa.Connection, token: str, record: Enrolment
             note=record.note,
         )
     )
+
+
+def add_enrolment_tokens(
+    connection: sa.Connection, secrets: Sequence[str], records: Sequence[EnrolmentTokenRecord]
+) -> None:
+    """Store new enrolment tokens. Raises UsageError if a group is not there."""
+    for token, record in zip(secrets, records, strict=True):
+        add_enrolment_token(connection, token, record)
+
+
+def of_task(task_id: str, run: int) -> str:
+    """Return how the ids of tokens begin that were made for a run of a task."""
+    return f"{task_id}-{run}-"
+
+
+def remove_unused_of_task(connection: sa.Connection, task_id: str, run: int) -> None:
+    """Withdraw the tokens that were made for a run and that nobody has used. Others are left."""
+    theirs = enrolment_tokens.c.id.startswith(of_task(task_id, run), autoescape=True)
+    connection.execute(sa.delete(enrolment_tokens).where(theirs, enrolment_tokens.c.uses_left > 0))
 
 
 def list_enrolment_tokens(connection: sa.Connection) -> list[EnrolmentTokenRecord]:

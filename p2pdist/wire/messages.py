@@ -16,6 +16,7 @@ from p2pdist import limits
 from p2pdist.wire.envelope import Opened
 from p2pdist.wire.frames import Candidate, Count, InfoHashText, NodeIdText, RoleName, SessionIdText, Text
 from p2pdist.wire.message import Identifier, Message, UnixSeconds
+from p2pdist.wire.questions import NodeAwaited, NodeCame, SecretsRequest, TaskSecrets
 from p2pdist.wire.services import Service
 from p2pdist.wire.tasks import Assignment, TaskItems, TaskProgress, TaskResult, TaskSightings
 from p2pdist.wire.wakes import WakeOrder, WakePlace
@@ -255,6 +256,10 @@ FromDevice: TypeAlias = (
     | TaskItems
     | TaskSightings
     | TaskResult
+    | SecretsRequest
+    | NodeAwaited
 )
-FromServer: TypeAlias = DesiredState | Received | Certificate | SessionInvite | SendWakes | Revoked
+FromServer: TypeAlias = (
+    DesiredState | Received | Certificate | SessionInvite | SendWakes | TaskSecrets | NodeCame | Revoked
+)
 AnyMessage: TypeAlias = FromDevice | FromServer

@@ -14,10 +14,11 @@ import msgspec
 from p2pdist import limits
 from p2pdist.errors import UsageError
 from p2pdist.wire import codec
+from p2pdist.wire.installing import Install
 from p2pdist.wire.mirroring import ReadMirrors
 from p2pdist.wire.polling import Poll
 
-AnyWork: TypeAlias = Poll | ReadMirrors
+AnyWork: TypeAlias = Poll | ReadMirrors | Install
 
 
 class _Named(msgspec.Struct, frozen=True):

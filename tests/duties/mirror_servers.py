@@ -27,9 +27,9 @@ Answer = Callable[[trio.abc.Stream, "Asked"], Awaitable[None]]
 
 
 class WebAuthority:
-    """A CA for web servers on 127.0.0.0/8, and the certificate of one of them, in files."""
+    """A CA for web servers on 127.0.0.0/8 and at *hosts*, and the certificate of one of them, in files."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *hosts: str) -> None:
         now = datetime.now(UTC)
         key, name = ec.generate_private_key(ec.SECP256R1()), _name("web CA")
         ca = (
@@ -46,7 +46,8 @@ class WebAuthority:
             .sign(key, hashes.SHA256())
         )
         own = ec.generate_private_key(ec.SECP256R1())
-        addresses = [x509.IPAddress(ipaddress.ip_address(f"127.0.0.{host}")) for host in range(1, 10)]
+        names = [*(f"127.0.0.{host}" for host in range(1, 10)), *hosts]
+        addresses = [x509.IPAddress(ipaddress.ip_address(name)) for name in names]
         certificate = (
             x509.CertificateBuilder()
             .subject_name(_name("mirror"))
@@ -134,16 +135,13 @@ class Nginx:
                 await trio.sleep(0.02)
 
 
-@asynccontextmanager
-async def open_nginx(
-    directory: Path, authority: WebAuthority, content: Path, *, rules: str = ""
-) -> AsyncIterator[Nginx]:
-    """Serve the directory of *content* by nginx; *rules* are directives of its only location."""
-    assert NGINX is not None
-    directory.mkdir()
-    port = free_port()
+def configure_nginx(
+    directory: Path, authority: WebAuthority, root: Path, listen: str, *, rules: str = ""
+) -> Path:
+    """Write the configuration of an nginx that serves the files below *root*; return its path."""
     (directory / "logs").mkdir()
-    (directory / "nginx.conf").write_text(
+    path = directory / "nginx.conf"
+    path.write_text(
         f"""
         daemon off; master_process off; worker_processes 1; pid {directory}/pid; error_log {directory}/error;
         events {{ worker_connections 64; }}
@@ -153,13 +151,25 @@ async def open_nginx(
             fastcgi_temp_path {directory}/fastcgi; uwsgi_temp_path {directory}/uwsgi;
             scgi_temp_path {directory}/scgi;
             server {{
-                listen 127.0.0.1:{port} ssl; server_name mirror;
+                listen {listen} ssl; server_name mirror;
                 ssl_certificate {authority.certificate}; ssl_certificate_key {authority.key};
-                location / {{ root {content.parent}; {rules} }}
+                location / {{ root {root}; {rules} }}
             }}
         }}
         """
     )
+    return path
+
+
+@asynccontextmanager
+async def open_nginx(
+    directory: Path, authority: WebAuthority, content: Path, *, rules: str = ""
+) -> AsyncIterator[Nginx]:
+    """Serve the directory of *content* by nginx; *rules* are directives of its only location."""
+    assert NGINX is not None
+    directory.mkdir()
+    port = free_port()
+    configure_nginx(directory, authority, content.parent, f"127.0.0.1:{port}", rules=rules)
     command = [
         NGINX,
         "-p",

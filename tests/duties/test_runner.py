@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgpack
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock
@@ -18,9 +19,12 @@ from p2pdist.duties.run import Ended, RunPort
 from p2pdist.duties.runner import Perform, Runner, Said
 from p2pdist.errors import UsageError
 from p2pdist.trust.catalog import Duty
+from p2pdist.trust.keys import IdentityKey
+from p2pdist.trust.secrets import seal_secrets
 from p2pdist.wire import codec
 from p2pdist.wire.discovery import Sighting
 from p2pdist.wire.polling import Poll
+from p2pdist.wire.questions import SecretsRequest, TaskSecrets
 from p2pdist.wire.tasks import Assignment, TaskItem, TaskItems, TaskProgress, TaskResult, TaskSightings
 from p2pdist.wire.work import AnyWork, encode_work
 
@@ -47,6 +51,7 @@ class Server:
         self.said: list[Said] = []
         self.reached = True
         self.grants = True
+        self.key = IdentityKey.generate()
         self._news = trio.Event()
 
     async def say(self, message: Said) -> bool:
@@ -72,6 +77,15 @@ class Server:
             self._news = trio.Event()
             await self._news.wait()
         return self.results[-1]
+
+    async def room(self) -> None:
+        """There is always some."""
+
+    async def until_asked(self, times: int) -> None:
+        """Wait until secrets were asked for so often."""
+        while sum(isinstance(each, SecretsRequest) for each in self.said) < times:
+            self._news = trio.Event()
+            await self._news.wait()
 
     async def until(self, count: int) -> None:
         """Wait until so many things were said."""
@@ -335,7 +349,7 @@ async def test_progress_is_said_at_most_once_a_second_and_the_newest_counts(
     async def room() -> None:
         return
 
-    port = RunPort(assignment(), say=say, room=room, add=lambda items: None)
+    port = RunPort(assignment(), say=say, room=room, add=lambda items: None, key=IdentityKey.generate())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(port.tell)
         for number in range(100):
@@ -379,3 +393,81 @@ def test_what_a_journal_writes_it_reads(tmp_path: Path) -> None:
     assert again.ended == {"a": 1}
     assert list(again.unconfirmed.values()) == [items, result]
     assert again.begin(assignment("b", run=7)) == 2
+
+
+class Login(msgspec.Struct, frozen=True, kw_only=True):
+    password: str
+
+
+class Asking:
+    """Work that needs a password."""
+
+    def __init__(self) -> None:
+        self.got: list[Login] = []
+
+    async def __call__(self, work: AnyWork, port: RunPort) -> Ended:
+        self.got.append(await port.secrets(Login))
+        return Ended()
+
+
+def boxed(server: Server, work: bytes = WORK) -> bytes:
+    later = int(time.time()) + 600
+    return seal_secrets(Login(password="hunter2"), work=work, public=server.key.public, expires=later)
+
+
+async def test_a_run_asks_for_its_secrets_and_gets_them(tmp_path: Path) -> None:
+    server, asking = Server(), Asking()
+    async with running(server, tmp_path, asking) as runner:
+        runner.assign([assignment()])
+        await server.until_asked(1)
+        runner.answered(TaskSecrets(task="a", run=1, box=boxed(server)))
+        assert (await server.result()).outcome == "done"
+    assert asking.got == [Login(password="hunter2")]
+    assert not any(b"hunter2" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+async def test_a_question_that_was_lost_is_asked_again(autojump_clock: MockClock) -> None:
+    server = Server()
+
+    async def say(message: TaskProgress | SecretsRequest) -> bool:
+        await server.say(message)
+        if len(server.said) == 3:
+            port.answered(TaskSecrets(task="a", run=1, box=boxed(server)))
+        return True
+
+    port = RunPort(assignment(), say=say, room=server.room, add=lambda items: None, key=server.key)
+    assert await port.secrets(Login) == Login(password="hunter2")
+    assert server.said == [SecretsRequest(task="a", run=1)] * 3
+
+
+async def test_a_run_whose_secrets_are_gone_says_how_to_give_them_again(tmp_path: Path) -> None:
+    server = Server()
+    async with running(server, tmp_path, Asking()) as runner:
+        runner.assign([assignment()])
+        await server.until_asked(1)
+        runner.answered(TaskSecrets(task="a", run=1))
+        result = await server.result()
+    assert result.outcome == "failed"
+    assert "are gone" in result.reason
+    assert "p2pdist task run a --secrets FILE" in result.reason
+
+
+async def test_secrets_for_other_work_are_refused(tmp_path: Path) -> None:
+    server = Server()
+    async with running(server, tmp_path, Asking()) as runner:
+        runner.assign([assignment()])
+        await server.until_asked(1)
+        runner.answered(TaskSecrets(task="a", run=1, box=boxed(server, work=b"other")))
+        result = await server.result()
+    assert (result.outcome, "other work" in result.reason) == ("failed", True)
+
+
+async def test_an_answer_for_another_run_is_not_taken(tmp_path: Path) -> None:
+    server, asking = Server(), Asking()
+    async with running(server, tmp_path, asking) as runner:
+        runner.assign([assignment(run=2)])
+        await server.until_asked(1)
+        runner.answered(TaskSecrets(task="a", run=1))
+        runner.answered(TaskSecrets(task="b", run=2))
+        runner.answered(TaskSecrets(task="a", run=2, box=boxed(server)))
+        assert (await server.result()).outcome == "done"

@@ -109,8 +109,8 @@ class LabFleet:
             self._passphrase(key).touch(mode=0o600)
             self._passphrase(key).write_text(secrets.token_urlsafe(24))
         init = ("init", "--fleet", "lab", "--root", "alice", "--threshold", "1", "--kdf", "interactive")
-        self._sign(*init, keys=("alice", "online"))
-        self._sign("channel", "add", "stable", "--key", "alice")
+        self.sign(*init, keys=("alice", "online"))
+        self.sign("channel", "add", "stable", "--key", "alice")
         self._publish_locally()
         data, address = self.directory / "server", self.host.ipv4[0]
         linked = addresses or (f"{address}:{LINK_PORT}",)
@@ -135,19 +135,19 @@ class LabFleet:
         """Sign the grant of a distribution point that is enrolled; it counts when it is published."""
         named = [word for duty in duties for word in ("--duty", duty)]
         address = f"{host.ipv4[0]}:{LINK_PORT}"
-        self._sign("grant", self.nodes[name], "--scope", scope, *named, "--address", address, *more)
+        self.sign("grant", self.nodes[name], "--scope", scope, *named, "--address", address, *more)
 
-    def publish(self) -> None:
+    def publish(self, *words: str) -> None:
         """Sign what is to be signed, and publish it."""
         self._publish_locally()
-        self.operate("p2pdist", "publish", self._publication)
+        self.operate("p2pdist", "publish", self._publication, *words)
 
     def release(self, content: bytes, *, product: str = "app", version: str = "1") -> Release:
         """Sign and publish a release."""
         package = self.directory / f"{product}-{version}"
         package.write_bytes(content)
         named = ("--product", product, "--version", version, "--to", f"/opt/{product}")
-        self._sign("add", "stable", package, *named)
+        self.sign("add", "stable", package, *named)
         self.publish()
         return Release(product, version, content)
 
@@ -296,13 +296,14 @@ class LabFleet:
         self._programs.start(name, started.host, *started.words, environment=settings)
         self.until(lambda: any(log.events(started.ready, mark)), f"{name} is ready")
 
-    def _sign(self, *words: str | Path, keys: tuple[str, ...] = ()) -> None:
+    def sign(self, *words: str | Path, keys: tuple[str, ...] = ()) -> None:
+        """Run a command of the signing tool, with the passphrases of these keys."""
         files = [word for key in keys for word in ("--passphrase-file", f"{key}={self._passphrase(key)}")]
         self.operate("p2pdist-sign", *words, *files)
 
     def _publish_locally(self) -> None:
-        self._sign("sign", "--key", "alice", "--yes", keys=("alice",))
-        self._sign("publish", self._publication, keys=("online",))
+        self.sign("sign", "--key", "alice", "--yes", keys=("alice",))
+        self.sign("publish", self._publication, keys=("online",))
 
     def _passphrase(self, key: str) -> Path:
         return self._operator / f"passphrase-{key}"

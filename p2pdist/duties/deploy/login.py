@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import asyncssh
 
 from p2pdist import limits
+from p2pdist.core.hostkeys import is_fingerprint
 from p2pdist.core.installation import Step
 from p2pdist.duties.deploy.protocol import Credentials, Host
 
@@ -74,7 +75,9 @@ class _Client(asyncssh.SSHClient):
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         self.key = " ".join(key.export_public_key("openssh").decode("ascii").split()[:2])
         self.fingerprint = key.get_fingerprint()
-        self.known = self._host.first_use if not self._host.key else self.key == _plain_key(self._host.key)
+        pinned = self._host.key
+        shown = self.fingerprint if is_fingerprint(pinned) else self.key
+        self.known = self._host.first_use if not pinned else shown == _plain_key(pinned)
         if self.known:
             self._said("key", self.fingerprint, key=self.key)
         return self.known
@@ -256,7 +259,7 @@ def _own_keys(credentials: Credentials) -> list[asyncssh.SSHKeyPair]:
 
 def _options(host: Host, credentials: Credentials, client: _Client) -> dict[str, object]:
     algorithms = list(_KEY_ALGORITHMS)
-    if host.key:
+    if host.key and not is_fingerprint(host.key):
         try:
             pinned = asyncssh.import_public_key(host.key)
         except asyncssh.KeyImportError:
@@ -311,7 +314,7 @@ def _plain_key(line: str) -> str:
 
 
 def _fingerprint(line: str) -> str:
-    return asyncssh.import_public_key(line).get_fingerprint()
+    return line if is_fingerprint(line) else asyncssh.import_public_key(line).get_fingerprint()
 
 
 def _words(error: BaseException) -> str:

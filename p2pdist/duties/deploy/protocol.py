@@ -62,8 +62,9 @@ class Prepare(msgspec.Struct, frozen=True, kw_only=True, tag="prepare"):
 class Host(msgspec.Struct, frozen=True, kw_only=True):
     """One machine.
 
-    ``key`` is its host key as OpenSSH writes it (``ssh-ed25519 AAAA…``); without one any key is believed
-    where ``first_use`` is true, and none where it is false. ``token`` is an enrolment token.
+    ``key`` is its host key as OpenSSH writes it (``ssh-ed25519 AAAA…``), or its fingerprint (``SHA256:…``);
+    without one any key is believed where ``first_use`` is true, and none where it is false. ``token`` is an
+    enrolment token.
     """
 
     id: _Name

@@ -206,7 +206,7 @@ async def _body(route: Route, request: Request) -> Any:
     if silence.cancelled_caught:
         raise UsageError("the request's body did not come", hint="send it again")
     try:
-        return msgspec.json.decode(bytes(data), type=route.body, strict=True)
+        return msgspec.json.decode(bytes(data) or b"{}", type=route.body, strict=True)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(
             f"the request's body is not a valid {route.body.__name__} ({error})",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import trio
 
@@ -13,6 +13,7 @@ from p2pdist.duties.kinds import check_work
 from p2pdist.errors import UsageError
 from p2pdist.ids import GroupPath, NodeId, parse_group
 from p2pdist.server.api.context import Api
+from p2pdist.server.api.installing import check_installing, make_tokens
 from p2pdist.server.api.mirrors import prepare
 from p2pdist.server.api.table import Call
 from p2pdist.server.tasks import work_of
@@ -37,6 +38,11 @@ async def list_tasks(api: Api, call: Call[None]) -> wire.TaskList:
 async def add_task(api: Api, call: Call[wire.NewTask]) -> wire.TaskInfo:
     """Make a task; without a schedule it begins at once."""
     new = call.body
+    if new.secrets and new.schedule:
+        raise UsageError(
+            "secrets are kept in memory for an hour, and this begins later",
+            hint="leave out the schedule, and begin each run with p2pdist task run ID --secrets FILE",
+        )
     await trio.to_thread.run_sync(check_work, new.work)
     nodes = list(dict.fromkeys([n for text in new.nodes for n in await _resolve(api, text, call.now)]))
     if len(nodes) > limits.TASK_NODES_MAX:
@@ -44,6 +50,8 @@ async def add_task(api: Api, call: Call[wire.NewTask]) -> wire.TaskInfo:
             f"these are {len(nodes)} nodes", hint=f"a task is for {limits.TASK_NODES_MAX} at most"
         )
     work = prepare(api, new.work, nodes, call.now)
+    await check_installing(api, work, nodes)
+    boxes = _boxes(new.secrets, nodes)
     following = next_time(new.schedule, new.zone, call.now) if new.schedule else None
     if new.schedule and following is None:
         raise UsageError(f"{new.schedule!r} names no moment that will come")
@@ -64,7 +72,7 @@ async def add_task(api: Api, call: Call[wire.NewTask]) -> wire.TaskInfo:
         next_at=following,
     )
     if not new.schedule:
-        record = await _begin(api, call, record)
+        record = await _begin(api, call, record, boxes)
     await api.tasks.changed()
     return await _shown(api, record)
 
@@ -74,9 +82,10 @@ async def show_task(api: Api, call: Call[None]) -> wire.TaskInfo:
     return await _shown(api, await api.store.read(tasks.find_task, call.path["id"]))
 
 
-async def run_task(api: Api, call: Call[None]) -> wire.TaskInfo:
+async def run_task(api: Api, call: Call[wire.RunTask]) -> wire.TaskInfo:
     """Begin another run now; what is left of the present one ends."""
-    record = await _begin(api, call, await api.store.read(tasks.find_task, call.path["id"]))
+    known = await api.store.read(tasks.find_task, call.path["id"])
+    record = await _begin(api, call, known, _boxes(call.body.secrets, known.nodes))
     await api.tasks.changed()
     return await _shown(api, record)
 
@@ -84,6 +93,7 @@ async def run_task(api: Api, call: Call[None]) -> wire.TaskInfo:
 async def stop_task(api: Api, call: Call[None]) -> wire.TaskInfo:
     """End the present run on every node. A schedule goes on."""
     chosen = call.path["id"]
+    api.tasks.vault.forget(chosen)
     record = await api.change(call, "task.stop", chosen, tasks.stop_task, chosen, call.actor, call.now)
     await api.tasks.changed()
     return await _shown(api, record)
@@ -92,6 +102,7 @@ async def stop_task(api: Api, call: Call[None]) -> wire.TaskInfo:
 async def remove_task(api: Api, call: Call[None]) -> wire.Done:
     """Remove a task with its runs and what they found."""
     chosen = call.path["id"]
+    api.tasks.vault.forget(chosen)
     await api.change(call, "task.remove", chosen, tasks.remove_task, chosen)
     await api.tasks.changed()
     return wire.Done()
@@ -135,8 +146,26 @@ async def show_run(api: Api, call: Call[None]) -> wire.TaskRun:
     )
 
 
-async def _begin(api: Api, call: Call[wire.NewTask] | Call[None], record: TaskRecord) -> TaskRecord:
+async def show_key(api: Api, call: Call[None]) -> wire.NodeKey:
+    """The identity key of a node that does tasks, or of the server."""
+    node, *others = await _resolve(api, call.path["id"], call.now)
+    if others:
+        raise UsageError(f"{call.path['id'][:60]!r} is several nodes", hint="name one of them")
+    if node == api.tasks.node:
+        return wire.NodeKey(node=node, name=SERVER, public=api.tasks.key.public)
+    device = await api.store.read(devices.resolve_device, node)
+    return wire.NodeKey(node=node, name=device.name, public=device.public)
+
+
+async def _begin(
+    api: Api,
+    call: Call[wire.NewTask] | Call[wire.RunTask],
+    record: TaskRecord,
+    boxes: Mapping[NodeId, bytes],
+) -> TaskRecord:
     refused = api.tasks.refusals(record, call.now)
+    tokens_by_host = await make_tokens(api, call, record, work_of(record)) if boxes else {}
+    api.tasks.vault.keep(record.id, record.run + 1, boxes, tokens_by_host)
     return await api.change(
         call,
         "task.run",
@@ -147,6 +176,13 @@ async def _begin(api: Api, call: Call[wire.NewTask] | Call[None], record: TaskRe
         refused=refused,
         next_at=record.next_at,
     )
+
+
+def _boxes(secrets: Sequence[wire.SealedSecrets], nodes: Collection[NodeId]) -> dict[NodeId, bytes]:
+    boxes = {NodeId(each.node): each.box for each in secrets}
+    if strangers := set(boxes) - set(nodes):
+        raise UsageError(f"{min(strangers)} does not do this task: its secrets are for nobody")
+    return boxes
 
 
 async def _resolve(api: Api, text: str, now: int) -> list[NodeId]:

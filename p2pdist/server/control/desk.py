@@ -126,6 +126,10 @@ class Desk:
         """Drop what is kept of a node that is no longer attached."""
         self._windows.pop(node, None)
 
+    def has_heard(self, sender: Device) -> bool:
+        """Whether an envelope of *sender* was ever opened here."""
+        return self._window_of(sender).highest > 0
+
     def is_newest(self, sender: Device, counter: int) -> bool:
         """Whether nothing newer than the envelope with this counter has come from *sender*."""
         return counter >= self._window_of(sender).highest

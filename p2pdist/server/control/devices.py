@@ -20,10 +20,11 @@ from p2pdist.ids import FleetName, GroupPath, NodeId, SwarmName, TargetPath
 from p2pdist.trust.catalog import Catalog, Duty, Release, SeedGrant
 from p2pdist.wire import codec
 from p2pdist.wire.frames import Role
+from p2pdist.wire.installing import Install
 from p2pdist.wire.messages import DesiredState, RateLimits
 from p2pdist.wire.mirroring import ReadMirrors
 from p2pdist.wire.tasks import Assignment
-from p2pdist.wire.work import decode_work
+from p2pdist.wire.work import AnyWork, decode_work
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +60,7 @@ class Directory:
         self._revoked: dict[NodeId, GroupPath] = {}
         self._assignments: Mapping[NodeId, Sequence[Assignment]] = {}
         self._readings: Mapping[NodeId, Sequence[ReadMirrors]] = {}
+        self._installing: Mapping[NodeId, Sequence[TargetPath]] = {}
         self._told: dict[NodeId, DesiredState] = {}
         self.catalog: Catalog | None = None
 
@@ -77,8 +79,16 @@ class Directory:
     def set_assignments(self, assignments: Mapping[NodeId, Sequence[Assignment]]) -> list[NodeId]:
         """Replace what nodes have to do; return the attached ones for which that has changed."""
         before, self._assignments = self._assignments, assignments
-        readings = {node: _readings(assigned) for node, assigned in assignments.items()}
-        self._readings = {node: works for node, works in readings.items() if works}
+        works = {node: _works(assigned) for node, assigned in assignments.items()}
+        self._readings = {
+            node: readings
+            for node, of_node in works.items()
+            if (readings := tuple(work for work in of_node if isinstance(work, ReadMirrors)))
+        }
+        self._installing = {
+            node: tuple(TargetPath(work.target) for work in of_node if isinstance(work, Install))
+            for node, of_node in works.items()
+        }
         return [
             node for node in self._devices if list(before.get(node, ())) != list(assignments.get(node, ()))
         ]
@@ -179,10 +189,11 @@ class Directory:
             releases=self._releases(),
             scopes={grant.scope for grant in grants if grant_valid(grant, "seed", now)},
         )
-        if device.node not in self._readings:
-            return wishes
-        works = {device.node: self._readings[device.node]}
-        return wish_for(wishes, reads(works, self._releases())[device.node], self._fleet)
+        releases = self._releases()
+        works = {device.node: self._readings.get(device.node, ())}
+        needed = [*reads(works, releases)[device.node]]
+        needed += [releases[t] for t in self._installing.get(device.node, ()) if t in releases]
+        return wish_for(wishes, needed, self._fleet) if needed else wishes
 
     def _releases(self) -> Mapping[TargetPath, Release]:
         return self.catalog.releases if self.catalog is not None else {}
@@ -197,16 +208,14 @@ class Directory:
         return RateLimits()
 
 
-def _readings(assigned: Sequence[Assignment]) -> tuple[ReadMirrors, ...]:
-    """Return which of what is assigned is reading from mirrors."""
+def _works(assigned: Sequence[Assignment]) -> tuple[AnyWork, ...]:
+    """Return what is assigned, as far as this version knows it."""
     found = []
     for assignment in assigned:
         try:
-            work = decode_work(assignment.work)
+            found.append(decode_work(assignment.work))
         except PeerError:
             continue  # of another version; its node says so
-        if isinstance(work, ReadMirrors):
-            found.append(work)
     return tuple(found)
 
 

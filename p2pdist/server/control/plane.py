@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import trio
 
-from p2pdist.errors import P2PDistError, PeerError, TrustError
+from p2pdist.errors import PeerError, TrustError
 from p2pdist.ids import GroupPath, InfoHash, NodeId
 from p2pdist.logs import get_logger
 from p2pdist.net.broadcast import broadcast
@@ -25,6 +25,7 @@ from p2pdist.net.pacing import paced_frames
 from p2pdist.net.stundesk import StunDesk
 from p2pdist.net.tls import TlsIdentity
 from p2pdist.server.control.admit import Admission
+from p2pdist.server.control.answers import Answers
 from p2pdist.server.control.callees import Callees
 from p2pdist.server.control.clones import CloneGuard
 from p2pdist.server.control.desk import Desk, Receiver
@@ -52,7 +53,6 @@ from p2pdist.wire.frames import (
     Way,
 )
 from p2pdist.wire.messages import (
-    Certificate,
     FromDevice,
     FromServer,
     Heartbeat,
@@ -60,6 +60,7 @@ from p2pdist.wire.messages import (
     RenewalRequest,
     Revoked,
 )
+from p2pdist.wire.questions import NodeAwaited, SecretsRequest
 from p2pdist.wire.requests import Bundle
 from p2pdist.wire.tasks import Assignment, TaskResult
 
@@ -130,6 +131,9 @@ class ControlPlane:
             open_envelope=self._desk.open,
             life_s=settings.certificate_life_s,
             refused=refused,
+        )
+        self.answers = Answers(
+            key.node, self.directory, self._desk, self.admission, lambda node: node in self.waker.resting
         )
         self._requests = {**self.admission.requests, **Supply(export, torrent).requests}
         self.callees = Callees(
@@ -373,19 +377,13 @@ class ControlPlane:
                 self.waker.heard(device.node, message)
                 if known is not None and (known.platform, known.name) != (platform, name):
                     self.directory.learn(msgspec.structs.replace(known, platform=platform, name=name))
+                await self.answers.came(device.node)
                 await self._teller.one(device.node, known=revision)
             case TaskResult():
+                self.answers.vault.forget(message.task, node=device.node, run=message.run)
                 await self.tasks_changed()
-            case RenewalRequest() if (present := self.directory.get(device.node)) is not None:
-                await self._renew(present, message)
-
-    async def _renew(self, device: Device, message: RenewalRequest) -> None:
-        try:
-            pem = await self.admission.certificate(device, message)
-        except P2PDistError as error:
-            _log.warning("certificate.refused", node=device.node, reason=str(error))
-            return
-        await self._desk.send(device, Certificate(certificate=pem))
+            case RenewalRequest() | SecretsRequest() | NodeAwaited():
+                await self.answers.give(device.node, message)
 
 
 def _now() -> int:

@@ -76,6 +76,9 @@ from p2pdist.wire.api.releases import (
 from p2pdist.wire.api.sessions import Carrier, NewSession, SessionInfo
 from p2pdist.wire.api.tasks import (
     NewTask,
+    NodeKey,
+    RunTask,
+    SealedSecrets,
     TaskInfo,
     TaskItemInfo,
     TaskList,
@@ -141,6 +144,7 @@ __all__ = [
     "NewSession",
     "NewTask",
     "NewToken",
+    "NodeKey",
     "PointInfo",
     "PointList",
     "ProblemDetails",
@@ -157,6 +161,8 @@ __all__ = [
     "RuleInfo",
     "RuleKind",
     "RuleList",
+    "RunTask",
+    "SealedSecrets",
     "SessionInfo",
     "Status",
     "TargetText",

@@ -21,6 +21,19 @@ NodeText = Annotated[
 ]
 
 
+class SealedSecrets(Request, frozen=True, kw_only=True):
+    """What a run needs that nobody may read but the node that does it, sealed for that node."""
+
+    node: Annotated[str, Meta(min_length=1, max_length=255, description="the node's id")]
+    box: Annotated[bytes, Meta(min_length=1, max_length=limits.SECRETS_BOX_BYTES_MAX)]
+
+    def __repr__(self) -> str:
+        return f"SealedSecrets(node={self.node!r}, …)"
+
+
+Secrets = Annotated[list[SealedSecrets], Meta(max_length=limits.TASK_NODES_MAX)]
+
+
 class NewTask(Request, frozen=True, kw_only=True):
     """Make a task. Without a schedule it runs once, at once.
 
@@ -34,6 +47,22 @@ class NewTask(Request, frozen=True, kw_only=True):
     spread_s: Annotated[int, Meta(ge=0, le=limits.TASK_WINDOW_S_MAX)] = 0
     schedule: Annotated[str, Meta(max_length=limits.SCHEDULE_CHARS_MAX)] = ""
     zone: Annotated[str, Meta(max_length=64)] = "UTC"
+    secrets: Secrets = msgspec.field(default_factory=list)
+    """Kept in memory, for an hour at most: only for what begins at once."""
+
+
+class RunTask(Request, frozen=True, kw_only=True):
+    """Begin another run."""
+
+    secrets: Secrets = msgspec.field(default_factory=list)
+
+
+class NodeKey(Answer, frozen=True, kw_only=True):
+    """The identity key of a node, for which secrets are sealed; its id is made from it."""
+
+    node: str
+    name: str
+    public: bytes
 
 
 class TaskNode(Answer, frozen=True, kw_only=True):

@@ -34,11 +34,17 @@ exit 0
 """
 
 
-def make_agent(directory: Path, *, length: int = 0, note: str = "") -> tuple[Package, NodeId]:
-    """Write the file, at least so long; return what is said of it, and the node that it makes."""
+def make_agent(
+    directory: Path, *, length: int = 0, note: str = "", certificate: bytes = b""
+) -> tuple[Package, NodeId]:
+    """Write the file, at least so long; return what is said of it, and the node that it makes.
+
+    That has a certificate of a fleet of its own, unless one is given.
+    """
     key = IdentityKey.generate()
     authority = FleetAuthority.create(FleetName("acme"), _NOW)
-    certificate = authority.issue(key.public, group=GroupPath("/x"), swarms=(), now=_NOW, life_s=3_600)
+    own = authority.issue(key.public, group=GroupPath("/x"), swarms=(), now=_NOW, life_s=3_600)
+    certificate = certificate or own
     data = (_SCRIPT.format(certificate=certificate.decode()) + f"# {note}\n").encode()
     data += b"#" * max(0, length - len(data))
     path = directory / f"agent{note}"

@@ -1,0 +1,148 @@
+"""Releases straight from the vendor, by distribution points in three networks that read each part once.
+
+Two of them stand behind NATs and do not reach each other; the third stands in the open. The vendor's server
+is nginx, on a host of its own, and one of the mirrors that are signed has another file.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab_fleet import POINTS, LabFleet, Release
+from laboratory.network import Host, Laboratory
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "duties"))
+
+from mirror_servers import NGINX, Nginx, WebAuthority, configure_nginx
+
+pytestmark = [
+    pytest.mark.network,
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(NGINX is None, reason="needs nginx"),
+]
+
+SITES = {"home": "points/behind-nat.toml", "shop": "points/behind-nat.toml", "hub": "points/dedicated.toml"}
+PIECES = bytes(range(251))
+
+
+class Vendor:
+    """The vendor's server: what it has, and what it has sent."""
+
+    def __init__(self, directory: Path, host: Host) -> None:
+        self.directory, self.address = directory, host.ipv4[0]
+        (directory / "www" / "bad").mkdir(parents=True)
+        self.authority = WebAuthority(directory, self.address)
+        (directory / "nginx").mkdir()
+        configuration = configure_nginx(
+            directory / "nginx", self.authority, directory / "www", f"{self.address}:443"
+        )
+        log = directory / "nginx" / "log"
+        self.nginx = Nginx(f"https://{self.address}", log)
+        self._command = host.command(
+            str(NGINX), "-p", str(directory / "nginx"), "-e", str(directory / "nginx" / "error"),
+            "-c", str(configuration),
+        )  # fmt: skip
+
+    def __enter__(self) -> Vendor:
+        self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+    def offers(self, name: str, content: bytes) -> tuple[str, str]:
+        """Put a file there; return its address, and one at which another file stands."""
+        (self.directory / "www" / name).write_bytes(content)
+        (self.directory / "www" / "bad" / name).write_bytes(bytes(len(content)))
+        return f"{self.nginx.url}/{name}", f"{self.nginx.url}/bad/{name}"
+
+    def sent(self) -> int:
+        """How many bytes of right content have been asked for and sent."""
+        return self.nginx.sent
+
+
+class Sites:
+    """The fleet: a point in each network, and a device beside the first."""
+
+    def __init__(self, fleet: LabFleet, vendor: Vendor) -> None:
+        self.fleet, self.vendor = fleet, vendor
+
+    def publish(self, name: str, content: bytes, *, liar: bool = False) -> Release:
+        """Sign a release that comes from mirrors, and publish it without its content."""
+        good, bad = self.vendor.offers(name, content)
+        package = self.fleet.directory / name
+        package.write_bytes(content)
+        mirrors = ["--mirror", good, *(["--mirror", f"{bad},priority=1"] if liar else [])]
+        self.fleet.sign(
+            "add", "stable", package, "--product", name, "--version", "1", "--to", f"/opt/{name}", *mirrors
+        )
+        self.fleet.publish("--mirrored")
+        return Release(name, "1", content)
+
+    def fetch(self, *words: str) -> Any:
+        """Have the points get something, and wait for it; return how it went."""
+        return self.fleet.ask("fetch", *words, "--wait")
+
+    def origin_sent(self) -> int:
+        """How many bytes of content have left the admin server."""
+        return int(self.fleet.ask("status")["origin_sent_bytes"])
+
+
+@pytest.fixture(scope="module")
+def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
+    directory = tmp_path_factory.mktemp("mirrors")
+    with Laboratory() as laboratory:
+        home, neighbour = laboratory.add("port-restricted", hosts=2).hosts
+        hosts = {
+            "home": home,
+            "shop": laboratory.add("port-restricted").hosts[0],
+            "hub": laboratory.add("open").hosts[0],
+        }
+        with (
+            Vendor(directory, laboratory.add("open").hosts[0]) as vendor,
+            LabFleet(tmp_path_factory.mktemp("fleet"), laboratory.server) as fleet,
+        ):
+            fleet.found()
+            for name, host in hosts.items():
+                fleet.enrol(name, host, POINTS)
+                fleet.grant(name, host, f"/sites/{name}")
+            fleet.publish()
+            settings = {"P2PDIST_MIRRORS_CA_FILE": str(vendor.authority.ca_file)}
+            for name, host in hosts.items():
+                fleet.start(name, host, SITES[name], **settings)
+            fleet.operate("p2pdist", "group", "add", "/sites")
+            fleet.enrol("device", neighbour, "/sites/home")
+            fleet.start("device", neighbour, "agent.toml")
+            fleet.until_carried("device", by="home")
+            yield Sites(fleet, vendor)
+
+
+def of(run: Any, what: str) -> dict[str, Any]:
+    """Return how each node names something: its item, by the node's name."""
+    return {item["name"]: item for item in run["items"] if item["subject"].endswith(what)}
+
+
+def test_each_byte_leaves_the_mirror_once_and_none_the_admin_server(sites: Sites) -> None:
+    release = sites.publish("tool", PIECES * 20_000)
+    run = sites.fetch("tool@1", "--points", "/sites")
+    assert {node["name"]: node["state"] for node in run["nodes"]} == dict.fromkeys(SITES, "done")
+    assert sites.vendor.sent() == len(release.content)
+    figures = {node["name"]: node["figures"] for node in run["nodes"]}
+    assert sum(each["bytes_from_mirrors"] for each in figures.values()) == len(release.content)
+    assert all(each["bytes_from_mirrors"] for each in figures.values())
+
+    sites.fleet.deploy(release, "/sites/home")
+    sites.fleet.until_installed(release, "device")
+    assert sites.origin_sent() == 0
+    explained = sites.fleet.ask("explain", "home", "tool@1")["sources"]
+    assert {"mirror", "point"} <= {source["role"] for source in explained if source["received"]}
+    (origin,) = [source for source in explained if source["role"] == "origin"]
+    assert not origin["taken"]
+    assert "vendor's mirrors" in origin["reason"]
