@@ -14,7 +14,7 @@ from rich.console import Console
 from demo_fleet.agentfile import build_agent
 from demo_fleet.fleet import Fleet
 from demo_fleet.newcomers import Newcomers, deploy_agents
-from demo_fleet.outcome import MirrorFacts, Outcome
+from demo_fleet.outcome import MirrorFacts, Outcome, counted
 from demo_fleet.payload import Package, make_vendors
 from demo_fleet.plan import DEVICES_GROUP, DemoError, Newcomer, Node, Plan
 from demo_fleet.polls import draw_polls, poll_sites
@@ -134,6 +134,7 @@ async def _update(
     if newcomers.arrivals:
         step(console, "Rest", "the new devices rest: they keep no link, and listen for a wake")
         await newcomers.wait_resting(fleet, _REST_S)
+        console.print(f"  {counted(len(newcomers.managed), 'device')} at rest", highlight=False)
         step(console, "Wakes", "the update is ordered: the points wake who rests, by UDP")
     before = await newcomers.ways(fleet)
     started = trio.current_time()

@@ -189,7 +189,7 @@ async def deploy_agents(fleet: Fleet, newcomers: Newcomers, problems: list[str],
         for name, newcomer in zip(names, those, strict=True):
             arrivals[point.name, name] = newcomers.arrivals[newcomer.name]
         words = ("agent", "install", *names, "--via", point.name, "--group", those[0].group)
-        login = ("--key", str(newcomers.key), "--accept-keys", "first-use", "--no-wait")
+        login = ("--key", str(newcomers.key), "--accept-keys", "first-use")
         commands.append((*words, *login))
 
     def seen(run: wire.TaskRun, elapsed_s: float) -> None:

@@ -69,7 +69,7 @@ async def inventory_of(fleet: Fleet, point: Node) -> list[wire.FoundInfo]:
     """Return the devices that the inventory has of a point's network, but the point itself."""
     network = fleet.node_ids[point.name]
     found = await fleet.api.get("/inventory", wire.FoundList, network=network)
-    return [device for device in found.devices if device.node != network and not _is(device, point)]
+    return [device for device in found.devices if device.node != network]
 
 
 def draw_polls(polls: Sequence[SitePoll]) -> Table:
@@ -102,10 +102,6 @@ async def _look(fleet: Fleet, point: Node, said: wire.TaskRunNode) -> SitePoll:
         unmanaged=sorted(names[d.id] for d in devices if d.state == "unmanaged"),
         seconds=round(said.seconds, 3),
     )
-
-
-def _is(device: wire.FoundInfo, node: Node) -> bool:
-    return any(address.address == node.host for address in device.addresses)
 
 
 def _listed(names: Sequence[str]) -> str:

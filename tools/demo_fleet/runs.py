@@ -20,6 +20,7 @@ _POLL_S = 0.4
 _AT_ONCE = 4
 _LINES_S = 5.0
 """How often a line is written where no live table can be drawn."""
+_COUNTED_MAX = 100_000
 _COLOURS = {"done": "green", "failed": "bold red", "refused": "bold red", "partly": "yellow"}
 
 
@@ -64,8 +65,8 @@ async def run_tasks(
                     live.update(_draw(runs), refresh=True)
                 elif trio.current_time() - said >= _LINES_S:
                     said = trio.current_time()
-                    console.print(f"  {elapsed_s:5.1f} s  {_line(runs)}", highlight=False)
-        console.print(f"  {trio.current_time() - started:5.1f} s  {_line(runs)}", highlight=False)
+                    _say(console, elapsed_s, runs)
+        _say(console, trio.current_time() - started, runs)
         return runs
     raise DemoError(f"{' '.join(commands[0][:2])} has not ended after {patience_s:.0f} s: {_line(runs)}")
 
@@ -76,6 +77,10 @@ async def look_at_run(fleet: Fleet, task: str) -> wire.TaskRun:
     return await fleet.api.get(f"/tasks/{task}/runs/1", wire.TaskRun, items=items)
 
 
+def _say(console: Console, elapsed_s: float, runs: Sequence[wire.TaskRun]) -> None:
+    console.print(f"  {elapsed_s:5.1f} s  {_line(runs)}", highlight=False, soft_wrap=True)
+
+
 def _line(runs: Sequence[wire.TaskRun]) -> str:
     return "; ".join(_node_line(node) for run in runs for node in run.nodes)
 
@@ -83,7 +88,7 @@ def _line(runs: Sequence[wire.TaskRun]) -> str:
 def _node_line(node: wire.TaskRunNode) -> str:
     if node.finished is not None:
         return f"{node.name} {node.state}{f' ({node.reason})' if node.reason else ''}"
-    total = f" {node.done} of {node.total}" if node.total else ""
+    total = f" {_done(node)}" if node.total else ""
     return f"{node.name} {node.state}{f', {node.step}' if node.step else ''}{total}"
 
 
@@ -91,13 +96,19 @@ def _draw(runs: Sequence[wire.TaskRun]) -> Table:
     table = Table(show_header=False, expand=False, pad_edge=False)
     for run in runs:
         for node in run.nodes:
-            total = f"{node.done} of {node.total}" if node.total else ""
+            total = _done(node) if node.total else ""
             table.add_row(node.name, _state(node.state), node.step, total, node.reason)
             for item in run.items:
                 if item.node == node.node and item.state in ("running", "failed", "waiting"):
                     told = item.detail or (size(item.size_bytes) if item.size_bytes else "")
                     table.add_row(f"  [dim]{item.subject}[/]", _state(item.state), item.step, "", told)
     return table
+
+
+def _done(node: wire.TaskRunNode) -> str:
+    """How much of it is done: what is large is counted in bytes."""
+    write = size if node.total > _COUNTED_MAX else str
+    return f"{write(node.done)} of {write(node.total)}"
 
 
 def _state(state: str) -> str:
