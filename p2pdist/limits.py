@@ -307,9 +307,6 @@ MIRROR_PATIENCE_S = 20.0  # at least, while another reader's part does not move:
 MIRROR_READER_RATE_BYTES_PER_S = 64 * KIB  # ... and as long as a piece takes at this rate: a minute for 4 MiB
 MIRROR_UNVERIFIED_BYTES_MAX = 64 * MIB  # handed to libtorrent and not verified yet: a disk that is behind
 MIRROR_TARGETS_MAX = 64  # that one task names: with a pattern each, 64 vendors
-MIRROR_JOIN_S = 120.0  # until a node is in a swarm: with a new certificate and the torrent, over two gateways
-MIRROR_PASSED_ON_S = 600.0  # without a byte, for a node that reads nothing: its readers may begin later
-MIRROR_WRITTEN_S = 60.0  # from the last byte until it is on the disk: 7 MiB may be in memory
 MIRROR_REFUSED_KEPT = 8  # pieces of several mirrors kept to tell who lied, of 4 MiB each at most
 # Discovered devices -----------------------------------------------------------------------------------
 SIGHTING_NAMES_MAX = 16  # of one device, by one method: a host with its aliases

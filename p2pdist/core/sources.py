@@ -32,7 +32,7 @@ from p2pdist.core.places import Hopeless, Member, Place, Places, Ruling
 from p2pdist.core.scope import affinity, covers
 from p2pdist.ids import GroupPath, NodeId
 from p2pdist.trust.catalog import SeedGrant
-from p2pdist.wire.frames import Candidate, Role
+from p2pdist.wire.frames import Candidate, Dialler, Role
 
 _NO_ROOM = "it has no room for this artifact now"
 
@@ -221,9 +221,11 @@ _DIALLING = {
 
 def _candidate(receiver: Member, member: Member, taken: bool, reason: str) -> Candidate:
     dial = content_dialler(receiver_dialled=receiver.dialled, source_dialled=member.dialled)
+    if dial == "either" and receiver.role == member.role == "point":
+        dial = _dialler_by_nat(receiver, member)
     if taken and dial is None:
         taken, reason = False, "neither of the two may dial the other: both are dialled"
-    if taken and dial in _DIALLING:
+    if taken and dial in _DIALLING and receiver.dialled != member.dialled:
         reason += _DIALLING[dial]
     return Candidate(
         node=member.node,
@@ -235,3 +237,14 @@ def _candidate(receiver: Member, member: Member, taken: bool, reason: str) -> Ca
         endpoints=list(member.own) if taken and member.gateway is None else [],
         dial=dial or "either",
     )
+
+
+def _dialler_by_nat(receiver: Member, source: Member) -> Dialler:
+    """Say who of two points dials, where one stands behind a NAT: that one, for it may be out of reach.
+
+    A vain attempt of the other would also keep libtorrent from taking its connection: it takes the two for
+    the same peer.
+    """
+    if receiver.translated == source.translated:
+        return "either"
+    return "receiver" if receiver.translated else "source"

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 import msgspec
 import trio
 
-from p2pdist import limits
 from p2pdist.core.mirrored import Chosen, choose
 from p2pdist.duties.repository import Place
 from p2pdist.errors import Unavailable
@@ -21,6 +20,7 @@ from p2pdist.trust.catalog import Release
 from p2pdist.trust.enrolment import EnrolmentBundle
 
 _METADATA_S = 10.0  # what is signed and what is assigned because of it come by different ways
+_JOIN_S = 120.0  # until the swarm is joined: with a new certificate and the torrent, over two gateways
 _LOOK_S = 1.0  # the stock says to nobody that it has no room
 
 
@@ -74,7 +74,7 @@ class StockRepository:
             Unavailable: there is no room, no certificate for its swarm, or no torrent.
         """
         content, info_hash = self._member.content, release.info_hash
-        with trio.move_on_after(limits.MIRROR_JOIN_S):
+        with trio.move_on_after(_JOIN_S):
             while content.statistics(info_hash) is None and info_hash not in self._stock.refused:
                 with trio.move_on_after(_LOOK_S):
                     await content.wait_joined(info_hash)

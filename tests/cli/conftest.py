@@ -12,7 +12,8 @@ import msgspec
 import pytest
 import trio
 
-sys.path[:0] = [str(Path(__file__).parent.parent / room) for room in ("server", "duties")]
+sys.path.insert(0, str(Path(__file__).parent.parent / "duties"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "server"))
 
 from serverkit import Fleet, Publisher, open_fleet
 

@@ -154,3 +154,28 @@ def test_two_that_may_dial_nobody_are_no_sources_of_each_other() -> None:
     [seen] = decide_sources(zones[0], zones)
     assert not seen.taken
     assert "neither of the two may dial" in seen.reason
+
+
+def test_nobody_fetches_from_the_origin_what_comes_from_mirrors() -> None:
+    origin = msgspec.structs.replace(ORIGIN, mirrored=True)
+    for receiver in (BERLIN, STRAY, BERLIN_DEVICES[0]):
+        (found,) = [
+            c for c in decide_sources(receiver, [origin, BERLIN, *EVERYBODY[3:]]) if c.role == "origin"
+        ]
+        assert not found.taken
+        assert "vendor's mirrors" in found.reason
+
+
+def test_not_even_where_the_point_has_no_room_for_it() -> None:
+    members = [msgspec.structs.replace(ORIGIN, mirrored=True), without_room(BERLIN), BERLIN_DEVICES[0]]
+    assert not any(c.taken for c in decide_sources(BERLIN_DEVICES[0], members))
+
+
+def test_of_two_points_the_one_behind_a_nat_dials() -> None:
+    behind = msgspec.structs.replace(PARIS, translated=True)
+    (seen,) = decide_sources(BERLIN, [behind])
+    assert (seen.taken, seen.dial, seen.reason) == (True, "source", "another distribution point")
+    (seen,) = decide_sources(behind, [BERLIN])
+    assert (seen.taken, seen.dial) == (True, "receiver")
+    (seen,) = decide_sources(msgspec.structs.replace(BERLIN, translated=True), [behind])
+    assert seen.dial == "either", "one of them may have a port that is forwarded"

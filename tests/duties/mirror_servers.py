@@ -128,6 +128,11 @@ class Nginx:
     def statuses(self) -> list[int]:
         return [int(line.split()[0]) for line in self._log.read_text().splitlines()]
 
+    def sent_of(self, path: str) -> int:
+        """Bytes of the bodies of one file."""
+        lines = [line.split() for line in self._log.read_text().splitlines()]
+        return sum(int(count) for _, count, of in lines if of == path)
+
     async def wait_sent(self, count: int) -> None:
         """Wait until so many bytes are logged: a request is when it has ended."""
         with trio.fail_after(10):
@@ -146,7 +151,7 @@ def configure_nginx(
         daemon off; master_process off; worker_processes 1; pid {directory}/pid; error_log {directory}/error;
         events {{ worker_connections 64; }}
         http {{
-            log_format short "$status $body_bytes_sent"; access_log {directory}/log short;
+            log_format short "$status $body_bytes_sent $uri"; access_log {directory}/log short;
             client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy;
             fastcgi_temp_path {directory}/fastcgi; uwsgi_temp_path {directory}/uwsgi;
             scgi_temp_path {directory}/scgi;

@@ -22,6 +22,7 @@ from p2pdist.duties.mirrors.reader import Wanted, WasRead, lines, read_artifact
 from p2pdist.errors import UsageError
 from p2pdist.ids import NodeId
 from p2pdist.node.mirrorsettings import MirrorSettings
+from p2pdist.node.rates import Rates
 from p2pdist.swarm.session import Swarm
 from p2pdist.swarm.torrents import MadeTorrent, make_torrent
 from p2pdist.trust.catalog import Mirror
@@ -294,7 +295,7 @@ async def test_a_reader_that_is_killed_costs_no_more_than_its_last_second(
     assert (vendor.directory / "copy").read_bytes() == vendor.data
 
 
-async def test_what_is_read_from_mirrors_stays_below_the_limit_of_the_wan(
+async def test_what_is_read_from_mirrors_stays_below_what_the_wan_may_carry_at_this_time_of_day(
     vendor: Vendor, client: MirrorClient
 ) -> None:
     node = Node(authority(), "point", "127.0.0.1")
@@ -302,7 +303,8 @@ async def test_what_is_read_from_mirrors_stays_below_the_limit_of_the_wan(
     async with opened as mirror, node.open() as swarm:
         wanted = vendor.wanted("copy", node.node, mirror.url)
         await swarm.add(wanted.artifact)
-        swarm.set_rates(RateLimits(wan_down=1_000_000))
+        always = RateLimits(wan_down=50_000_000, windows=["00:00-24:00 wan=1000000"])
+        Rates(swarm, always, lambda: None, lambda: None).apply()
         with trio.move_on_after(3.0):
             await read(wanted, swarm, client)
         statistics = swarm.statistics(wanted.artifact.info_hash)

@@ -28,7 +28,7 @@ pytestmark = [
 ]
 
 SITES = {"home": "points/behind-nat.toml", "shop": "points/behind-nat.toml", "hub": "points/dedicated.toml"}
-PIECES = bytes(range(251))
+CONTENT = bytes(range(251)) * 10_000
 
 
 class Vendor:
@@ -40,7 +40,11 @@ class Vendor:
         self.authority = WebAuthority(directory, self.address)
         (directory / "nginx").mkdir()
         configuration = configure_nginx(
-            directory / "nginx", self.authority, directory / "www", f"{self.address}:443"
+            directory / "nginx",
+            self.authority,
+            directory / "www",
+            f"{self.address}:443",
+            rules="limit_rate 150k;",
         )
         log = directory / "nginx" / "log"
         self.nginx = Nginx(f"https://{self.address}", log)
@@ -63,9 +67,9 @@ class Vendor:
         (self.directory / "www" / "bad" / name).write_bytes(bytes(len(content)))
         return f"{self.nginx.url}/{name}", f"{self.nginx.url}/bad/{name}"
 
-    def sent(self) -> int:
-        """How many bytes of right content have been asked for and sent."""
-        return self.nginx.sent
+    def sent(self, release: Release) -> int:
+        """How many bytes of a release's right content have been sent."""
+        return self.nginx.sent_of(f"/{release.product}")
 
 
 class Sites:
@@ -124,25 +128,47 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
             yield Sites(fleet, vendor)
 
 
-def of(run: Any, what: str) -> dict[str, Any]:
-    """Return how each node names something: its item, by the node's name."""
-    return {item["name"]: item for item in run["items"] if item["subject"].endswith(what)}
-
-
 def test_each_byte_leaves_the_mirror_once_and_none_the_admin_server(sites: Sites) -> None:
-    release = sites.publish("tool", PIECES * 20_000)
+    release = sites.publish("tool", CONTENT)
     run = sites.fetch("tool@1", "--points", "/sites")
     assert {node["name"]: node["state"] for node in run["nodes"]} == dict.fromkeys(SITES, "done")
-    assert sites.vendor.sent() == len(release.content)
-    figures = {node["name"]: node["figures"] for node in run["nodes"]}
-    assert sum(each["bytes_from_mirrors"] for each in figures.values()) == len(release.content)
-    assert all(each["bytes_from_mirrors"] for each in figures.values())
+    assert sites.vendor.sent(release) == len(release.content)
+    read = [node["figures"]["bytes_from_mirrors"] for node in run["nodes"]]
+    assert sum(read) == len(release.content)
+    assert all(read), "they have shared it"
 
     sites.fleet.deploy(release, "/sites/home")
     sites.fleet.until_installed(release, "device")
     assert sites.origin_sent() == 0
-    explained = sites.fleet.ask("explain", "home", "tool@1")["sources"]
-    assert {"mirror", "point"} <= {source["role"] for source in explained if source["received"]}
-    (origin,) = [source for source in explained if source["role"] == "origin"]
+    sources = sites.fleet.ask("explain", "home", "tool@1")["sources"]
+    assert {"mirror", "point"} <= {source["role"] for source in sources if source["received"]}
+    (origin,) = [source for source in sources if source["role"] == "origin"]
     assert not origin["taken"]
     assert "vendor's mirrors" in origin["reason"]
+
+
+def test_a_mirror_that_lies_is_named_by_each_point_that_has_asked_it(sites: Sites) -> None:
+    release = sites.publish("drill", CONTENT[:1_000_000], liar=True)
+    run = sites.fetch("drill@1", "--points", "home", "--points", "hub")
+    assert [node["state"] for node in run["nodes"]] == ["done", "done"]
+    liars = {item["name"]: item for item in run["items"] if item["subject"].endswith("/bad/drill")}
+    assert set(liars) == {"home", "hub"}
+    for item in liars.values():
+        assert (item["state"], item["step"]) == ("failed", "lied")
+        assert item["detail"].startswith("it sent wrong bytes for piece")
+    assert sites.vendor.sent(release) >= len(release.content)
+
+
+def test_a_point_that_is_killed_goes_on_where_it_was(sites: Sites) -> None:
+    release = sites.publish("saw", CONTENT * 2)
+    task = str(sites.fleet.ask("fetch", "saw@1", "--points", "home")["id"])
+
+    def node() -> Any:
+        return sites.fleet.ask("task", "show", task)["nodes"][0]
+
+    sites.fleet.until(lambda: node()["done"] > len(release.content) // 5, "it has read a part")
+    sites.fleet.restart("home")
+    sites.fleet.until(lambda: node()["finished"], "it has ended")
+    assert node()["state"] == "done"
+    assert sites.vendor.sent(release) < 1.3 * len(release.content)
+    assert sites.origin_sent() == 0

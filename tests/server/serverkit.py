@@ -119,7 +119,13 @@ class Publisher:
         return made
 
     def add_grant(
-        self, node: NodeId, scope: str, *, expires: int | None = None, duties: Sequence[str] = ("seed",)
+        self,
+        node: NodeId,
+        scope: str,
+        *,
+        expires: int | None = None,
+        duties: Sequence[str] = ("seed",),
+        **more: Any,
     ) -> None:
         custom = {
             "node": node,
@@ -127,6 +133,7 @@ class Publisher:
             "scope": scope,
             "addresses": ["127.0.0.1:7701"],
             "expires": expires or int(time.time()) + 90 * 86_400,
+            **more,
         }
         path = f"points/{node}.grant"
         grant = TargetFile.from_data(path, (encode_canonical(custom) or "").encode(), ["sha256"])

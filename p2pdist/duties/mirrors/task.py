@@ -22,6 +22,8 @@ from p2pdist.wire.tasks import ItemState, Outcome, TaskItem
 
 _LOOK_S: Final = 0.5
 _WRITTEN_LOOK_S: Final = 0.05
+_WRITTEN_S: Final = 60.0  # from the last byte until it is on the disk: 7 MiB may be in memory
+_PASSED_ON_S: Final = 600.0  # without a byte, for a node that reads nothing: its readers may begin later
 _RATE_S: Final = 5.0  # over which the rate is measured
 _SUBJECT_CHARS: Final = 255
 
@@ -164,14 +166,14 @@ class _Run:
                 return ""
             if statistics.have != have:
                 have, moved_at = statistics.have, now
-            elif now - moved_at >= limits.MIRROR_PASSED_ON_S:
+            elif now - moved_at >= _PASSED_ON_S:
                 why = "it may dial nobody" if not self._repository.dials else "it is not among the readers"
                 return f"{why}, so it reads no mirror, and no other node has passed on anything for long"
             await trio.sleep(_LOOK_S)
 
     async def _wait_written(self, place: Place) -> None:
         """Wait until all of it is on the disk. Raises Unavailable."""
-        with trio.move_on_after(limits.MIRROR_WRITTEN_S):
+        with trio.move_on_after(_WRITTEN_S):
             while not self._repository.swarm.statistics(place.artifact.info_hash).complete:
                 await trio.sleep(_WRITTEN_LOOK_S)
             return

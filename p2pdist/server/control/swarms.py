@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from p2pdist.core.dialling import dials
-from p2pdist.core.places import Whereabouts
+from p2pdist.core.places import Whereabouts, whereabouts
 from p2pdist.core.sources import DIRECT, SourceRules
 from p2pdist.core.tracker import Tracker
 from p2pdist.ids import GroupPath, InfoHash, NodeId
@@ -80,7 +80,14 @@ class Swarms:
         role: Role = "point" if grant is not None else "device"
         assert link.remote is not None, "strangers have no control stream"
         if grant is not None:
-            where = Whereabouts(site=node, gateway=None, host=link.remote_host, port=frame.port)
+            seen = whereabouts(self._node, link.remote_host, frame.port, frame.endpoints, spread=False)
+            where = Whereabouts(
+                site=node,
+                gateway=None,
+                host=link.remote_host,
+                port=frame.port,
+                translated=seen.translated,
+            )
         else:
             where = self._introductions.announced(node, link, frame, spread=True)
             if where.gateway is None:  # in the organisation's own network
