@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -78,7 +79,38 @@ class Login:
         )
 
 
-LOGIN = Login()
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostKeys:
+    """Which keys of hosts are believed. Those that are not known are shown, and you are asked.
+
+    Attributes:
+        accept_keys: `first-use` for whatever hosts show, or a task, such as a dry run, for the keys that they
+            showed there.
+        known_hosts: A file like ~/.ssh/known_hosts with the keys that the hosts must show.
+    """
+
+    accept_keys: str = ""
+    known_hosts: Path | None = None
+
+    @property
+    def first_use(self) -> bool:
+        """Whether whatever a host shows is believed."""
+        return self.accept_keys == _FIRST_USE
+
+    def pin(self, client: Client, hosts: list[InstallHost]) -> list[InstallHost]:
+        """Pin the keys of hosts that are known."""
+        if self.known_hosts is not None:
+            from p2pdist.duties.deploy.knownhosts import known_key  # half a second
+
+            data = read_bounded(self.known_hosts, bytes_max=limits.KNOWN_HOSTS_BYTES_MAX)
+            hosts = with_known_keys(partial(known_key, data.decode(errors="replace")), hosts)
+        if self.accept_keys and not self.first_use:
+            hosts = with_keys_of(run_of(client, self.accept_keys), hosts)
+        return hosts
+
+
+LOGIN, KEYS = Login(), HostKeys()
 
 
 @agent.command(name="install")
@@ -88,13 +120,11 @@ def agent_install(
     group: str = "",
     login: Login = LOGIN,
     port: int = 22,
-    accept_keys: str = "",
-    known_hosts: Path | None = None,
+    keys: HostKeys = KEYS,
     release: str = "",
     address: Annotated[list[str] | None, Parameter(negative_iterable=())] = None,
     parallel: int = 8,
     dry_run: Annotated[bool, Parameter(negative=())] = False,
-    again: str = "",
     wait: bool = False,
     timeout: str = "2h",
     common: Common = DEFAULT,
@@ -116,11 +146,6 @@ def agent_install(
         Where the new devices will stand; by default where the inventory's rules put them.
     port
         The port of SSH on hosts that are named without one.
-    accept_keys
-        Which keys of hosts are believed: `first-use` for whatever they show, or a task, such as a dry run,
-        for those that they showed there. By default you are asked.
-    known_hosts
-        A file like ~/.ssh/known_hosts with the keys that the hosts must show.
     release
         The agent as one file: a target or product@version; by default the newest of p2pdist-agent.
     address
@@ -130,18 +155,11 @@ def agent_install(
         At most so many machines at once, up to 32.
     dry_run
         Log in and look, and change nothing: shows the hosts' keys, their platforms, and their free space.
-    again
-        A task of before: another run of it, which goes on where that stopped. Takes only how to log in.
     wait
         Watch until it has ended. Exit code 6 unless every host is done.
     timeout
         How long to watch: 90s, 30m, 12h.
     """
-    if again:
-        if hosts or via:
-            raise UsageError("--again names hosts and point already", hint="give only how to log in")
-        begin_again(common, again, login.secrets(), wait=wait, timeout=timeout)
-        return
     if not hosts or not via:
         raise UsageError("it takes hosts, and --via, the distribution point that logs in to them")
     secrets = login.secrets()
@@ -150,39 +168,59 @@ def agent_install(
         chosen = find_hosts(client, hosts, network=node, group=group, port=port)
         if not chosen:
             raise UsageError("nothing that is not managed yet is in that", hint="p2pdist inventory list")
-        chosen = _with_keys(client, chosen, accept_keys, known_hosts)
         work = Install(
-            hosts=chosen,
+            hosts=keys.pin(client, chosen),
             target=_target(client, release),
             addresses=address or (_addresses(client) if via == "server" else []),
             user=login.user,
             sudo=login.sudo,
             ssh_agent=login.agent,
-            first_use=accept_keys == _FIRST_USE,
+            first_use=keys.first_use,
             parallel=parallel,
             dry_run=dry_run,
         )
-        if not work.first_use and not dry_run and not all(host.key for host in chosen) and interactive():
+        if not work.first_use and not dry_run and interactive():
             work = replace(work, hosts=_asked(client, work, via))
     begin(common, work, [via], wait=wait, timeout=timeout, secrets=secrets)
 
 
-def _with_keys(
-    client: Client, hosts: list[InstallHost], accepted: str, known_hosts: Path | None
-) -> list[InstallHost]:
-    if known_hosts is not None:
-        from p2pdist.duties.deploy.knownhosts import known_key  # half a second
+@agent.command(name="retry")
+def agent_retry(
+    task_id: Annotated[str, Parameter(name="TASK")],
+    /,
+    *,
+    login: Login = LOGIN,
+    wait: bool = False,
+    timeout: str = "2h",
+    common: Common = DEFAULT,
+) -> None:
+    """Begin another run of an installation, which goes on where the one before stopped on each host.
 
-        text = read_bounded(known_hosts, bytes_max=limits.KNOWN_HOSTS_BYTES_MAX).decode(errors="replace")
-        hosts = with_known_keys(partial(known_key, text), hosts)
-    if accepted and accepted != _FIRST_USE:
-        hosts = with_keys_of(run_of(client, accepted), hosts)
-    return hosts
+    The hosts, the user, and whether sudo is used are those of the task.
+
+    Parameters
+    ----------
+    task_id
+        What `p2pdist task list` shows.
+    wait
+        Watch until it has ended. Exit code 6 unless every host is done.
+    timeout
+        How long to watch: 90s, 30m, 12h.
+    """
+    with common.client() as client:
+        work = client.get(f"/tasks/{segment(task_id)}", wire.TaskInfo).work
+    if not isinstance(work, Install):
+        raise UsageError(f"{task_id} installs no agents", hint=f"p2pdist task run {task_id}")
+    asked = dataclasses.replace(login, user=work.user, sudo=work.sudo, agent=work.ssh_agent)
+    begin_again(common, task_id, asked.secrets(), wait=wait, timeout=timeout)
 
 
 def _asked(client: Client, work: Install, via: str) -> list[InstallHost]:
     """Find out the keys that are not known, and ask whether they are the right ones."""
-    look = replace(work, dry_run=True, hosts=[host for host in work.hosts if not host.key])
+    unknown = [host for host in work.hosts if not host.key]
+    if not unknown:
+        return list(work.hosts)
+    look = replace(work, dry_run=True, hosts=unknown)
     boxes = seal_for(client, look, [via], InstallSecrets())  # the keys come before any of them is needed
     made = client.post("/tasks", wire.TaskInfo, wire.NewTask(work=look, nodes=[via], secrets=boxes))
     run = follow(client, made, _KEYS_S)

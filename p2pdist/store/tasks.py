@@ -271,8 +271,8 @@ def record_task_results(
         if result.outcome != "cancelled":  # else the server said why, before the node
             values["reason"] = clean(result.reason)
         unsaid = sa.and_(_of(task_runs, node, result), task_runs.c.report == "")
-        connection.execute(sa.update(task_runs).where(unsaid).values(**values))
-        remove_unused_of_task(connection, clean(result.task), result.run)
+        if connection.execute(sa.update(task_runs).where(unsaid).values(**values)).rowcount:
+            remove_unused_of_task(connection, clean(result.task), result.run)
 
 
 def _of(table: sa.Table, node: NodeId, said: TaskProgress | Confirmed) -> sa.ColumnElement[bool]:

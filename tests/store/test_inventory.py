@@ -89,6 +89,21 @@ def test_a_point_that_claims_to_have_seen_an_enrolled_node_is_not_believed(store
     assert found(store) == []
 
 
+def test_a_device_that_has_come_through_a_point_is_believed_to_be_where_the_point_has_reached_it(
+    store: FleetStore,
+) -> None:
+    node, point = enrol(store, 1).node, enrol(store, 9).node
+    record(store, saw(macs=[MAC], addresses=["10.1.0.7"]), network=point)
+    reached = saw("managed", node=node, addresses=["10.1.0.7"], names=["not-its-name"])
+    store.write_now(devices.record_heartbeats, [(node, heartbeat(name="PC7"), node_of(8))], NOW)
+    record(store, reached, network=point)
+    assert [device.node for device in found(store)] == [""], "another point carries it"
+    store.write_now(devices.record_heartbeats, [(node, heartbeat(name="PC7"), point)], NOW)
+    record(store, reached, network=point)
+    (device,) = found(store)
+    assert (device.node, device.macs, device.names) == (node, (MAC,), ())
+
+
 def test_a_conflict_is_shown_since_it_began_and_until_one_side_is_forgotten(store: FleetStore) -> None:
     two = (saw("directory", names=["pc7"], guid=GUID), saw("directory", names=["pc7"], guid=GUID[:-1] + "8"))
     record(store, *two)

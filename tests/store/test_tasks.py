@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from p2pdist import limits
 from p2pdist.errors import UsageError
-from p2pdist.ids import NodeId
-from p2pdist.store import tasks
+from p2pdist.ids import GroupPath, NodeId
+from p2pdist.store import tasks, tokens
 from p2pdist.store.fleetstore import FleetStore
-from p2pdist.store.records import TaskRecord, TaskRunRecord
+from p2pdist.store.records import EnrolmentTokenRecord, TaskRecord, TaskRunRecord
 from p2pdist.wire.tasks import Outcome, TaskItem, TaskItems, TaskProgress, TaskResult
 from tests.store.conftest import NOW, node_of
 
@@ -192,3 +194,51 @@ def test_there_are_only_so_many_tasks(store: FleetStore, monkeypatch: pytest.Mon
     make(store)
     with pytest.raises(UsageError, match="task remove"):
         make(store, "t2")
+
+
+def make_tokens(store: FleetStore, run: int, *secrets: str) -> None:
+    records = [
+        EnrolmentTokenRecord(
+            id=f"{tokens.of_task('t1', run)}{number}",
+            group_path=GroupPath("/"),
+            uses=1,
+            uses_left=1,
+            expires=NOW + 600,
+            created=NOW,
+            created_by="alice",
+            note="",
+        )
+        for number in range(len(secrets))
+    ]
+    store.write_now(tokens.add_enrolment_tokens, secrets, records)
+
+
+def token_ids(store: FleetStore) -> set[str]:
+    return {each.id for each in store.read_now(tokens.list_enrolment_tokens)}
+
+
+def test_tokens_for_a_run_that_nobody_used_go_when_it_ends(store: FleetStore) -> None:
+    begin(store, make(store))
+    make_tokens(store, 1, "one", "two")
+    store.write_now(tokens.use_enrolment_token, "one", NOW)
+    store.write_now(tasks.record_task_results, [(ONE, result())], NOW)
+    assert token_ids(store) == {"t1-1-0"}
+
+
+def test_who_does_not_do_a_run_cannot_end_its_tokens(store: FleetStore) -> None:
+    begin(store, make(store))
+    make_tokens(store, 1, "one")
+    store.write_now(tasks.record_task_results, [(TWO, result())], NOW)
+    assert token_ids(store) == {"t1-1-0"}
+
+
+@pytest.mark.parametrize("end", [tasks.stop_task, tasks.remove_task, tasks.begin_run])
+def test_a_run_that_is_stopped_removed_or_followed_by_another_leaves_no_tokens(
+    store: FleetStore, end: Any
+) -> None:
+    begin(store, make(store))
+    make_tokens(store, 1, "one")
+    more = {tasks.stop_task: ("alice", NOW), tasks.remove_task: ()}.get(end, ())
+    named = {"now": NOW, "refused": {}} if end is tasks.begin_run else {}
+    store.write_now(end, "t1", *more, **named)
+    assert token_ids(store) == set()

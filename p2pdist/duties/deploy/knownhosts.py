@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 import asyncssh
 
 from p2pdist.errors import UsageError
@@ -15,16 +17,19 @@ def known_key(known_hosts: str, host: str, address: str, port: int) -> str:
     Args:
         known_hosts: What stands in the file.
         host: The name by which the operator calls it.
-        address: Its IP address, or the same again.
+        address: Its IP address, or the name by which it is reached.
         port: Its TCP port.
 
     Raises:
         UsageError: that is no such file, or it says that the host's key was revoked.
     """
     try:
-        keys, _, revoked, *_ = asyncssh.match_known_hosts(
-            asyncssh.import_known_hosts(known_hosts), host, address, port
-        )
+        file = asyncssh.import_known_hosts(known_hosts)
+        keys, revoked = [], []
+        for name in dict.fromkeys([host, address]):
+            more, _, bad, *_ = asyncssh.match_known_hosts(file, name, _ip(address), port)
+            keys += more
+            revoked += bad
     except (ValueError, asyncssh.Error):
         raise UsageError(
             "that is no file of known hosts", hint="give one such as ~/.ssh/known_hosts"
@@ -37,3 +42,10 @@ def known_key(known_hosts: str, host: str, address: str, port: int) -> str:
         if kind in by_kind:
             return " ".join(by_kind[kind].export_public_key("openssh").decode("ascii").split()[:2])
     return ""
+
+
+def _ip(address: str) -> str:
+    try:
+        return str(ip_address(address))
+    except ValueError:
+        return ""
