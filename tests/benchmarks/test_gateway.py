@@ -61,6 +61,7 @@ def test_peers_are_measured_in_the_same_run(measured: dict[str, Any]) -> None:
     assert peer["fanout_seconds_p50"] <= peer["fanout_seconds_p99"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [["--connections", "1"], ["--rounds", "0"], ["--connections", "1000000"]]
 )

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow  # a process for each
+
 PROGRAM = "import sys; from p2pdist.cli.main import main; sys.argv[0] = 'p2pdist'; main()"
 
 

@@ -131,6 +131,7 @@ def test_what_the_user_gives_is_distributed_as_what_it_is(tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb is not installed")
+@pytest.mark.slow
 def test_the_debian_package_is_real(tmp_path: Path) -> None:
     from demo_fleet.payload import make_deb
 

@@ -393,6 +393,8 @@ async def open_fleet(
                 for _ in range(points):
                     await fleet.add_point()
                 await fleet.publish()
+                for point in fleet.points:  # until it has its grant it carries nobody, and says so
+                    await fleet.until_logged("metadata.verified", who=point, grants=points)
                 for _ in range(devices):
                     await fleet.add_device()
                 for device in fleet.devices:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -71,10 +72,15 @@ async def test_a_device_that_enrols_again_on_the_same_machine_stays_the_same_dev
         assert len(await fleet.store.read(devices.list_devices)) == 1
 
 
+async def _was_seen(fleet: Fleet, device: Node) -> bool:
+    return (await fleet.device(device)).last_seen is not None
+
+
 @pytest.mark.parametrize("points", [0, 1], ids=["attached to the server", "behind a point"])
 async def test_a_revoked_device_stops_and_says_why(tmp_path: Path, log_book: LogBook, points: int) -> None:
     async with open_fleet(tmp_path, log_book, points=points, devices=1) as fleet:
         (device,) = fleet.devices
+        await fleet.until(partial(_was_seen, fleet, device), "the admin server hears the device")
         await fleet.server.revoke(device.node, "it was stolen")
         await fleet.until(lambda: not device.program.running, "the device stops")
         assert "it was stolen" in device.program.error

@@ -21,6 +21,8 @@ from p2pdist.store import content
 from p2pdist.wire import api as wire
 from p2pdist.wire.messages import DesiredState, Received, Report
 
+pytestmark = pytest.mark.slow  # whole servers, their databases and certificates
+
 DATA = bytes(range(256)) * 1_000
 
 

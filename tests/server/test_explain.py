@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
+import pytest
 from serverkit import Fleet, TestDevice, enrolled_device, open_fleet
 
 from p2pdist.core.mirrors import account_of
@@ -13,6 +14,8 @@ from p2pdist.swarm.torrents import MadeTorrent
 from p2pdist.wire import api as wire
 from p2pdist.wire.frames import Candidate
 from p2pdist.wire.messages import ContentReport, FromDevice, Progress, Received, Refusal, Report, SourceBytes
+
+pytestmark = pytest.mark.slow  # whole servers, their databases and certificates
 
 DATA = bytes(range(256)) * 1_000
 TARGET = "stable/app/1.0/app.bin"

@@ -26,6 +26,7 @@ from p2pdist.store.tables import metadata
 from p2pdist.wire.frames import Candidate
 from p2pdist.wire.messages import ContentReport, Heartbeat, Progress, Refusal, Report, SourceBytes
 
+DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)]
 _TOOLS = ("initdb", "pg_ctl")
 
 
@@ -94,7 +95,7 @@ def _database(sockets: str) -> Iterator[str]:
         admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=DATABASES)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of an empty database."""
     if request.param == "sqlite":
@@ -113,7 +114,7 @@ def postgres_store(postgres: str) -> Iterator[FleetStore]:
         opened.close()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=DATABASES)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FleetStore]:
     """An empty store."""
     if request.param == "sqlite":

@@ -13,6 +13,8 @@ from p2pdist.swarm.session import ArtifactFinished, Swarm
 from p2pdist.wire.frames import Endpoint
 from p2pdist.wire.messages import RateLimits
 
+pytestmark = pytest.mark.slow  # connections that take their time
+
 BYTES = 2_000_000
 
 

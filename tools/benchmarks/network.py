@@ -9,6 +9,8 @@ The origin's uplink and each site's two directions are shaped by a token bucket 
 (so the queue stands before the slow link, as in a real modem); every host of a site has the LAN's rate.
 Only the WAN links segment packets to their real size, so that their counters and their rates include
 the headers of every packet. There is no extra delay. TCP's congestion control is cubic everywhere.
+The origin and the points have the kernel's settings that ``seeds/sysctl.d`` recommends for them, whichever
+system is measured.
 """
 
 from __future__ import annotations
@@ -17,10 +19,13 @@ import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 
 WAN_QUEUE_MS = 100
 LAN_QUEUE_MS = 20
+SYSCTL = Path(__file__).parents[2] / "seeds/sysctl.d/60-p2pdist.conf"
+"""What the admin server's and the points' machines set."""
 
 
 def run(*command: str) -> str:
@@ -121,6 +126,7 @@ class Network:
     def _build(self) -> None:
         self._namespace(self._core, forward=True)
         self._namespace(self.origin.namespace)
+        _in(self.origin.namespace, "sysctl", "-qp", str(SYSCTL))
         self._wan(self.origin.namespace, "origin", 0, up=self.rates.origin_up, down=1000)
         self.sites = tuple(self._site(number) for number in range(1, self.sites_wanted + 1))
 
@@ -133,6 +139,7 @@ class Network:
         _in(router, "ip", "address", "add", f"10.{number}.0.1/24", "dev", "lan")
         _in(router, "ip", "link", "set", "lan", "up")
         hosts = [self._host(router, number, index) for index in range(self.devices_per_site + 1)]
+        _in(hosts[0].namespace, "sysctl", "-qp", str(SYSCTL))
         return Site(number=number, point=hosts[0], devices=tuple(hosts[1:]))
 
     def _host(self, router: str, site: int, index: int) -> Host:

@@ -18,6 +18,8 @@ from p2pdist.net.rtc.island import Island
 from p2pdist.net.rtc.punch import open_punched
 from p2pdist.net.rtc.stream import PunchedStream
 
+pytestmark = pytest.mark.slow  # another process with the whole library
+
 PEER = Path(__file__).with_name("punching_peer.py")
 
 
