@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import msgspec
 import trio
 
+from p2pdist import limits
 from p2pdist.core.mirrored import Chosen, choose
 from p2pdist.duties.repository import Place
 from p2pdist.errors import Unavailable
