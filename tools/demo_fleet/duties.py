@@ -119,6 +119,10 @@ async def _update(
 ) -> None:
     """Let the points get an update from the vendor's mirror, and order it onto the whole fleet."""
     release = fleet.release(update)
+    if newcomers.managed:
+        step(console, "Rest", "the new devices have what their group has: they keep no link, and listen")
+        await newcomers.wait_resting(fleet, _REST_S)
+        console.print(f"  {counted(len(newcomers.managed), 'device')} at rest", highlight=False)
     step(
         console, "A vendor's mirror", f"{release.target}, {size(release.length)}, is not at the admin server"
     )
@@ -131,11 +135,8 @@ async def _update(
         for node in run.nodes
         if node.state != "done"
     ]
-    if newcomers.arrivals:
-        step(console, "Rest", "the new devices rest: they keep no link, and listen for a wake")
-        await newcomers.wait_resting(fleet, _REST_S)
-        console.print(f"  {counted(len(newcomers.managed), 'device')} at rest", highlight=False)
-        step(console, "Wakes", "the update is ordered: the points wake who rests, by UDP")
+    if newcomers.managed:
+        step(console, "Wakes", "the update is ordered, and the points wake who rests, by UDP")
     before = await newcomers.ways(fleet)
     started = trio.current_time()
     order = await fleet.deploy(release.target)

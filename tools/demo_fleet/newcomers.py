@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import subprocess
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 
@@ -14,7 +13,7 @@ from laboratory.namespaces import LaboratoryError
 from rich.console import Console
 from rich.table import Table
 
-from demo_fleet.fleet import Fleet
+from demo_fleet.fleet import Fleet, each
 from demo_fleet.plan import DemoError, Newcomer, Plan, toml
 from demo_fleet.polls import inventory_of
 from demo_fleet.runs import run_tasks
@@ -82,18 +81,21 @@ class Newcomers:
         }
         self._left = False
 
-    def start(self) -> None:
-        """Start the machines, and let the operator's key in. Blocking. Raises DemoError."""
+    async def start(self) -> None:
+        """Start the machines, all at once, and let the operator's key in. Raises DemoError."""
         self.place.mkdir()
         if not self.plan.newcomers:
             return
         words = ("-q", "-t", "ed25519", "-N", "", "-C", "operator", "-f", str(self.key))
-        subprocess.run(["ssh-keygen", *words], check=True)
+        await trio.run_process(["ssh-keygen", *words])
+
+        async def start(newcomer: Newcomer) -> None:
+            await trio.to_thread.run_sync(self._start, newcomer)
+
         try:
-            for newcomer in self.plan.newcomers:
-                self._start(newcomer)
-        except LaboratoryError as error:
-            raise DemoError(str(error)) from error
+            await each(self.plan.newcomers, start, at_once=len(self.plan.newcomers))
+        except* LaboratoryError as errors:
+            raise DemoError(str(errors.exceptions[0])) from errors
 
     def _start(self, newcomer: Newcomer) -> None:
         def within(*words: str) -> list[str]:
@@ -170,7 +172,7 @@ async def open_newcomers(plan: Plan) -> AsyncIterator[Newcomers]:
     """
     newcomers = Newcomers(plan)
     try:
-        await trio.to_thread.run_sync(newcomers.start)
+        await newcomers.start()
         yield newcomers
     finally:
         newcomers.end()
