@@ -59,7 +59,6 @@ class RunPort:
     while there is no way.
 
     Attributes:
-        node: The node that does it.
         tokens: Enrolment tokens by host, once :meth:`secrets` has returned.
 
     Args:
@@ -84,7 +83,6 @@ class RunPort:
         self._say = say
         self._room = room
         self._add = add
-        self.node = key.node
         self._key = key
         self._work = assignment.work
         self._answer: TaskSecrets | None = None

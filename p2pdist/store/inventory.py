@@ -30,7 +30,7 @@ def record_sightings(
     """Take in what was just seen; the same twice is harmless.
 
     Who is enrolled is known here and nowhere else: where a sighting claims it, nothing counts but at which
-    address of its own network the node has reached a device that has come through it since, or itself.
+    address of its own network the node has reached a device that has come through it since.
 
     Args:
         seen: At most ``SIGHTINGS_AT_ONCE``.
@@ -149,13 +149,11 @@ def _managed(connection: sa.Connection, seen: Iterable[Sighting], network: str) 
 
 
 def _reached(connection: sa.Connection, seen: Sequence[Sighting], network: str) -> list[Sighting]:
-    """Return what is believed of devices that a node says it has reached: those that came through it, and
-    itself.
-    """
+    """Return what is believed of devices that a node says it has reached: those that came through it."""
     query = sa.select(devices.c.node).where(
         devices.c.node.in_([each.node for each in seen]),
         devices.c.revoked.is_(None),
-        sa.or_(devices.c.via.in_((network, "")), devices.c.node == network),
+        devices.c.via.in_((network, "")),
     )
     known = set(connection.execute(query).scalars()) if seen else set()
     return [

@@ -145,14 +145,6 @@ def test_a_device_that_is_linked_to_the_server_itself_stands_in_the_servers_netw
     assert device.node == node and device.addresses[0].address == "10.1.0.7"
 
 
-def test_a_point_that_has_found_itself_is_managed(store: FleetStore) -> None:
-    point = enrol(store, 9).node
-    itself = saw("managed", node=point, addresses=["10.1.0.2"])
-    record(store, saw("echo", addresses=["10.1.0.2"]), itself, network=point)
-    (device,) = found(store)
-    assert device.node == point and device.addresses[0].address == "10.1.0.2"
-
-
 def test_the_order_in_which_sightings_come_does_not_matter(store: FleetStore) -> None:
     seen = [
         saw(macs=[MAC], addresses=["10.1.0.7"]),

@@ -12,7 +12,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, ip_address, ip_interface
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address, ip_interface
 
 import ifaddr
 import trio
@@ -57,7 +57,6 @@ async def poll(work: Poll, port: RunPort) -> Ended:
     if "echo" in work.methods and asked:
         async with _collecting(failures), open_pinger() as pinger:
             await _echo(pinger, asked, work.per_s, found, port, look_meanwhile)
-            await _recognise_itself(found, port)
     if "multicast" in work.methods:
         async with _collecting(failures), open_pinger(6) as pinger:
             await _multicast(pinger, found, port)
@@ -146,14 +145,6 @@ async def _echo(
         nursery.cancel_scope.cancel()
 
 
-async def _recognise_itself(found: Found, port: RunPort) -> None:
-    """Say at which addresses it was this node itself that answered."""
-    own = [interface.ip for interface in await trio.to_thread.run_sync(_own_addresses)]
-    if here := [str(address) for address in own if found.has(address)]:
-        addresses = here[: limits.SIGHTING_ADDRESSES_MAX]
-        await port.saw(Sighting(method="managed", node=port.node, addresses=addresses))
-
-
 async def _multicast(pinger: Pinger, found: Found, port: RunPort) -> None:
     """Ask everybody on every segment of this machine, twice: one datagram may be lost."""
     port.progress("asking all neighbours over IPv6")
@@ -184,9 +175,5 @@ def _interfaces() -> list[int]:
 
 def _segments() -> list[IPv4Network]:
     """The networks on which this machine stands itself."""
-    return [own.network for own in _own_addresses()]
-
-
-def _own_addresses() -> list[IPv4Interface]:
     addresses = [ip for adapter in ifaddr.get_adapters() for ip in adapter.ips if ip.is_IPv4]
-    return [IPv4Interface(f"{ip.ip}/{ip.network_prefix}") for ip in addresses]
+    return [IPv4Network(ip_interface(f"{ip.ip}/{ip.network_prefix}").network) for ip in addresses]
