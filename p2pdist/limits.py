@@ -5,9 +5,7 @@ Whatever comes from outside is measured against one of these before memory or di
 
 from __future__ import annotations
 
-KIB = 1024
-MIB = 1024 * KIB
-GIB = 1024 * MIB
+KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 # Names -------------------------------------------------------------------------------------------
 CHANNEL_NAME_CHARS_MAX = 32  # a DNS label has 63; leaves room for generated suffixes
@@ -311,6 +309,7 @@ MIRROR_REFUSED_KEPT = 8  # pieces of several mirrors kept to tell who lied, of 4
 # Discovered devices -----------------------------------------------------------------------------------
 SIGHTING_NAMES_MAX = 16  # of one device, by one method: a host with its aliases
 SIGHTING_ADDRESSES_MAX = 16  # a router has as many; more are counted as one device all the same
+INTERFACES_MAX = INTERFACE_ADDRESSES_MAX = 8  # that a node tells of: two cards, bonds and VLANs on them
 SIGHTING_MACS_MAX = 8  # interfaces that one method tells of
 SIGHTING_SERVICES_MAX = 32  # ports or kinds of service; a NAS offers a dozen
 SIGHTING_UNIT_CHARS_MAX = 512  # an organisational unit's path: ten levels
@@ -384,6 +383,7 @@ NEIGHBOURS_MAX = 65_536  # read from the kernel's table; its own limit is 1,024 
 REVOKED_NAMED_MAX = 5_000  # to one point: those of one certificate life, 34 bytes each in a message
 CLONE_SIGHTINGS_MAX = 100  # of each device, the newest; a clone tries again every minute
 CERTIFICATES_KEPT_S = 30 * 24 * 3600  # after they expired, for whoever looks into an incident
+STORE_TRIES_MAX = 12  # of one transaction, while those of other admin servers are first
 REFUSALS_KEPT_MAX = 100_000  # the newest: one bad release on every device of a large fleet
 AUDIT_KEPT_MAX = 1_000_000  # the newest: years of daily work, some 200 MB
 

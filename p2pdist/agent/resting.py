@@ -20,7 +20,7 @@ from p2pdist.core.resting import Rest, Resting, Rise
 from p2pdist.errors import PeerError, TrustError, Unavailable
 from p2pdist.files import read_bounded, write_atomic
 from p2pdist.logs import get_logger
-from p2pdist.net.magic import hardware_addresses
+from p2pdist.net.interfaces import read_interfaces
 from p2pdist.net.rtc.addresses import host_addresses
 from p2pdist.net.wakes import WakeSocket, open_wake_socket
 from p2pdist.node.config import RestingTable
@@ -84,7 +84,7 @@ class RestingDevice:
         return WakePlace(
             port=self._port,
             addresses=list(addresses)[: limits.WAKE_ADDRESSES_MAX],
-            macs=list(hardware_addresses())[: limits.WAKE_ADDRESSES_MAX] if self._table.sleep else [],
+            macs=[interface.mac for interface in read_interfaces()] if self._table.sleep else [],
         )
 
     async def _drive(self) -> None:

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from p2pdist.cli.common import DEFAULT, Common
 from p2pdist.cli.tasks import begin
+from p2pdist.cli.when import AT_ONCE, When
 from p2pdist.errors import UsageError
 from p2pdist.wire.polling import Poll, PollMethod
 
@@ -21,8 +22,7 @@ def discover(
     method: Annotated[list[str] | None, Parameter(negative_iterable=())] = None,
     port: Annotated[list[int] | None, Parameter(negative_iterable=())] = None,
     per_s: int = 200,
-    every: str = "",
-    zone: str = "UTC",
+    when: When = AT_ONCE,
     wait: bool = False,
     timeout: str = "1h",
     common: Common = DEFAULT,
@@ -47,10 +47,6 @@ def discover(
         A TCP port for the method connect; can be given several times. By default 22, 443, 445 and 3389.
     per_s
         At most so many questions a second, up to 1000; on a segment of the node itself up to 200.
-    every
-        A schedule, as a cron line: '30 2 * * *' is each night at 2:30.
-    zone
-        The time zone of the schedule.
     wait
         Watch until it has ended, and show what was found. Exit code 6 unless every node has done all of it.
     timeout
@@ -66,4 +62,4 @@ def discover(
         per_s=per_s,
         **({"ports": port} if port else {}),
     )
-    begin(common, work, via, wait=wait, timeout=timeout, schedule=every, zone=zone)
+    begin(common, work, via, when=when, wait=wait, timeout=timeout)

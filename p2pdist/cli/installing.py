@@ -181,7 +181,7 @@ def agent_install(
         )
         if not work.first_use and not dry_run and interactive():
             work = replace(work, hosts=_asked(client, work, via))
-    begin(common, work, [via], wait=wait, timeout=timeout, secrets=secrets)
+    begin(common, work, [via], when=When(), wait=wait, timeout=timeout, secrets=secrets)
 
 
 @agent.command(name="retry")

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from p2pdist.cli.common import DEFAULT, Common
 from p2pdist.cli.tasks import begin
+from p2pdist.cli.when import AT_ONCE, When
 from p2pdist.wire.mirroring import ReadMirrors, Share
 
 
@@ -15,8 +16,7 @@ def fetch(
     *targets: Annotated[str, Parameter(name="TARGET")],
     points: Annotated[list[str], Parameter(negative_iterable=())],
     share: Share = "fleet",
-    every: str = "",
-    zone: str = "UTC",
+    when: When = AT_ONCE,
     wait: bool = False,
     timeout: str = "12h",
     common: Common = DEFAULT,
@@ -35,10 +35,6 @@ def fetch(
         `server` for the admin server's own content; can be given several times.
     share
         fleet: each part is read once for all of these nodes; site: each of them reads everything for itself.
-    every
-        A schedule, as a cron line: '30 2 * * *' is each night at 2:30.
-    zone
-        The time zone of the schedule.
     wait
         Watch until it has ended, and show what came of each release and mirror. Exit code 6 unless every node
         has all of it.
@@ -46,4 +42,4 @@ def fetch(
         How long to watch: 90s, 30m, 12h.
     """
     work = ReadMirrors(targets=list(targets), share=share)
-    begin(common, work, points, wait=wait, timeout=timeout, schedule=every, zone=zone)
+    begin(common, work, points, when=when, wait=wait, timeout=timeout)

@@ -18,6 +18,7 @@ from p2pdist.cli.client import Client, segment
 from p2pdist.cli.common import DEFAULT, Common
 from p2pdist.cli.output import console, errors, say, show, show_json, table
 from p2pdist.cli.secrets import read_secrets, seal_for
+from p2pdist.cli.when import When
 from p2pdist.cli.words import duration, life, moment, rate, short, size
 from p2pdist.duties.kinds import secrets_of
 from p2pdist.errors import P2PDistError, Unavailable, UsageError
@@ -41,10 +42,9 @@ def begin(
     work: AnyWork,
     nodes: Sequence[str],
     *,
+    when: When,
     wait: bool,
     timeout: str,
-    schedule: str = "",
-    zone: str = "UTC",
     secrets: msgspec.Struct | None = None,
 ) -> None:
     """Make a task; with *wait* show how its first run goes until it has ended.
@@ -54,9 +54,12 @@ def begin(
         Unavailable: it has not ended within *timeout* (``90s``, ``30m``, ``12h``).
     """
     patience = _patience(timeout)
-    if wait and schedule:
-        raise UsageError("a task on a schedule has not begun yet", hint="leave out --wait or the schedule")
-    new = wire.NewTask(work=work, nodes=list(nodes), schedule=schedule, zone=zone)
+    if wait and when.waits:
+        raise UsageError(
+            "a task that waits for something has not begun yet",
+            hint="leave out --wait, or --every, --after and --on-metadata",
+        )
+    new = when.task(work, list(nodes))
     with common.client() as client:
         if secrets is not None:
             new = msgspec.structs.replace(new, secrets=seal_for(client, work, nodes, secrets))
@@ -89,7 +92,7 @@ def task_list(*, common: Common = DEFAULT) -> None:
         (each.id, each.kind, _nodes(each), _when(each), str(each.run), _states(each.states))
         for each in answer.tasks
     ]
-    columns = ("id", "kind", "on", "next", "run", "nodes")
+    columns = ("id", "kind", "on", "begins", "run", "nodes")
     show(answer, common.output, columns, rows, right=("run",), empty="no tasks")
 
 
@@ -120,6 +123,8 @@ def task_show(
                 say(f"{known.id}: {known.kind} on {_nodes(known)}; its first run begins {_when(known)}")
             return
         answer = _run(client, known.id, run or known.run, items=items)
+    if common.output == "table" and _waits(known):
+        say(f"{known.id}: {known.kind} on {_nodes(known)}; another run begins {_when(known)}")
     _show_run(answer, common)
 
 
@@ -160,7 +165,7 @@ def task_run(
 
 @task.command(name="stop")
 def task_stop(task_id: Annotated[str, Parameter(name="ID")], /, *, common: Common = DEFAULT) -> None:
-    """End the present run of a task on every node. A schedule goes on."""
+    """End the present run of a task on every node. What else begins runs goes on to."""
     with common.client() as client:
         answer = client.post(f"/tasks/{segment(task_id)}/stop", wire.TaskInfo)
     if common.output == "json":
@@ -274,7 +279,7 @@ def _progress(answer: wire.TaskRun) -> Table:
             node.name or short(node.node),
             node.state if node.online or node.finished is not None else f"{node.state}, offline",
             node.step,
-            f"{node.done} of {node.total}" if node.total else "",
+            f"{node.done} of {node.total}" if node.total and node.finished is None else "",
             rate(node.rate_bytes_per_s),
             ", ".join(f"{count} {name}" for name, count in sorted(node.figures.items())),
             _reason(node),
@@ -296,9 +301,20 @@ def _nodes(known: wire.TaskInfo) -> str:
 
 
 def _when(known: wire.TaskInfo) -> str:
+    spread = f", spread over {duration(known.spread_s)}" if known.spread_s else ""
+    return "; ".join(_waits(known)) + spread if _waits(known) else "now" if known.run == 1 else "-"
+
+
+def _waits(known: wire.TaskInfo) -> list[str]:
+    """What begins the next run of a task, other than an operator."""
+    waits = []
     if known.next_at is not None:
-        return f"{moment(known.next_at)} ({known.schedule}, {known.zone})"
-    return "now" if known.run == 1 else "-"
+        waits.append(f"{moment(known.next_at)} ({known.schedule}, {known.zone})")
+    if known.after:
+        waits.append(f"after {known.after}")
+    if known.on_metadata:
+        waits.append("on new metadata")
+    return waits
 
 
 def _states(states: dict[str, int]) -> str:

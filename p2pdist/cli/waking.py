@@ -19,6 +19,7 @@ _LOOK_S = 0.5
 
 def wake(
     *devices: Annotated[str, Parameter(name="DEVICE")],
+    magic: Annotated[bool, Parameter(negative=())] = False,
     wait: bool = False,
     timeout: str = "2m",
     common: Common = DEFAULT,
@@ -29,6 +30,9 @@ def wake(
     ----------
     devices
         Their names, their ids, or the beginnings of their ids.
+    magic
+        They need not rest: their machines are off, and get Wake-on-LAN packets from points with the duty
+        `push` near them, and from the admin server, to the interfaces that they told of while online.
     wait
         Wait until all of them are online.
     timeout
@@ -42,7 +46,7 @@ def wake(
         raise UsageError(str(error)) from None
     with common.client() as client:
         for name in devices:
-            client.post(f"/devices/{segment(name)}/wake", wire.Done)
+            client.post(f"/devices/{segment(name)}/{'boot' if magic else 'wake'}", wire.Done)
         waiting = list(devices) if wait else []
         while waiting and time.monotonic() < until:
             time.sleep(_LOOK_S)

@@ -115,10 +115,15 @@ def identities_of(sighting: Sighting, network: str) -> frozenset[Identity]:
         found.append(Identity("guid", sighting.guid, ""))
     for mac in sighting.macs if sighting.method in ("managed", "neighbours") else ():
         if mac not in _NOBODYS_MACS and not int(mac[:2], 16) & 1:  # a group's address
-            found.append(Identity("mac", mac, network if int(mac[:2], 16) & 2 else ""))
+            found.append(Identity("mac", mac, network if is_chosen(mac) else ""))
     for name in sighting.names:
         found += _named(name.casefold().rstrip("."), network)
     return frozenset(found)
+
+
+def is_chosen(mac: str) -> bool:
+    """Whether a hardware address was chosen by software (IEEE 802, the U/L bit): others may have the same."""
+    return bool(int(mac[:2], 16) & 2)
 
 
 def _named(name: str, network: str) -> Iterable[Identity]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from p2pdist.core.scope import grant_valid
 from p2pdist.ids import NodeId
 from p2pdist.trust.catalog import Duty, SeedGrant
+from p2pdist.trust.contents import ONLINE_ROLES
 from p2pdist.wire.tasks import Assignment
 
 
@@ -52,6 +53,20 @@ def why_not(grant: SeedGrant | None, duty: Duty, now: int) -> str:
     if grant.expires <= now:
         return f"the grant of this node has expired: the duty {duty} is missing"
     return f"the grant of this node has the duties {', '.join(grant.duties)}, and not {duty}"
+
+
+def signed_by_people(versions: Mapping[str, int]) -> dict[str, int]:
+    """Return the versions of those roles that the admin server does not sign anew by itself."""
+    return {role: version for role, version in versions.items() if role not in ONLINE_ROLES}
+
+
+def is_news(published: Mapping[str, int], seen: Mapping[str, int] | None) -> bool:
+    """Whether a role of what is published is newer than what was *seen* of it.
+
+    One that is not there any more is no news: it may have expired.
+    """
+    known = seen or {}
+    return any(version > known.get(role, 0) for role, version in published.items())
 
 
 def starts_at(begin: int, spread_s: int, *, task: str, node: NodeId) -> int:

@@ -253,7 +253,7 @@ class Member:
         self.content.retry()
         self._reporter.repeat()
         self.announce_soon()
-        self.heartbeat_soon()
+        self.heart.linked()
         self.renew_certificate()
         await self._hooks.linked()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from math import inf
 from pathlib import Path
 
@@ -15,12 +15,14 @@ from p2pdist import limits
 from p2pdist.errors import Unavailable
 from p2pdist.ids import InfoHash
 from p2pdist.install.platform import detect_platform
+from p2pdist.net.interfaces import read_interfaces
 from p2pdist.node.content import Content
 from p2pdist.node.home import Home
 from p2pdist.node.metadata import Metadata
 from p2pdist.node.uplink import Uplink
 from p2pdist.swarm.session import Swarm
 from p2pdist.trust.certificates import NodeCertificate, make_request
+from p2pdist.wire.discovery import Interface
 from p2pdist.wire.envelope import Opened
 from p2pdist.wire.frames import Announce, Role
 from p2pdist.wire.messages import ContentReport, DesiredState, FromDevice, Heartbeat, RenewalRequest
@@ -134,6 +136,7 @@ class Heart:
     Attributes:
         place: Returns where this node can be woken while it has no link.
         woken: The counter of the wake that it came for last.
+        interfaces: Returns this machine's interfaces. Blocking.
     """
 
     def __init__(
@@ -151,6 +154,8 @@ class Heart:
         self.due = Bell()
         self.place: Callable[[], WakePlace | None] = lambda: None
         self.woken = 0
+        self.interfaces: Callable[[], Sequence[Interface]] = read_interfaces
+        self._interfaces_said: list[Interface] | None = None
         self._home = home
         self._metadata = metadata
         self._name = name
@@ -169,11 +174,19 @@ class Heart:
             await self.beat()
             await trio.sleep(_GAP_S)
 
+    def linked(self) -> None:
+        """There is a new link: say everything over it, soon."""
+        self._interfaces_said = None
+        self.due.ring()
+
     async def beat(self) -> None:
         """Say it now."""
-        await self._send(await self._beat())
+        beat = await self._beat()
+        if await self._send(beat) and beat.interfaces is not None:
+            self._interfaces_said = beat.interfaces
 
     async def _beat(self) -> Heartbeat:
+        interfaces = list(await trio.to_thread.run_sync(self.interfaces))
         certificate, desired = self._home.certificate, self._desired()
         return Heartbeat(
             revision=desired.revision if desired is not None else 0,
@@ -188,6 +201,7 @@ class Heart:
             opened=self._opened(),
             wake=self.place(),
             woken=self.woken,
+            interfaces=interfaces if interfaces != self._interfaces_said else None,
         )
 
 

@@ -200,6 +200,14 @@ port = {origin_port}
 # windows = ["08:00-18:00=250000"]
 # keep_withdrawn_s = 604800  # content that no signed release names any more
 
+# The way to vendors' mirrors, for `p2pdist fetch --points server`; its windows are those of [origin].
+# [mirrors]
+# region = "eu"
+# ca_file = "/etc/p2pdist/mirrors-ca.pem"
+# proxy = "http://proxy.example:3128"
+# proxy_user = "server"
+# proxy_password_file = "/etc/p2pdist/proxy"
+
 [online]  # signs snapshot and timestamp
 key = {_quoted(str(data / _ONLINE_KEY))}
 passphrase_file = {_quoted(str(data / _ONLINE_PASSPHRASE))}

@@ -85,7 +85,8 @@ def init(
     origin_port
         The port of the server's own seed.
     store
-        The URL of a PostgreSQL or SQLite database; by default an SQLite file in the data directory.
+        SQLAlchemy's URL of a database, such as postgresql+psycopg://user@host/name or
+        mariadb+pymysql://user@host/name; by default an SQLite file in the data directory.
     """
     config = initialise(
         data,

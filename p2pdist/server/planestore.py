@@ -175,6 +175,8 @@ def _record(
             case _:
                 continue
     devices.record_heartbeats(connection, beats, now)
+    told = [(node, beat.interfaces) for node, beat, _ in beats if beat.interfaces is not None]
+    inventory.refresh_managed(connection, devices.record_interfaces(connection, told), now)
     deployments.record_progress(connection, progress, now)
     deployments.record_reports(connection, reports, now)
     incidents.record_refusals(connection, refusals)

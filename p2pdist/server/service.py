@@ -129,7 +129,7 @@ class Service:
             home.root / "tasks",
             store,
             self.plane,
-            lambda: self.catalog.grants if self.catalog is not None else {},
+            lambda: self.catalog,
             perform=partial(perform, repository=MirroredContent(self, settings.mirrors)),
         )
 
@@ -222,8 +222,8 @@ class Service:
         self.people_expire = await trio.to_thread.run_sync(lambda: people_expire(self.repository.export({})))
         self._certify()
         await self._serve(catalog)
-        versions = await trio.to_thread.run_sync(self.repository.versions)
-        await self.plane.catalog_changed(catalog, versions)
+        await self.plane.catalog_changed(catalog, await trio.to_thread.run_sync(self.repository.versions))
+        self.tasks.look()
         await self._collect()
 
     async def _collect(self) -> None:
@@ -237,6 +237,7 @@ class Service:
 
     async def _assigning(self) -> None:
         """Nodes have other work: what they read from mirrors now is not served, before they hear of it."""
+        self.tasks.look()
         catalog, reading = self.catalog, self.plane.directory.reading
         if catalog is not None and withheld(reading(catalog.releases), self.home.key.node) != self._withheld:
             await self._serve(catalog)

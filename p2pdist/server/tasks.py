@@ -7,13 +7,13 @@ says goes straight into the store, by the functions that messages of nodes go th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import trio
 
 from p2pdist.core.schedules import next_time
-from p2pdist.core.tasks import why_not
+from p2pdist.core.tasks import signed_by_people, why_not
 from p2pdist.duties.journal import Journal
 from p2pdist.duties.kinds import duty_of, perform
 from p2pdist.duties.runner import Perform, Runner, Said
@@ -23,10 +23,10 @@ from p2pdist.logs import get_logger
 from p2pdist.node.reports import Bell
 from p2pdist.server.control.plane import ControlPlane
 from p2pdist.server.planestore import StoredPlane
-from p2pdist.store import tasks
+from p2pdist.store import tasks, triggers
 from p2pdist.store.fleetstore import FleetStore
 from p2pdist.store.records import TaskRecord
-from p2pdist.trust.catalog import Duty, SeedGrant
+from p2pdist.trust.catalog import Catalog, Duty
 from p2pdist.trust.keys import IdentityKey
 from p2pdist.wire.questions import TaskQuestion
 from p2pdist.wire.tasks import TaskProgress, TaskResult
@@ -45,7 +45,7 @@ class Tasks:
         journal: The file in which it remembers its own runs.
         store: Where tasks are.
         plane: Tells nodes what they have to do.
-        grants: Returns every signed grant.
+        catalog: Returns what is signed and published; None before the first publication.
         perform: Does the server's own work.
     """
 
@@ -55,7 +55,7 @@ class Tasks:
         journal: Path,
         store: FleetStore,
         plane: ControlPlane,
-        grants: Callable[[], Mapping[NodeId, SeedGrant]],
+        catalog: Callable[[], Catalog | None],
         *,
         perform: Perform = perform,
     ) -> None:
@@ -64,7 +64,7 @@ class Tasks:
         self.vault = plane.answers.vault
         self._store = store
         self._plane = plane
-        self._grants = grants
+        self._catalog = catalog
         self._runner = Runner(self, Journal(journal), perform)
         plane.answers.own = self._runner.answered
         self._record = StoredPlane(store).record
@@ -77,6 +77,15 @@ class Tasks:
         self._runner.assign(assignments.get(self.node, ()))
         self._due.ring()
 
+    def look(self) -> None:
+        """Something has happened that a task may begin after: a run has ended, or metadata was published."""
+        self._due.ring()
+
+    def published(self) -> dict[str, int]:
+        """Return the version of each role of the published metadata that people have signed."""
+        catalog = self._catalog()
+        return signed_by_people(catalog.versions) if catalog is not None else {}
+
     def refusals(self, record: TaskRecord, now: int) -> dict[NodeId, str]:
         """Return which nodes of a task must not do it, by their grants, and why not.
 
@@ -84,7 +93,8 @@ class Tasks:
             UsageError: this version does not know such work.
         """
         duty = duty_of(work_of(record))
-        grants = self._grants()
+        catalog = self._catalog()
+        grants = catalog.grants if catalog is not None else {}
         found = {node: why_not(grants.get(node), duty, now) for node in record.nodes if node != self.node}
         return {node: reason for node, reason in found.items() if reason}
 
@@ -114,7 +124,7 @@ class Tasks:
         """The server needs no grant: the word that assigns is its own."""
         return ""
 
-    # Schedules ---------------------------------------------------------------------------------------
+    # What is due ---------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Begin what is due, and do what is the server's own, until cancelled."""
@@ -134,21 +144,30 @@ class Tasks:
     async def _begin_due(self) -> None:
         now = int(time.time())
         changed = await self._store.write(tasks.close_late_runs, now)
-        for record in await self._store.read(tasks.due_tasks, now):
-            following = None
+        published = self.published()
+        for record in await self._store.read(triggers.due_tasks, now, published):
+            following = record.next_at
             try:
-                following = next_time(record.schedule, record.zone, now)
+                if following is not None and following <= now:
+                    following = None
+                    following = next_time(record.schedule, record.zone, now)
                 refused = self.refusals(record, now)
             except UsageError as error:  # another version, or other time zones, than when it was made
                 refused = dict.fromkeys(record.nodes, str(error))
             try:
-                await self._store.write(
-                    tasks.begin_run, record.id, now=now, refused=refused, next_at=following
+                begun = await self._store.write(
+                    triggers.begin_due_run,
+                    record.id,
+                    now=now,
+                    published=published,
+                    refused=refused,
+                    next_at=following,
                 )
             except UsageError:
-                continue  # it was removed in this moment
-            _log.info("task.due", task=record.id, following=following)
-            changed += 1
+                begun = False  # it was removed in this moment
+            if begun:
+                _log.info("task.due", task=record.id, following=following)
+                changed += 1
         if changed:
             assignments = await self._plane.tasks_changed()
             self._runner.assign(assignments.get(self.node, ()))

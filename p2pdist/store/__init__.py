@@ -1,7 +1,9 @@
-"""The admin server's state: one SQL database, SQLite by default, PostgreSQL by URL.
+"""The admin server's state: one SQL database, SQLite by default, any that SQLAlchemy reaches by URL.
 
 tables       the schema, as SQLAlchemy tables
 records      the rows that leave this room, as frozen types
+engines      what databases differ in
+sql          what is said in the same way to all of them
 fleetstore   :class:`~p2pdist.store.fleetstore.FleetStore`: engine, migrations, transactions
 migrations   Alembic revisions, shipped in the package and run on start
 

@@ -16,7 +16,7 @@ from p2pdist.store.records import (
     Receiver,
     record_of,
 )
-from p2pdist.store.sql import clean, upsert
+from p2pdist.store.sql import clean, in_chunks, upsert
 from p2pdist.store.tables import artifacts, content_reports, content_sources
 from p2pdist.wire.messages import ContentReport
 
@@ -139,7 +139,12 @@ def list_artifacts(connection: sa.Connection) -> dict[InfoHash, ArtifactRecord]:
 
 def mark_published(connection: sa.Connection, info_hashes: Sequence[InfoHash]) -> None:
     """Remember that signed metadata names these artifacts, and no others."""
-    connection.execute(sa.update(artifacts).values(published=artifacts.c.info_hash.in_(list(info_hashes))))
+    was = sa.select(artifacts.c.info_hash).where(artifacts.c.published == sa.true())
+    before, now = set(connection.execute(was).scalars()), set(info_hashes)
+    for published, changed in ((False, before - now), (True, now - before)):
+        for chunk in in_chunks(sorted(changed)):
+            those = artifacts.c.info_hash.in_(chunk)
+            connection.execute(sa.update(artifacts).where(those).values(published=published))
 
 
 def note_named(
@@ -201,4 +206,4 @@ def add_sent_bytes(connection: sa.Connection, sent: Mapping[InfoHash, int]) -> N
 
 def _total(column: sa.Column[int]) -> sa.ColumnElement[float]:
     """A sum that does not overflow, whatever devices claim."""
-    return sa.func.sum(sa.cast(column, sa.Float))
+    return sa.func.sum(column * sa.literal_column("1.0"))

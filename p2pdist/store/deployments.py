@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from p2pdist import limits
 from p2pdist.core.desired import Order
+from p2pdist.core.scope import covers
 from p2pdist.errors import UsageError
 from p2pdist.ids import GroupPath, NodeId, TargetPath
 from p2pdist.store.groups import require_group
@@ -137,22 +138,21 @@ def device_history(connection: sa.Connection, node: NodeId) -> list[DeviceDeploy
 
 def stages_by_deployment(connection: sa.Connection) -> dict[str, dict[str, int]]:
     """Return, for each deployment, how many of the devices that it reaches now are in which stage."""
-    table, group = device_deployments, deployments.c.group_path
-    below = sa.or_(
-        group == "/",
-        devices.c.group_path == group,
-        sa.func.substr(devices.c.group_path, 1, sa.func.length(group) + 1) == group + "/",
-    )
+    table = device_deployments
     query = (
-        sa.select(table.c.deployment, table.c.stage, sa.func.count())
+        sa.select(
+            table.c.deployment, deployments.c.group_path, table.c.stage, devices.c.group_path, sa.func.count()
+        )
         .join(devices, devices.c.node == table.c.node)
         .join(deployments, deployments.c.id == table.c.deployment)
-        .where(devices.c.revoked.is_(None), below)
-        .group_by(table.c.deployment, table.c.stage)
+        .where(devices.c.revoked.is_(None))
+        .group_by(table.c.deployment, deployments.c.group_path, table.c.stage, devices.c.group_path)
     )
     counted: dict[str, dict[str, int]] = {}
-    for deployment, stage, count in connection.execute(query):
-        counted.setdefault(deployment, {})[stage] = count
+    for deployment, ordered, stage, group, count in connection.execute(query):
+        if covers(ordered, group):
+            stages = counted.setdefault(deployment, {})
+            stages[stage] = stages.get(stage, 0) + count
     return counted
 
 

@@ -13,8 +13,9 @@ from p2pdist.ids import GroupPath, NodeId
 from p2pdist.store.groups import require_group
 from p2pdist.store.records import CloneRecord, DeviceRecord, EnrolmentTokenRecord, record_of
 from p2pdist.store.sql import below, clean, in_chunks, upsert
-from p2pdist.store.tables import certificates, clone_sightings, devices
+from p2pdist.store.tables import certificates, clone_sightings, device_interfaces, devices
 from p2pdist.store.tokens import use_enrolment_token
+from p2pdist.wire.discovery import Interface
 from p2pdist.wire.messages import Heartbeat
 
 _ROOT = GroupPath("/")
@@ -104,13 +105,10 @@ def resolve_device(connection: sa.Connection, text: str) -> DeviceRecord:
     Raises:
         UsageError: there is none, or more than one.
     """
-    prefix = sa.and_(sa.literal(len(text) >= 4), devices.c.node.startswith(clean(text), autoescape=True))
-    query = (
-        sa.select(devices)
-        .where(sa.or_(devices.c.node == clean(text), devices.c.name == clean(text), prefix))
-        .order_by(devices.c.node)
-        .limit(5)
-    )
+    called = [devices.c.node == clean(text), devices.c.name == clean(text)]
+    if len(text) >= 4:
+        called.append(devices.c.node.startswith(clean(text), autoescape=True))
+    query = sa.select(devices).where(sa.or_(*called)).order_by(devices.c.node).limit(5)
     found = [record_of(row, DeviceRecord) for row in connection.execute(query).mappings()]
     exact = [device for device in found if device.node == text]
     if len(exact or found) == 1:
@@ -173,17 +171,13 @@ def note_clone(connection: sa.Connection, node: NodeId, host: str, reason: str, 
     connection.execute(
         clone_sightings.insert().values(node=node, at=now, host=clean(host), reason=clean(reason))
     )
-    newest = (
-        sa.select(clone_sightings.c.number)
-        .where(clone_sightings.c.node == node)
-        .order_by(clone_sightings.c.number.desc())
-        .limit(limits.CLONE_SIGHTINGS_MAX)
+    of_node = clone_sightings.c.node == node
+    newest_first = (
+        sa.select(clone_sightings.c.number).where(of_node).order_by(clone_sightings.c.number.desc())
     )
-    connection.execute(
-        sa.delete(clone_sightings).where(
-            clone_sightings.c.node == node, clone_sightings.c.number.not_in(newest.scalar_subquery())
-        )
-    )
+    too_old = connection.execute(newest_first.limit(1).offset(limits.CLONE_SIGHTINGS_MAX)).scalar()
+    if too_old is not None:
+        connection.execute(sa.delete(clone_sightings).where(of_node, clone_sightings.c.number <= too_old))
 
 
 def list_clones(connection: sa.Connection, node: NodeId) -> list[CloneRecord]:
@@ -220,6 +214,36 @@ def record_heartbeats(
     _update_devices(connection, rows)
 
 
+def record_interfaces(
+    connection: sa.Connection, items: Sequence[tuple[NodeId, Sequence[Interface]]]
+) -> list[NodeId]:
+    """Store the interfaces that devices tell of; return those devices that had others before."""
+    table = device_interfaces
+    said = {node: {each.mac: list(each.addresses) for each in interfaces} for node, interfaces in items}
+    known: dict[NodeId, dict[str, list[str]]] = {node: {} for node in find_devices(connection, list(said))}
+    for chunk in in_chunks(sorted(known)):
+        for row in connection.execute(sa.select(table).where(table.c.node.in_(chunk))):
+            known[NodeId(row.node)][row.mac] = row.addresses
+    changed = [node for node in sorted(known) if said[node] != known[node]]
+    for chunk in in_chunks(changed):
+        connection.execute(sa.delete(table).where(table.c.node.in_(chunk)))
+    rows = [
+        {"node": node, "mac": mac, "addresses": addresses}
+        for node in changed
+        for mac, addresses in said[node].items()
+    ]
+    if rows:
+        connection.execute(table.insert(), rows)
+    return changed
+
+
+def list_interfaces(connection: sa.Connection, node: NodeId) -> list[Interface]:
+    """Return the interfaces that a device has told of."""
+    table = device_interfaces
+    query = sa.select(table.c.mac, table.c.addresses).where(table.c.node == node).order_by(table.c.mac)
+    return [Interface(mac=mac, addresses=addresses) for mac, addresses in connection.execute(query)]
+
+
 def record_certificate(
     connection: sa.Connection, *, serial: str, node: NodeId, issued: int, expires: int
 ) -> None:
@@ -243,12 +267,11 @@ def find_devices(connection: sa.Connection, nodes: Sequence[NodeId]) -> dict[Nod
 
 def count_devices(connection: sa.Connection, *, seen_since: int) -> tuple[int, int, int]:
     """Return how many devices are enrolled, how many of those were heard of since, how many are revoked."""
-    query = sa.select(
-        sa.func.count().filter(devices.c.revoked.is_(None)),
-        sa.func.count().filter(devices.c.revoked.is_(None), devices.c.last_seen >= seen_since),
-        sa.func.count().filter(devices.c.revoked.is_not(None)),
+    welcome = devices.c.revoked.is_(None)
+    seen, revoked, enrolled = (
+        connection.execute(sa.select(sa.func.count()).select_from(devices).where(*those)).scalar_one()
+        for those in ((welcome, devices.c.last_seen >= seen_since), (~welcome,), (welcome,))
     )
-    enrolled, seen, revoked = connection.execute(query).one()
     return enrolled, seen, revoked
 
 

@@ -3,12 +3,13 @@
 SQLAlchemy is synchronous here and runs in worker threads: no asynchronous driver works under trio.
 SQLite has one writer at a time, so writes pass through a limiter of one and take the write lock when
 they begin; readers go on meanwhile (WAL). Every commit is synced: what was acknowledged is stored.
+Elsewhere writers of several admin servers are serializable, see :mod:`p2pdist.store.engines`.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -19,37 +20,24 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import event
-from sqlalchemy.exc import (
-    ArgumentError,
-    DatabaseError,
-    IntegrityError,
-    InterfaceError,
-    NoSuchModuleError,
-    OperationalError,
-    SQLAlchemyError,
-)
+from sqlalchemy.exc import DatabaseError, IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
 
 from p2pdist.errors import P2PDistError, Unavailable, UsageError
+from p2pdist.store.engines import (
+    READERS_MAX,
+    again_after_races,
+    isolation_of,
+    make_exact,
+    one_migrates,
+    open_engine,
+    prove,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-READERS_MAX = 8
-"""Reading transactions at once; more only wait for the interpreter's lock."""
-
-_URL_HINT = "write sqlite:////path/to/fleet.db or postgresql+psycopg://user@host/name"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATING = threading.Lock()  # Alembic keeps its context in a global proxy
-_PRAGMAS = (
-    "PRAGMA journal_mode=WAL",  # readers do not wait for the writer
-    "PRAGMA synchronous=FULL",  # a commit is on the disk, also when the power fails
-    "PRAGMA foreign_keys=ON",
-    "PRAGMA busy_timeout=10000",  # another process looks into the database
-    "PRAGMA temp_store=MEMORY",
-    "PRAGMA cache_size=-16000",  # 16 MB for each connection
-    "PRAGMA journal_size_limit=67108864",  # give the log's disk space back after a burst
-)
 
 
 class QueryRefused(Unavailable):
@@ -59,8 +47,10 @@ class QueryRefused(Unavailable):
 class FleetStore:
     """The admin server's database. Made by :meth:`open`; the caller calls :meth:`close`."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: sa.Engine, reading: Mapping[str, Any], writing: Mapping[str, Any]) -> None:
         self._engine = engine
+        self._read_options = reading
+        self._write_options = writing
         self._writing = trio.CapacityLimiter(1)
         self._reading = trio.CapacityLimiter(READERS_MAX)
 
@@ -69,20 +59,21 @@ class FleetStore:
         """Connect, bring the schema up to date, and return the store. Blocking.
 
         Args:
-            url: The database, ``sqlite:////var/lib/p2pdist/fleet.db`` or
-                ``postgresql+psycopg://user@host/name``.
+            url: SQLAlchemy's URL of the database: ``sqlite:////var/lib/p2pdist/fleet.db``,
+                ``postgresql+psycopg://user@host/name``, ``mariadb+pymysql://user@host/name`` or another.
 
         Raises:
-            UsageError: the URL makes no sense, it is no database, or one of a newer version.
+            UsageError: the URL makes no sense, its driver is not installed, it is no database, one that
+                does not keep what it is given, or one of a newer version.
             Unavailable: the database does not answer, or its disk is full.
         """
-        engine = _engine(url)
+        engine = open_engine(url)
         try:
-            _migrate(engine)
+            reading, writing = _migrate(engine)
         except BaseException:
             engine.dispose()
             raise
-        return cls(engine)
+        return cls(engine, reading, writing)
 
     async def read(
         self, query: Callable[Concatenate[sa.Connection, P], R], *args: P.args, **kwargs: P.kwargs
@@ -103,8 +94,9 @@ class FleetStore:
     ) -> R:
         """Run *query* in a transaction; when this returns, all of it is on the disk.
 
-        If *query* raises, nothing of it is. If the caller is cancelled while it waits, nothing has
-        happened; afterwards the transaction is finished first.
+        If *query* raises, nothing of it is. Where another admin server was first, *query* is run again:
+        it must have no effects but those on the database. If the caller is cancelled while it waits,
+        nothing has happened; afterwards the transaction is finished first.
 
         Raises:
             Unavailable: the disk is full, or the database cannot be written now.
@@ -117,65 +109,42 @@ class FleetStore:
         self, query: Callable[Concatenate[sa.Connection, P], R], *args: P.args, **kwargs: P.kwargs
     ) -> R:
         """:meth:`read`, blocking."""
-        with _translated(), self._engine.connect() as connection, connection.begin():
-            return query(connection, *args, **kwargs)
+        with _translated():
+            return again_after_races(lambda: self._run(self._read_options, query, *args, **kwargs))
 
     def write_now(
         self, query: Callable[Concatenate[sa.Connection, P], R], *args: P.args, **kwargs: P.kwargs
     ) -> R:
         """:meth:`write`, blocking."""
-        with _translated(), self._engine.connect() as connection:
-            writing = connection.execution_options(p2pdist_writes=True)
-            with writing.begin():
-                return query(writing, *args, **kwargs)
+        with _translated():
+            return again_after_races(lambda: self._run(self._write_options, query, *args, **kwargs))
+
+    def _run(
+        self,
+        options: Mapping[str, Any],
+        query: Callable[Concatenate[sa.Connection, P], R],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> R:
+        with self._engine.connect() as connection:
+            optioned = connection.execution_options(**options)
+            with optioned.begin():
+                return query(optioned, *args, **kwargs)
 
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
 
 
-def _engine(url: str) -> sa.Engine:
-    try:
-        parsed = sa.make_url(url)
-        if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
-            raise UsageError("the fleet's database must be a file", hint="write sqlite:////path/to/fleet.db")
-        if parsed.get_backend_name() not in ("sqlite", "postgresql"):
-            raise UsageError(
-                f"a fleet's database is SQLite or PostgreSQL, not {parsed.get_backend_name()}", hint=_URL_HINT
-            )
-        engine = sa.create_engine(parsed, pool_size=READERS_MAX + 1, max_overflow=0, pool_pre_ping=True)
-    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
-        raise UsageError(
-            f"the database URL cannot be used ({error})",
-            hint=_URL_HINT,
-        ) from None
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
-    return engine
-
-
-def _prepare_sqlite(dbapi: Any, record: Any) -> None:
-    dbapi.isolation_level = None  # transactions begin where SQLAlchemy says so, not where sqlite3 guesses
-    cursor = dbapi.cursor()
-    for pragma in _PRAGMAS:
-        cursor.execute(pragma)
-    cursor.close()
-
-
-def _begin_sqlite(connection: sa.Connection) -> None:
-    writes = connection.get_execution_options().get("p2pdist_writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-def _migrate(engine: sa.Engine) -> None:
+def _migrate(engine: sa.Engine) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Bring the schema up to date; return the options of reading and of writing connections."""
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     with _MIGRATING, _translated(), engine.connect() as connection:
+        options = isolation_of(connection)
         writing = connection.execution_options(p2pdist_writes=True)
-        with writing.begin():
-            if engine.dialect.name == "postgresql":  # one of several admin servers migrates
-                writing.execute(sa.text("SELECT pg_advisory_xact_lock(7021944881)"))
+        with writing.begin(), one_migrates(writing):
+            make_exact(writing)
             config.attributes["connection"] = writing
             try:
                 command.upgrade(config, "head")
@@ -186,6 +155,8 @@ def _migrate(engine: sa.Engine) -> None:
                     f" {known})",
                     hint="run the newer version of p2pdist-server that wrote it, or restore a backup",
                 ) from None
+            prove(writing)
+    return options
 
 
 @contextmanager

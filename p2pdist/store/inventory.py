@@ -7,7 +7,6 @@ it is of is decided anew, for everything that hangs together with what has just 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,10 +17,12 @@ from p2pdist import limits
 from p2pdist.core.identities import Conflict, Evidence, Identity, identities_of, resolve
 from p2pdist.core.inventory import FoundDevice, describe, device_ids, evidence_of
 from p2pdist.errors import UsageError
+from p2pdist.ids import NodeId
+from p2pdist.store.managed import hashed, managed_sightings, networks_of, reached_devices, seen_managed
 from p2pdist.store.records import InventoryConflictRecord, record_of
 from p2pdist.store.sql import in_chunks, upsert
-from p2pdist.store.tables import devices, inventory_conflicts, sighting_identities, sightings
-from p2pdist.wire.discovery import Sighting, printable
+from p2pdist.store.tables import inventory_conflicts, sighting_identities, sightings
+from p2pdist.wire.discovery import Sighting
 
 
 def record_sightings(
@@ -40,8 +41,21 @@ def record_sightings(
         The ids of the devices that it is of, each once.
     """
     others = [sighting for sighting in seen if sighting.method != "managed"]
-    reached = _reached(connection, [each for each in seen if each.method == "managed"], network)
-    evidence = evidence_of([*others, *_managed(connection, others, network), *reached], network, now)
+    reached = reached_devices(connection, [each for each in seen if each.method == "managed"], network)
+    found = [*others, *seen_managed(connection, others, network), *reached]
+    return _take_in(connection, found, network, now)
+
+
+def refresh_managed(connection: sa.Connection, nodes: Collection[NodeId], now: int) -> None:
+    """Devices have told of other interfaces: those that polls of their network have seen have them there."""
+    for network, there in networks_of(connection, nodes).items():
+        for start in range(0, len(there), limits.SIGHTINGS_AT_ONCE):
+            seen = managed_sightings(connection, there[start : start + limits.SIGHTINGS_AT_ONCE])
+            _take_in(connection, seen, network, now)
+
+
+def _take_in(connection: sa.Connection, seen: Sequence[Sighting], network: str, now: int) -> list[str]:
+    evidence = evidence_of(seen, network, now)
     _store(connection, evidence)
     related = _related(connection, [each.key for each in evidence], now)
     before = {key: device for key, (_, device) in related.items() if device}
@@ -66,7 +80,8 @@ def age_out(connection: sa.Connection, now: int) -> None:
     over -= limits.SIGHTINGS_KEPT_MAX
     if over > 0:
         oldest = sa.select(sightings.c.number).order_by(sightings.c.last, sightings.c.number).limit(over)
-        connection.execute(sa.delete(sightings).where(sightings.c.number.in_(oldest)))
+        for chunk in in_chunks(connection.execute(oldest).scalars().all()):
+            connection.execute(sa.delete(sightings).where(sightings.c.number.in_(chunk)))
 
 
 def list_found(
@@ -125,44 +140,6 @@ def list_conflicts(connection: sa.Connection) -> list[tuple[InventoryConflictRec
 # Inside ----------------------------------------------------------------------------------------------
 
 
-def _managed(connection: sa.Connection, seen: Iterable[Sighting], network: str) -> list[Sighting]:
-    """Return the enrolled devices of *network* that have a name which was seen.
-
-    They are those that the node which polls it carries, and itself; for the admin server, those with a link.
-    """
-    is_point = connection.execute(sa.select(devices.c.node).where(devices.c.node == network)).first()
-    names = {name.casefold().rstrip(".") for sighting in seen for name in sighting.names}
-    names |= {name.partition(".")[0] for name in names}
-    found = []
-    for chunk in in_chunks(sorted(names - {""})):
-        query = sa.select(devices.c.node, devices.c.name, devices.c.platform).where(
-            sa.func.lower(devices.c.name).in_(chunk),
-            devices.c.revoked.is_(None),
-            sa.or_(devices.c.via == (network if is_point else ""), devices.c.node == network),
-        )
-        for node, name, platform in connection.execute(query):
-            names_now = [printable(name, 255)] if printable(name) else []
-            found.append(
-                Sighting(method="managed", node=node, names=names_now, platform=printable(platform, 64))
-            )
-    return found
-
-
-def _reached(connection: sa.Connection, seen: Sequence[Sighting], network: str) -> list[Sighting]:
-    """Return what is believed of devices that a node says it has reached: those that came through it."""
-    query = sa.select(devices.c.node).where(
-        devices.c.node.in_([each.node for each in seen]),
-        devices.c.revoked.is_(None),
-        devices.c.via.in_((network, "")),
-    )
-    known = set(connection.execute(query).scalars()) if seen else set()
-    return [
-        Sighting(method="managed", node=each.node, addresses=each.addresses)
-        for each in seen
-        if each.node in known and each.addresses
-    ]
-
-
 def _store(connection: sa.Connection, evidence: Sequence[Evidence]) -> None:
     known = set(_numbers(connection, evidence))
     rows = [
@@ -186,7 +163,7 @@ def _store(connection: sa.Connection, evidence: Sequence[Evidence]) -> None:
         connection.execute(sightings.insert(), new)
         numbers = _numbers(connection, evidence)
         identities = [
-            {"sighting": numbers[each.key], "identity": _hashed(identity)}
+            {"sighting": numbers[each.key], "identity": hashed(identity)}
             for each in evidence
             if each.key not in known
             for identity in each.identities
@@ -195,9 +172,11 @@ def _store(connection: sa.Connection, evidence: Sequence[Evidence]) -> None:
 
 
 def _numbers(connection: sa.Connection, evidence: Iterable[Evidence]) -> dict[str, int]:
-    keys = [each.key for each in evidence]
-    query = sa.select(sightings.c.key, sightings.c.number).where(sightings.c.key.in_(keys))
-    return {row.key: row.number for row in connection.execute(query)}
+    found: dict[str, int] = {}
+    for chunk in in_chunks(each.key for each in evidence):
+        query = sa.select(sightings.c.key, sightings.c.number).where(sightings.c.key.in_(chunk))
+        found.update((key, number) for key, number in connection.execute(query))
+    return found
 
 
 def _related(connection: sa.Connection, keys: Collection[str], now: int) -> dict[str, tuple[Evidence, str]]:
@@ -225,7 +204,7 @@ def _holders(connection: sa.Connection, identities: Iterable[Identity], now: int
     for identity in identities:
         kind = identity.kind
         strength = "address" if kind == "address" else "strong" if kind in ("node", "guid") else "weak"
-        split[strength].append(_hashed(identity))
+        split[strength].append(hashed(identity))
     for strength, hashes in split.items():
         for chunk in in_chunks(hashes):
             query = sa.select(sighting_identities.c.sighting).where(column.in_(chunk))
@@ -279,7 +258,7 @@ def _note_conflicts(
     """Write down what could not be told, with since when; what can be told now is none any more."""
     table = inventory_conflicts
     looked_at = {
-        _hashed(i) for each, _ in related.values() for i in identities_of(each.sighting, each.network)
+        hashed(i) for each, _ in related.values() for i in identities_of(each.sighting, each.network)
     }
     since: dict[str, int] = {}
     for chunk in in_chunks(looked_at):
@@ -288,12 +267,12 @@ def _note_conflicts(
         connection.execute(sa.delete(table).where(table.c.identity.in_(chunk)))
     rows = [
         {
-            "identity": (hashed := _hashed(conflict.identity)),
+            "identity": (hash_of := hashed(conflict.identity)),
             "kind": conflict.identity.kind,
             "value": conflict.identity.value,
             "network": conflict.identity.scope,
             "devices": sorted({owner[key] for keys in conflict.claims for key in keys}),
-            "since": since.get(hashed, now),
+            "since": since.get(hash_of, now),
         }
         for conflict in conflicts
     ]
@@ -305,7 +284,3 @@ def _described(connection: sa.Connection, ids: Iterable[str]) -> list[FoundDevic
     for evidence, device in _rows(connection, sightings.c.device, list(ids)).values():
         by_device.setdefault(device, []).append(evidence)
     return [describe(device, by_device[device]) for device in sorted(by_device)]
-
-
-def _hashed(identity: Identity) -> str:
-    return hashlib.blake2b("\0".join(identity).encode(), digest_size=16).hexdigest()

@@ -32,8 +32,9 @@ def add_rule(connection: sa.Connection, rule: PlacementRule, *, now: int, create
         "created": now,
         "created_by": created_by,
     }
-    insert = placement_rules.insert().values(**row).returning(placement_rules.c.number)
-    number: int = connection.execute(insert).scalar_one()
+    added = connection.execute(placement_rules.insert().values(**row)).inserted_primary_key
+    assert added is not None  # one row was inserted
+    number: int = added[0]
     return number
 
 

@@ -132,6 +132,9 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What an operator wants done, once or again and again. ``work`` is packed; ``run`` is the newest, or 0.
 
     ``schedule`` is a cron line in the time of ``zone``, or empty. ``next_at`` is when the next run begins.
+    ``after`` is the task whose runs begin one of this, or empty; ``after_run`` the newest of them that the
+    newest run of this has taken in. ``on_metadata`` says that new metadata begins a run; ``metadata_seen`` is
+    the version of each role that the newest run of this has taken in.
     """
 
     id: str
@@ -146,6 +149,10 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     schedule: str
     zone: str
     next_at: int | None
+    after: str
+    after_run: int
+    on_metadata: bool
+    metadata_seen: Mapping[str, int] | None
 
 
 class TaskRunRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    Float,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -16,7 +16,10 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
+    text,
 )
+from sqlalchemy.dialects import mysql
 
 from p2pdist import limits
 
@@ -34,6 +37,9 @@ _INFO_HASH = String(64)
 _GROUP = String(limits.GROUP_PATH_CHARS_MAX)
 _TARGET = String(limits.TARGET_PATH_CHARS_MAX)
 _ID = String(64)
+_BYTES = LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql", "mariadb")  # whose BLOB ends at 64 KiB
+_DOUBLE: Double[float] = Double()  # as many bits as Python's
+_EMPTY = text("('')")  # MySQL takes no default of a text but an expression
 _NUMBER = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only in INTEGER keys
 
 
@@ -56,7 +62,7 @@ devices = Table(
     Column("name", String(255), nullable=False, index=True),
     Column("platform", String(64), nullable=False),
     _group_column(),
-    Column("public", LargeBinary, nullable=False),
+    Column("public", _BYTES, nullable=False),
     Column("machine", String(128), nullable=False),
     Column("enrolled", BigInteger, nullable=False),
     Column("last_seen", BigInteger),
@@ -69,8 +75,16 @@ devices = Table(
     Column("swarms", JSON, nullable=False),
     Column("installed", JSON, nullable=False),
     Column("revoked", BigInteger),
-    Column("revoked_reason", Text, nullable=False, server_default=""),
+    Column("revoked_reason", Text, nullable=False, server_default=_EMPTY),
     Column("clones", Integer, nullable=False, server_default="0"),
+)
+
+device_interfaces = Table(
+    "device_interfaces",
+    metadata,
+    Column("node", _NODE, ForeignKey("devices.node", ondelete="CASCADE"), primary_key=True, nullable=False),
+    Column("mac", String(17), primary_key=True, nullable=False, index=True),
+    Column("addresses", JSON, nullable=False),
 )
 
 clone_sightings = Table(
@@ -94,7 +108,7 @@ enrolment_tokens = Table(
     Column("expires", BigInteger, nullable=False),
     Column("created", BigInteger, nullable=False),
     Column("created_by", String(128), nullable=False),
-    Column("note", Text, nullable=False, server_default=""),
+    Column("note", Text, nullable=False, server_default=_EMPTY),
 )
 
 certificates = Table(
@@ -138,13 +152,13 @@ device_deployments = Table(
     Column("node", _NODE, ForeignKey("devices.node", ondelete="CASCADE"), primary_key=True, nullable=False),
     Column("target", _TARGET, nullable=False),
     Column("stage", String(16), nullable=False),
-    Column("fraction", Float, nullable=False),
+    Column("fraction", _DOUBLE, nullable=False),
     Column("rate_bytes_per_s", BigInteger, nullable=False),
     Column("sources", Integer, nullable=False),
     Column("reason", Text, nullable=False),
     Column("exit_code", Integer),
-    Column("output", LargeBinary, nullable=False),
-    Column("seconds", Float, nullable=False),
+    Column("output", _BYTES, nullable=False),
+    Column("seconds", _DOUBLE, nullable=False),
     Column("report", _ID, nullable=False),
     Column("started", BigInteger, nullable=False),
     Column("updated", BigInteger, nullable=False),
@@ -160,7 +174,7 @@ tasks = Table(
     metadata,
     Column("number", _NUMBER, primary_key=True, autoincrement=True),
     Column("id", _ID, nullable=False, unique=True),
-    Column("work", LargeBinary, nullable=False),
+    Column("work", _BYTES, nullable=False),
     Column("nodes", JSON, nullable=False),
     Column("created", BigInteger, nullable=False),
     Column("created_by", String(128), nullable=False),
@@ -170,6 +184,10 @@ tasks = Table(
     Column("schedule", String(128), nullable=False, server_default=""),
     Column("zone", String(64), nullable=False, server_default=""),
     Column("next_at", BigInteger, index=True),
+    Column("after", _ID, nullable=False, server_default="", index=True),
+    Column("after_run", Integer, nullable=False, server_default="0"),
+    Column("on_metadata", Boolean, nullable=False, server_default=false()),
+    Column("metadata_seen", JSON),
 )
 
 task_runs = Table(
@@ -181,14 +199,14 @@ task_runs = Table(
     Column("not_before", BigInteger, nullable=False),
     Column("not_after", BigInteger, nullable=False),
     Column("state", String(16), nullable=False, index=True),
-    Column("step", Text, nullable=False, server_default=""),
+    Column("step", Text, nullable=False, server_default=_EMPTY),
     Column("done", BigInteger, nullable=False, server_default="0"),
     Column("total", BigInteger, nullable=False, server_default="0"),
     Column("rate_bytes_per_s", BigInteger, nullable=False, server_default="0"),
-    Column("reason", Text, nullable=False, server_default=""),
+    Column("reason", Text, nullable=False, server_default=_EMPTY),
     Column("figures", JSON, nullable=False),
     Column("report", _ID, nullable=False, server_default=""),
-    Column("seconds", Float, nullable=False, server_default="0"),
+    Column("seconds", _DOUBLE, nullable=False, server_default="0"),
     Column("created", BigInteger, nullable=False),
     Column("updated", BigInteger, nullable=False),
     Column("finished", BigInteger),
@@ -256,7 +274,7 @@ artifacts = Table(
     Column("sha256", String(64), nullable=False),
     Column("modified_ns", BigInteger, nullable=False),
     Column("published", Boolean, nullable=False),
-    Column("damage", Text, nullable=False, server_default=""),
+    Column("damage", Text, nullable=False, server_default=_EMPTY),
     Column("stored", BigInteger, nullable=False),
     Column("sent_bytes", BigInteger, nullable=False, server_default="0"),
     Column("unnamed_since", BigInteger),
@@ -322,7 +340,7 @@ replay_windows = Table(
     "replay_windows",
     metadata,
     Column("node", _NODE, ForeignKey("devices.node", ondelete="CASCADE"), primary_key=True),
-    Column("window", LargeBinary, nullable=False),
+    Column("window", _BYTES, nullable=False),
 )
 
 audit = Table(
@@ -333,7 +351,7 @@ audit = Table(
     Column("actor", String(128), nullable=False),
     Column("action", String(64), nullable=False),
     Column("subject", Text, nullable=False),
-    Column("detail", Text, nullable=False, server_default=""),
+    Column("detail", Text, nullable=False, server_default=_EMPTY),
 )
 
 wake_places = Table(
@@ -342,7 +360,7 @@ wake_places = Table(
     Column("node", _NODE, ForeignKey("devices.node", ondelete="CASCADE"), primary_key=True),
     Column("place", JSON, nullable=False),
     Column("via", _NODE, nullable=False, server_default=""),
-    Column("knows", LargeBinary, nullable=False),
+    Column("knows", _BYTES, nullable=False),
     Column("ways", JSON, nullable=False),
     Column("updated", BigInteger, nullable=False),
 )

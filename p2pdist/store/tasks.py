@@ -36,8 +36,20 @@ def add_task(
     schedule: str = "",
     zone: str = "",
     next_at: int | None = None,
+    after: str = "",
+    on_metadata: bool = False,
+    published: Mapping[str, int] | None = None,
 ) -> TaskRecord:
-    """Make a task; it does nothing before its first run. Raises UsageError when there are too many."""
+    """Make a task; it does nothing before its first run.
+
+    Args:
+        after: The task whose runs begin one of this: those that end after this moment.
+        on_metadata: Whether metadata that is newer than what is *published* now begins a run.
+
+    Raises:
+        UsageError: there are too many, or there is no task *after* which it could begin.
+    """
+    followed = find_task(connection, after).id if after else ""
     count = connection.execute(sa.select(sa.func.count()).select_from(tasks)).scalar_one()
     if count >= limits.TASKS_MAX:
         raise UsageError(f"there are {count} tasks", hint="remove old ones: p2pdist task remove ID")
@@ -52,6 +64,10 @@ def add_task(
         "schedule": schedule,
         "zone": zone,
         "next_at": next_at,
+        "after": followed,
+        "after_run": newest_done(connection, followed) if followed else 0,
+        "on_metadata": on_metadata,
+        "metadata_seen": dict(published or {}),
     }
     connection.execute(tasks.insert().values(**values))
     return find_task(connection, task_id)
@@ -72,8 +88,18 @@ def list_tasks(connection: sa.Connection) -> list[TaskRecord]:
 
 
 def remove_task(connection: sa.Connection, task_id: str) -> TaskRecord:
-    """Remove a task with everything that is known of its runs. Raises UsageError if it is not there."""
+    """Remove a task with everything that is known of its runs.
+
+    Raises:
+        UsageError: it is not there, or another task begins after it.
+    """
     record = find_task(connection, task_id)
+    follower = connection.execute(sa.select(tasks.c.id).where(tasks.c.after == record.id).limit(1)).scalar()
+    if follower is not None:
+        raise UsageError(
+            f"task {follower} begins after {record.id}",
+            hint=f"remove that first: p2pdist task remove {follower}",
+        )
     remove_unused_of_task(connection, record.id, record.run)
     connection.execute(sa.delete(tasks).where(tasks.c.id == record.id))
     return record
@@ -86,10 +112,14 @@ def begin_run(
     now: int,
     refused: Mapping[NodeId, str],
     next_at: int | None = None,
+    published: Mapping[str, int] | None = None,
 ) -> TaskRecord:
     """Begin the next run of a task on all of its nodes; what is left of the one before ends.
 
+    It takes in everything that would have begun one until now.
+
     Args:
+        published: The version of each role of the metadata that is published.
         refused: Nodes that are known not to do it, and why.
         next_at: When the run after this one begins.
 
@@ -100,7 +130,13 @@ def begin_run(
     _close(connection, record.id, "another run was begun", now)
     remove_unused_of_task(connection, record.id, record.run)
     run = record.run + 1
-    connection.execute(sa.update(tasks).where(tasks.c.id == record.id).values(run=run, next_at=next_at))
+    taken_in = {
+        "after_run": newest_done(connection, record.after) if record.after else 0,
+        "metadata_seen": {**(record.metadata_seen or {}), **(published or {})},
+    }
+    connection.execute(
+        sa.update(tasks).where(tasks.c.id == record.id).values(run=run, next_at=next_at, **taken_in)
+    )
     rows = []
     for node in record.nodes:
         begins = starts_at(now, record.spread_s, task=record.id, node=node)
@@ -143,14 +179,15 @@ def close_late_runs(connection: sa.Connection, now: int) -> int:
     return connection.execute(sa.update(task_runs).where(late).values(updated=now, **ended)).rowcount
 
 
-def due_tasks(connection: sa.Connection, now: int) -> list[TaskRecord]:
-    """Return the tasks whose next run is due."""
-    query = sa.select(tasks).where(tasks.c.next_at <= now).order_by(tasks.c.next_at)
-    return [record_of(row, TaskRecord) for row in connection.execute(query).mappings()]
+def newest_done(connection: sa.Connection, task_id: str) -> int:
+    """Return the newest run of a task that every one of its nodes has done, 0 if there is none."""
+    runs = sa.select(task_runs.c.run).where(task_runs.c.task == task_id)
+    undone = connection.execute(runs.where(task_runs.c.state != "done").distinct()).scalars().all()
+    return max(set(connection.execute(runs.distinct()).scalars()) - set(undone), default=0)
 
 
 def next_due(connection: sa.Connection) -> int | None:
-    """Return when the next run of any task is due, Unix seconds."""
+    """Return when the next run of any task is due by its schedule, Unix seconds."""
     return connection.execute(sa.select(sa.func.min(tasks.c.next_at))).scalar()
 
 

@@ -70,6 +70,18 @@ class Sighting(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError("a sighting has nothing by which the device could be told apart")
 
 
+class Interface(msgspec.Struct, frozen=True, kw_only=True):
+    """A network interface of a node, as the node says it: its hardware address and its IP addresses."""
+
+    mac: Mac
+    addresses: Annotated[list[AddressText], Meta(max_length=limits.INTERFACE_ADDRESSES_MAX)]
+
+    def __post_init__(self) -> None:
+        for address in self.addresses:
+            if canonical_address(address) != address:
+                raise UsageError(f"an interface has an address that is none: {address!r}")
+
+
 def printable(text: str, chars_max: int | None = None) -> str:
     """Return *text* without what cannot be printed, and without blanks around it; cut to *chars_max*."""
     kept = "".join(c if c.isprintable() else " " for c in text[: chars_max and 4 * chars_max])

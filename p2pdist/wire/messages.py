@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from p2pdist import limits
+from p2pdist.wire.discovery import Interface
 from p2pdist.wire.envelope import Opened
 from p2pdist.wire.frames import Candidate, Count, InfoHashText, NodeIdText, RoleName, SessionIdText, Text
 from p2pdist.wire.message import Identifier, Message, UnixSeconds
@@ -62,6 +63,8 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
     """Where it listens while it has no link, if it rests; see :mod:`p2pdist.wire.wakes`."""
     woken: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     """The counter of the wake that it came for last: it tells the way on which that came."""
+    interfaces: Annotated[list[Interface], Meta(max_length=limits.INTERFACES_MAX)] | None = None
+    """Said first over each link, and when they have changed; None: they are as they were."""
 
 
 class Progress(Message, frozen=True, kw_only=True, tag="progress"):

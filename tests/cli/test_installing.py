@@ -5,6 +5,7 @@ The agent is a script that takes no time, and the device that it makes is one th
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -23,6 +24,7 @@ from bare import PASSWORD, BareMachine, Machines, machines_in, needs_machines  #
 from serverkit import Publisher, TestDevice, enrolled_device  # noqa: E402
 from standin import make_agent  # noqa: E402
 
+from p2pdist.cli import installing as at_the_prompt  # noqa: E402
 from p2pdist.core.hostkeys import fingerprint  # noqa: E402
 from p2pdist.duties.deploy import installing  # noqa: E402
 from p2pdist.install.platform import detect_platform  # noqa: E402
@@ -40,6 +42,8 @@ class Site:
         self.shell = shell
         self.machine = machine
         self.device = device
+        self.asked = ""
+        """What the operator was asked."""
         self.password_file = directory / "password"
         self.password_file.touch(mode=0o600)
         self.password_file.write_text(PASSWORD + "\n")
@@ -54,6 +58,7 @@ class Site:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._come)
             await self.shell(*self.words(*more, "--wait"), code=code)
+            self.asked = self.shell.stderr
             nursery.cancel_scope.cancel()
         return await self.newest()
 
@@ -116,8 +121,10 @@ def holding(secret: str, *places: Path) -> list[str]:
 
 
 async def test_a_bare_machine_becomes_a_managed_device_and_its_password_stands_nowhere(
-    open_site: OpenShell, tmp_path: Path
+    open_site: OpenShell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(at_the_prompt, "interactive", lambda: True)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     async with open_site() as site:
         held: list[str] = []
         before = holding(PASSWORD)  # what makes the machine sets its password
@@ -129,7 +136,8 @@ async def test_a_bare_machine_becomes_a_managed_device_and_its_password_stands_n
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(look)
-            run = await site.install("--accept-keys", "first-use")
+            run = await site.install()
+        assert f"{site.machine.address}  {fingerprint(site.machine.key)}" in site.asked
         (item,) = run.items
         assert (item.state, item.step, run.nodes[0].state) == ("done", "report", "done")
         assert f"it is node {site.device.node}" in item.detail
@@ -138,7 +146,8 @@ async def test_a_bare_machine_becomes_a_managed_device_and_its_password_stands_n
         assert holding(PASSWORD, tmp_path / "server", tmp_path / "home") == before
         (found,) = (await site.shell.json(wire.FoundList, "inventory", "list")).devices
         assert found.node == site.device.node and found.state != "unmanaged"
-        assert (await site.shell.json(wire.TokenList, "token", "list")).tokens == [], "none was used"
+        tokens = (await site.shell.json(wire.TokenList, "token", "list")).tokens
+        assert not any(token.uses_left for token in tokens), "what was made for the run has gone with it"
 
 
 async def test_a_dry_run_shows_keys_and_platforms_and_its_keys_can_be_accepted(open_site: OpenShell) -> None:

@@ -74,3 +74,22 @@ async def test_a_task_on_a_schedule_says_when_it_begins(open_shell: OpenShell) -
         assert made.next_at is not None
         assert "0 4 1 1 *" in await shell("task", "show", made.id)
         assert (await shell.json(wire.TaskInfo, "task", "run", made.id)).next_at == made.next_at
+
+
+async def test_a_task_that_waits_for_something_says_for_what(open_shell: OpenShell) -> None:
+    async with open_shell() as shell:
+        poll = ("discover", "127.0.0.1", "--via", "server")
+        first = await shell.json(wire.TaskInfo, *poll, "--every", "0 4 1 1 *")
+        second = await shell.json(
+            wire.TaskInfo, *poll, "--after", first.id, "--on-metadata", "--window", "12h", "--spread", "30m"
+        )
+        assert (second.window_s, second.spread_s) == (43_200, 1_800)
+        waits = f"after {first.id}; on new metadata, spread over"
+        assert waits in await shell("task", "show", second.id)
+        await shell("task", "run", second.id)
+        assert waits in await shell("task", "show", second.id)
+        assert f"after {first.id}" in await shell("task", "list")
+        await shell(*poll, "--after", first.id, "--wait", code=2)
+        assert "has not begun yet" in shell.stderr
+        await shell(*poll, "--window", "soon", code=2)
+        assert "not a length of time" in shell.stderr

@@ -18,6 +18,7 @@ from p2pdist.errors import Unavailable
 from p2pdist.net.wakes import WakeSender
 from p2pdist.node.config import RestingTable
 from p2pdist.seed import waking
+from p2pdist.wire.discovery import Interface
 from p2pdist.wire.frames import Endpoint
 from p2pdist.wire.wakes import DATAGRAM_BYTES
 
@@ -177,7 +178,8 @@ async def test_a_machine_that_does_not_come_gets_magic_packets_and_is_sent_back_
     asleep = tmp_path / "asleep"
     magic: list[str] = []
     Wire(monkeypatch, lost=2)
-    monkeypatch.setattr(resting, "hardware_addresses", lambda: ["02:00:00:00:00:07"])
+    card = Interface(mac="02:00:00:00:00:07", addresses=[])
+    monkeypatch.setattr(resting, "read_interfaces", lambda: [card])
     monkeypatch.setattr(waking, "send_magic", lambda sender, macs, near: magic.extend(macs))
     table = RestingTable(enabled=True, after_s=0.5, sleep=["touch", str(asleep)])
     async with open_resting(tmp_path, log_book, table=table) as (fleet, device):

@@ -116,7 +116,7 @@ class Plane:
             self.store,
             trio.CapacityLimiter(1),
             lambda node: carrier,
-            Teller(self.directory, self.desk, self.store, trio.CapacityLimiter(1)),
+            Teller(self.directory, self.desk, self.store, trio.CapacityLimiter(1), trio.lowlevel.checkpoint),
         )
 
     def rests(self, number: int = 0) -> Device:

@@ -1,22 +1,12 @@
-"""Both databases (SQLite, and a real PostgreSQL where one is installed), and rows to fill them with."""
+"""SQLite, real PostgreSQL and MariaDB servers where they are installed, and rows to fill them with."""
 
 from __future__ import annotations
 
-import os
-import pwd
-import shutil
-import subprocess
-import tempfile
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import psycopg
 import pytest
 import sqlalchemy as sa
-from psycopg import sql
 
 from p2pdist.ids import GroupPath, NodeId, TargetPath, node_id_of
 from p2pdist.store import devices, groups, tokens
@@ -25,74 +15,37 @@ from p2pdist.store.records import DeviceRecord, EnrolmentTokenRecord
 from p2pdist.store.tables import metadata
 from p2pdist.wire.frames import Candidate
 from p2pdist.wire.messages import ContentReport, Heartbeat, Progress, Refusal, Report, SourceBytes
+from tests.store import databases
 
-DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)]
-_TOOLS = ("initdb", "pg_ctl")
-
-
-def _postgres_bin() -> Path | None:
-    """Where PostgreSQL's programs are: on the path, or where Debian and Ubuntu put them."""
-    candidates = [Path(found).parent for tool in _TOOLS if (found := shutil.which(tool))]
-    candidates += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return next((c for c in candidates if all((c / tool).exists() for tool in _TOOLS)), None)
-
-
-def _unprivileged() -> dict[str, Any]:
-    """PostgreSQL refuses to run as root; then a user without rights runs it."""
-    if os.geteuid() != 0:
-        return {}
-    for name in ("postgres", "nobody"):
-        try:
-            account = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        return {"user": account.pw_uid, "group": account.pw_gid}
-    raise RuntimeError("no user to run PostgreSQL as")
+SERVERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("postgresql", "mariadb")]
+DATABASES = ["sqlite", *SERVERS]
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """The socket directory of a PostgreSQL server that lives as long as the test session."""
-    programs = _postgres_bin()
+def postgresql() -> Iterator[str]:
+    """A PostgreSQL server that lives as long as the test session; its URL with a place for a name."""
+    programs = databases.find_postgres()
     if programs is None:
         pytest.skip("PostgreSQL is not installed: apt install postgresql")
-    account = _unprivileged()
-    root = Path(tempfile.mkdtemp(prefix="p2pdist-postgres-", dir="/tmp"))
-    if account:
-        os.chown(root, account["user"], account["group"])
-    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C", "HOME": str(root)}
-
-    def run(*arguments: str, check: bool = True) -> None:
-        with (root / "output").open("ab") as output:
-            done = subprocess.run(
-                arguments, cwd=root, env=environment, stdout=output, stderr=output, timeout=90, **account
-            )
-        if check and done.returncode:
-            raise RuntimeError((root / "output").read_text())
-
-    run(
-        str(programs / "initdb"), "-D", str(root / "data"), "-U", "p2pdist", "-A", "trust",
-        "-E", "UTF8", "--no-sync",
-    )  # fmt: skip
-    options = f"-c listen_addresses='' -c unix_socket_directories={root} -c fsync=off"
-    try:
-        run(
-            str(programs / "pg_ctl"), "-D", str(root / "data"), "-o", options,
-            "-l", str(root / "log"), "-w", "start",
-        )  # fmt: skip
-        yield str(root)
-    finally:
-        run(str(programs / "pg_ctl"), "-D", str(root / "data"), "-m", "immediate", "stop", check=False)
-        shutil.rmtree(root, ignore_errors=True)
+    with databases.postgres_server(programs) as server:
+        yield server
 
 
-@contextmanager
-def _database(sockets: str) -> Iterator[str]:
-    name = f"fleet_{uuid.uuid4().hex}"
-    with psycopg.connect(f"host={sockets} user=p2pdist dbname=postgres", autocommit=True) as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        yield f"postgresql+psycopg://p2pdist@/{name}?host={sockets}"
-        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[str]:
+    """A MariaDB server that lives as long as the test session; its URL with a place for a name."""
+    programs = databases.find_mariadb()
+    if programs is None:
+        pytest.skip("MariaDB is not installed: apt install mariadb-server")
+    with databases.mariadb_server(programs) as server:
+        yield server
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest) -> str:
+    """A database server; its URL with a place for a name."""
+    url: str = request.getfixturevalue(request.param)
+    return url
 
 
 @pytest.fixture(params=DATABASES)
@@ -101,14 +54,24 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'fleet.db'}"
         return
-    with _database(request.getfixturevalue("postgres")) as made:
+    with databases.database(request.getfixturevalue(request.param)) as made:
         yield made
 
 
 @pytest.fixture(scope="session")
-def postgres_store(postgres: str) -> Iterator[FleetStore]:
+def postgresql_store(postgresql: str) -> Iterator[FleetStore]:
     """One PostgreSQL store for many tests, each of which finds it empty."""
-    with _database(postgres) as made:
+    yield from _opened(postgresql)
+
+
+@pytest.fixture(scope="session")
+def mariadb_store(mariadb: str) -> Iterator[FleetStore]:
+    """One MariaDB store for many tests, each of which finds it empty."""
+    yield from _opened(mariadb)
+
+
+def _opened(server: str) -> Iterator[FleetStore]:
+    with databases.database(server) as made:
         opened = FleetStore.open(made)
         yield opened
         opened.close()
@@ -122,14 +85,13 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FleetStore
         yield opened
         opened.close()
         return
-    shared: FleetStore = request.getfixturevalue("postgres_store")
+    shared: FleetStore = request.getfixturevalue(f"{request.param}_store")
     shared.write_now(_empty)
     yield shared
 
 
 def _empty(connection: sa.Connection) -> None:
-    names = ", ".join(table.name for table in metadata.sorted_tables)
-    connection.exec_driver_sql(f"TRUNCATE {names} RESTART IDENTITY")
+    databases.empty(connection, metadata)
     connection.execute(metadata.tables["groups"].insert().values(path="/", created=0))
 
 

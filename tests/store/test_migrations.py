@@ -14,7 +14,13 @@ from p2pdist.errors import P2PDistError, Unavailable, UsageError
 from p2pdist.ids import GroupPath
 from p2pdist.store import deployments, groups
 from p2pdist.store.fleetstore import FleetStore
-from p2pdist.store.migrations.versions import r0003_retries, r0004_tasks, r0005_inventory, r0006_wakes
+from p2pdist.store.migrations.versions import (
+    r0003_retries,
+    r0004_tasks,
+    r0005_inventory,
+    r0006_wakes,
+    r0007_triggers_and_interfaces,
+)
 from p2pdist.store.tables import metadata
 from tests.store.conftest import NOW, TARGET, add_group, enrol, node_of, report
 
@@ -35,6 +41,7 @@ def test_what_devices_said_before_there_were_retries_counts_as_the_first_try(url
     store.close()
     engine = sa.create_engine(url)
     with engine.begin() as connection, Operations.context(MigrationContext.configure(connection)):
+        r0007_triggers_and_interfaces.downgrade()
         r0006_wakes.downgrade()
         r0005_inventory.downgrade()
         r0004_tasks.downgrade()

@@ -9,7 +9,7 @@ import pytest
 from p2pdist import limits
 from p2pdist.errors import UsageError
 from p2pdist.ids import GroupPath, NodeId
-from p2pdist.store import tasks, tokens
+from p2pdist.store import tasks, tokens, triggers
 from p2pdist.store.fleetstore import FleetStore
 from p2pdist.store.records import EnrolmentTokenRecord, TaskRecord, TaskRunRecord
 from p2pdist.wire.tasks import Outcome, TaskItem, TaskItems, TaskProgress, TaskResult
@@ -185,8 +185,8 @@ def test_a_task_is_due_when_its_time_has_come(store: FleetStore) -> None:
     make(store)
     store.write_now(tasks.begin_run, "t1", now=NOW, refused={}, next_at=NOW + 60)
     assert store.read_now(tasks.next_due) == NOW + 60
-    assert store.read_now(tasks.due_tasks, NOW + 59) == []
-    assert [each.id for each in store.read_now(tasks.due_tasks, NOW + 60)] == ["t1"]
+    assert store.read_now(triggers.due_tasks, NOW + 59, {}) == []
+    assert [each.id for each in store.read_now(triggers.due_tasks, NOW + 60, {})] == ["t1"]
 
 
 def test_there_are_only_so_many_tasks(store: FleetStore, monkeypatch: pytest.MonkeyPatch) -> None:

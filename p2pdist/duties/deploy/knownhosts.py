@@ -25,7 +25,8 @@ def known_key(known_hosts: str, host: str, address: str, port: int) -> str:
     """
     try:
         file = asyncssh.import_known_hosts(known_hosts)
-        keys, revoked = [], []
+        keys: list[asyncssh.SSHKey] = []
+        revoked: list[asyncssh.SSHKey] = []
         for name in dict.fromkeys([host, address]):
             more, _, bad, *_ = asyncssh.match_known_hosts(file, name, _ip(address), port)
             keys += more

@@ -153,7 +153,7 @@ class _Run:
             )
         )
         ended = sum(each.state in ("done", "failed") for each in self._states.values())
-        self._port.progress("installing", done=ended, total=len(self._work.hosts))
+        self._port.progress(f"{ended} of {len(self._work.hosts)} hosts have ended")
         if state.state == "done" and state.node and (before is None or before.state != "done"):
             await self._managed(state)
 

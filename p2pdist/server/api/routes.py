@@ -65,6 +65,8 @@ ROUTES: tuple[Route, ...] = (
           handler=fleet.revoke_device, answer=wire.DeviceInfo, body=wire.RevokeDevice, role="admin"),
     Route(method="POST", path="/devices/{id}/wake", summary="Have a resting device come",
           handler=waking.wake_device, answer=wire.Done, role="operator"),
+    Route(method="POST", path="/devices/{id}/boot", summary="Wake a machine that is off, by Wake-on-LAN",
+          handler=waking.boot_device, answer=wire.Done, role="operator"),
     Route(method="POST", path="/devices/{id}/sessions", summary="Announce a session to a device",
           handler=sessions.add_session, answer=wire.SessionInfo, body=wire.NewSession, role="operator"),
     Route(method="POST", path="/sessions/{id}/connections", summary="Write a tunnel's connection down",

@@ -36,12 +36,12 @@ async def list_tasks(api: Api, call: Call[None]) -> wire.TaskList:
 
 
 async def add_task(api: Api, call: Call[wire.NewTask]) -> wire.TaskInfo:
-    """Make a task; without a schedule it begins at once."""
+    """Make a task; without a schedule, and anything else to begin after, it begins at once."""
     new = call.body
-    if new.secrets and new.schedule:
+    if new.secrets and (new.schedule or new.after or new.on_metadata):
         raise UsageError(
             "secrets are kept in memory for an hour, and this begins later",
-            hint="leave out the schedule, and begin each run with p2pdist task run ID --secrets FILE",
+            hint="leave out when it begins, and begin each run with p2pdist task run ID --secrets FILE",
         )
     await trio.to_thread.run_sync(check_work, new.work)
     nodes = list(dict.fromkeys([n for text in new.nodes for n in await _resolve(api, text, call.now)]))
@@ -70,8 +70,11 @@ async def add_task(api: Api, call: Call[wire.NewTask]) -> wire.TaskInfo:
         schedule=new.schedule,
         zone=new.zone,
         next_at=following,
+        after=new.after,
+        on_metadata=new.on_metadata,
+        published=api.tasks.published(),
     )
-    if not new.schedule:
+    if not (new.schedule or new.after or new.on_metadata):
         record = await _begin(api, call, record, boxes)
     await api.tasks.changed()
     return await _shown(api, record)
@@ -175,6 +178,7 @@ async def _begin(
         now=call.now,
         refused=refused,
         next_at=record.next_at,
+        published=api.tasks.published(),
     )
 
 
@@ -234,6 +238,8 @@ def _info(record: TaskRecord, states: Mapping[str, int], names: Mapping[NodeId, 
         schedule=record.schedule,
         zone=record.zone,
         next_at=record.next_at,
+        after=record.after,
+        on_metadata=record.on_metadata,
         run=record.run,
         states=dict(states),
     )

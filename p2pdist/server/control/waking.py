@@ -22,15 +22,16 @@ from p2pdist.core.ways import WayName, Ways, after_reaching, after_trying
 from p2pdist.errors import P2PDistError, Unavailable
 from p2pdist.ids import NodeId
 from p2pdist.logs import get_logger
+from p2pdist.net.magic import send_magic
 from p2pdist.net.pulse import Pulse
-from p2pdist.net.wakes import WakeSender, open_wake_sender
+from p2pdist.net.wakes import WakeSender, open_wake_sender, segments
 from p2pdist.server.control.desk import Desk
 from p2pdist.server.control.devices import Device, Directory
 from p2pdist.server.control.wakeseals import Sealed, WakeSealer
 from p2pdist.store.waking import WakeRecord
 from p2pdist.trust.keys import IdentityKey
 from p2pdist.wire.messages import Heartbeat, SendWakes
-from p2pdist.wire.wakes import WakeOrder, WakeReason
+from p2pdist.wire.wakes import WAKE_PORT, WakeOrder, WakePlace, WakeReason
 
 _log = get_logger()
 
@@ -171,6 +172,33 @@ class Waker:
         self._news.set()
         return True
 
+    async def boot(self, device: Device, via: str, macs: Sequence[str]) -> int:
+        """Have a machine that is off begin, by Wake-on-LAN; it need not have said that it rests.
+
+        Packets go out on the segments of distribution points near it, repeated while it does not come, and
+        once on those of the admin server.
+
+        Args:
+            via: Who carried it last; empty: its own link with the admin server.
+            macs: The hardware addresses of its interfaces.
+
+        Returns:
+            How many points are at it.
+
+        Raises:
+            Unavailable: no datagram can be sealed for it now.
+        """
+        place = WakePlace(port=WAKE_PORT, addresses=[], macs=list(macs))
+        record = WakeRecord(node=device.node, place=place, via=via, knows=b"")
+        sealed = await self._sealer.seal(device, record, "synchronise")
+        points = self._points(device, NodeId(via))
+        for point in points:
+            await self._send(point, [sealed.order])
+        near = await trio.to_thread.run_sync(segments)
+        with open_wake_sender() as sender:
+            send_magic(sender, macs, near)
+        return len(points)
+
     async def call(self, node: NodeId) -> None:
         """Have a device come for a session if it rests, and wait for it, for seconds."""
         if not self.wake(node, "session"):
@@ -293,10 +321,9 @@ class Waker:
         if device is not None:
             await self._desk.send(device, SendWakes(orders=orders))
 
-    def _points(self, device: Device) -> list[NodeId]:
+    def _points(self, device: Device, last: NodeId) -> list[NodeId]:
         """Return who is asked to wake a device: who carried it last, if that can be, or others."""
         now = int(time.time())
-        last = NodeId(self._records[device.node].via)
         if last and self._may_wake(last, device, now):
             return [last]
         grants = self._directory.catalog.grants if self._directory.catalog is not None else {}
@@ -310,7 +337,7 @@ class Waker:
 
     def _ways(self, device: Device, sealed: Sealed, attempt: int) -> tuple[Sequence[NodeId], bool]:
         """Return which points are asked in an attempt, and whether the admin server sends itself."""
-        points = self._points(device)
+        points = self._points(device, NodeId(self._records[device.node].via))
         asks = attempt == 1 or attempt >= _POINTS_AGAIN_FROM
         straight = not points or sealed.straight_first or attempt >= _STRAIGHT_FROM
         return (points if asks else ()), straight

@@ -35,10 +35,12 @@ Secrets = Annotated[list[SealedSecrets], Meta(max_length=limits.TASK_NODES_MAX)]
 
 
 class NewTask(Request, frozen=True, kw_only=True):
-    """Make a task. Without a schedule it runs once, at once.
+    """Make a task. Without a schedule, ``after`` and ``on_metadata`` it runs once, at once.
 
     A node that has not begun a run within ``window_s`` of its time leaves it. With ``spread_s`` the nodes
     begin at different moments within so many seconds. ``schedule`` is a cron line in the time of ``zone``.
+    ``after`` is the id of a task: a run begins when every node has done a run of that. With ``on_metadata``
+    one begins when newer metadata is published. While a run is under way, both wait for its end.
     """
 
     work: AnyWork
@@ -47,6 +49,8 @@ class NewTask(Request, frozen=True, kw_only=True):
     spread_s: Annotated[int, Meta(ge=0, le=limits.TASK_WINDOW_S_MAX)] = 0
     schedule: Annotated[str, Meta(max_length=limits.SCHEDULE_CHARS_MAX)] = ""
     zone: Annotated[str, Meta(max_length=64)] = "UTC"
+    after: Annotated[str, Meta(max_length=64)] = ""
+    on_metadata: bool = False
     secrets: Secrets = msgspec.field(default_factory=list)
     """Kept in memory, for an hour at most: only for what begins at once."""
 
@@ -90,6 +94,8 @@ class TaskInfo(Answer, frozen=True, kw_only=True):
     schedule: str
     zone: str
     next_at: int | None
+    after: str
+    on_metadata: bool
     run: int
     states: dict[str, int]
 

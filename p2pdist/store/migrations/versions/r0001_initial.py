@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import mysql
 
 revision = "0001"
 down_revision = None
+
+_BYTES = sa.LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql", "mariadb")
+_EMPTY = sa.text("('')")
 
 
 def upgrade() -> None:
@@ -26,7 +30,8 @@ def upgrade() -> None:
     _clone_sightings()
     _device_deployments()
     _replay_windows()
-    op.execute(sa.text("INSERT INTO groups (path, created) VALUES ('/', 0)"))
+    table = sa.table("groups", sa.column("path", sa.String), sa.column("created", sa.BigInteger))
+    op.bulk_insert(table, [{"path": "/", "created": 0}])
 
 
 def downgrade() -> None:
@@ -56,7 +61,7 @@ def _artifacts() -> None:
         sa.Column("sha256", sa.String(length=64), nullable=False),
         sa.Column("modified_ns", sa.BigInteger(), nullable=False),
         sa.Column("published", sa.Boolean(), nullable=False),
-        sa.Column("damage", sa.Text(), server_default="", nullable=False),
+        sa.Column("damage", sa.Text(), server_default=_EMPTY, nullable=False),
         sa.Column("stored", sa.BigInteger(), nullable=False),
         sa.Column("sent_bytes", sa.BigInteger(), server_default="0", nullable=False),
         sa.PrimaryKeyConstraint("info_hash", name=op.f("pk_artifacts")),
@@ -73,7 +78,7 @@ def _audit() -> None:
         sa.Column("actor", sa.String(length=128), nullable=False),
         sa.Column("action", sa.String(length=64), nullable=False),
         sa.Column("subject", sa.Text(), nullable=False),
-        sa.Column("detail", sa.Text(), server_default="", nullable=False),
+        sa.Column("detail", sa.Text(), server_default=_EMPTY, nullable=False),
         sa.PrimaryKeyConstraint("number", name=op.f("pk_audit")),
     )
     op.create_index(op.f("ix_audit_at"), "audit", ["at"], unique=False)
@@ -186,7 +191,7 @@ def _devices() -> None:
         sa.Column("name", sa.String(length=255), nullable=False),
         sa.Column("platform", sa.String(length=64), nullable=False),
         sa.Column("group_path", sa.String(length=512), nullable=False),
-        sa.Column("public", sa.LargeBinary(), nullable=False),
+        sa.Column("public", _BYTES, nullable=False),
         sa.Column("machine", sa.String(length=128), nullable=False),
         sa.Column("enrolled", sa.BigInteger(), nullable=False),
         sa.Column("last_seen", sa.BigInteger(), nullable=True),
@@ -199,7 +204,7 @@ def _devices() -> None:
         sa.Column("swarms", sa.JSON(), nullable=False),
         sa.Column("installed", sa.JSON(), nullable=False),
         sa.Column("revoked", sa.BigInteger(), nullable=True),
-        sa.Column("revoked_reason", sa.Text(), server_default="", nullable=False),
+        sa.Column("revoked_reason", sa.Text(), server_default=_EMPTY, nullable=False),
         sa.Column("clones", sa.Integer(), server_default="0", nullable=False),
         sa.ForeignKeyConstraint(
             ["group_path"], ["groups.path"], name=op.f("fk_devices_group_path"), onupdate="CASCADE"
@@ -221,7 +226,7 @@ def _enrolment_tokens() -> None:
         sa.Column("expires", sa.BigInteger(), nullable=False),
         sa.Column("created", sa.BigInteger(), nullable=False),
         sa.Column("created_by", sa.String(length=128), nullable=False),
-        sa.Column("note", sa.Text(), server_default="", nullable=False),
+        sa.Column("note", sa.Text(), server_default=_EMPTY, nullable=False),
         sa.ForeignKeyConstraint(
             ["group_path"], ["groups.path"], name=op.f("fk_enrolment_tokens_group_path"), onupdate="CASCADE"
         ),
@@ -256,13 +261,13 @@ def _device_deployments() -> None:
         sa.Column("node", sa.String(length=32), nullable=False),
         sa.Column("target", sa.String(length=400), nullable=False),
         sa.Column("stage", sa.String(length=16), nullable=False),
-        sa.Column("fraction", sa.Float(), nullable=False),
+        sa.Column("fraction", sa.Double(), nullable=False),
         sa.Column("rate_bytes_per_s", sa.BigInteger(), nullable=False),
         sa.Column("sources", sa.Integer(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("exit_code", sa.Integer(), nullable=True),
-        sa.Column("output", sa.LargeBinary(), nullable=False),
-        sa.Column("seconds", sa.Float(), nullable=False),
+        sa.Column("output", _BYTES, nullable=False),
+        sa.Column("seconds", sa.Double(), nullable=False),
         sa.Column("report", sa.String(length=64), nullable=False),
         sa.Column("started", sa.BigInteger(), nullable=False),
         sa.Column("updated", sa.BigInteger(), nullable=False),
@@ -285,7 +290,7 @@ def _replay_windows() -> None:
     op.create_table(
         "replay_windows",
         sa.Column("node", sa.String(length=32), nullable=False),
-        sa.Column("window", sa.LargeBinary(), nullable=False),
+        sa.Column("window", _BYTES, nullable=False),
         sa.ForeignKeyConstraint(
             ["node"], ["devices.node"], name=op.f("fk_replay_windows_node"), ondelete="CASCADE"
         ),

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import mysql
 
 revision = "0004"
 down_revision = "0003"
 
+_BYTES = sa.LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql", "mariadb")
+_EMPTY = sa.text("('')")
 _NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
@@ -25,7 +28,7 @@ def upgrade() -> None:
         "tasks",
         sa.Column("number", _NUMBER, autoincrement=True, nullable=False),
         sa.Column("id", sa.String(64), nullable=False),
-        sa.Column("work", sa.LargeBinary(), nullable=False),
+        sa.Column("work", _BYTES, nullable=False),
         sa.Column("nodes", sa.JSON(), nullable=False),
         sa.Column("created", sa.BigInteger(), nullable=False),
         sa.Column("created_by", sa.String(128), nullable=False),
@@ -47,14 +50,14 @@ def upgrade() -> None:
         sa.Column("not_before", sa.BigInteger(), nullable=False),
         sa.Column("not_after", sa.BigInteger(), nullable=False),
         sa.Column("state", sa.String(16), nullable=False),
-        sa.Column("step", sa.Text(), nullable=False, server_default=""),
+        sa.Column("step", sa.Text(), nullable=False, server_default=_EMPTY),
         sa.Column("done", sa.BigInteger(), nullable=False, server_default="0"),
         sa.Column("total", sa.BigInteger(), nullable=False, server_default="0"),
         sa.Column("rate_bytes_per_s", sa.BigInteger(), nullable=False, server_default="0"),
-        sa.Column("reason", sa.Text(), nullable=False, server_default=""),
+        sa.Column("reason", sa.Text(), nullable=False, server_default=_EMPTY),
         sa.Column("figures", sa.JSON(), nullable=False),
         sa.Column("report", sa.String(64), nullable=False, server_default=""),
-        sa.Column("seconds", sa.Float(), nullable=False, server_default="0"),
+        sa.Column("seconds", sa.Double(), nullable=False, server_default="0"),
         sa.Column("created", sa.BigInteger(), nullable=False),
         sa.Column("updated", sa.BigInteger(), nullable=False),
         sa.Column("finished", sa.BigInteger()),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import mysql
 
 revision = "0006"
 down_revision = "0005"
 
+_BYTES = sa.LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql", "mariadb")
 _TABLE = "wake_places"
 
 
@@ -18,7 +20,7 @@ def upgrade() -> None:
         sa.Column("node", sa.String(32), nullable=False),
         sa.Column("place", sa.JSON(), nullable=False),
         sa.Column("via", sa.String(32), nullable=False, server_default=""),
-        sa.Column("knows", sa.LargeBinary(), nullable=False),
+        sa.Column("knows", _BYTES, nullable=False),
         sa.Column("ways", sa.JSON(), nullable=False),
         sa.Column("updated", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(
