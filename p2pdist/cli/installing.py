@@ -19,7 +19,7 @@ from p2pdist.cli.hosts import NOT_KNOWN, find_hosts, run_of, with_keys_of, with_
 from p2pdist.cli.output import errors, table
 from p2pdist.cli.secrets import ask, first_line, interactive, seal_for, secret_file
 from p2pdist.cli.tasks import begin, begin_again, follow
-from p2pdist.cli.when import When
+from p2pdist.cli.when import AT_ONCE
 from p2pdist.core.hostkeys import first_fingerprint
 from p2pdist.errors import UsageError
 from p2pdist.files import read_bounded
@@ -182,7 +182,7 @@ def agent_install(
         )
         if not work.first_use and not dry_run and interactive():
             work = replace(work, hosts=_asked(client, work, via))
-    begin(common, work, [via], when=When(), wait=wait, timeout=timeout, secrets=secrets)
+    begin(common, work, [via], when=AT_ONCE, wait=wait, timeout=timeout, secrets=secrets)
 
 
 @agent.command(name="retry")

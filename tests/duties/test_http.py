@@ -136,6 +136,7 @@ async def test_a_mirror_is_read_through_a_proxy_that_wants_a_password(
     tmp_path: Path, authority: WebAuthority, content: Path
 ) -> None:
     password = tmp_path / "password"
+    password.touch(mode=0o600)
     async with (
         open_nginx(tmp_path / "nginx", authority, content) as mirror,
         open_tinyproxy(tmp_path / "proxy", "ann", "s3cret") as (proxy, log),

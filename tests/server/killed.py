@@ -59,9 +59,11 @@ def plant_torrents_last() -> None:
     """Publish as after a careless change."""
     right = Service._ingest
 
-    def wrong(service: Service, metadata: Mapping[str, bytes], torrents: Mapping[InfoHash, bytes]) -> Catalog:
+    def wrong(
+        service: Service, metadata: Mapping[str, bytes], torrents: Mapping[InfoHash, bytes], mirrored: bool
+    ) -> Catalog:
         service.repository.ingest(metadata, now=datetime.now(UTC))
-        return right(service, metadata, torrents)
+        return right(service, metadata, torrents, mirrored)
 
     Service._ingest = wrong  # type: ignore[method-assign]
 

@@ -171,7 +171,7 @@ def test_a_founded_directory_needs_nothing_outside_of_it(config: Path) -> None:
         ({"root": "timestamp.json"}, "timestamp metadata.*1.root.json"),
         ({"online_key": "alice.key"}, "alice.*names online.*for the snapshot"),
         ({"store_url": "nonsense"}, "database URL"),
-        ({"store_url": "mysql://host/fleet"}, "SQLite or PostgreSQL, not mysql"),
+        ({"store_url": "mysql://host/fleet"}, "driver for mysql is not installed"),
         ({"store_url": "sqlite:////nowhere/fleet.db"}, "database cannot be used"),
     ],
 )
