@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import socket
+import struct
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
@@ -15,7 +18,9 @@ from p2pdist.net.rtc.addresses import is_inside
 from p2pdist.wire.discovery import Interface, canonical_address
 
 _INTERFACES: Final = Path("/sys/class/net")
-_ETHERNET: Final = "1"  # ARPHRD_ETHER, of linux/if_arp.h
+_ETHERNET: Final = 1  # ARPHRD_ETHER, of linux/if_arp.h
+_SIOCGIFHWADDR: Final = 0x8927  # netdevice(7)
+_IFREQ: Final = struct.Struct("16sH6s16x")  # the name, and of the address its kind and its bytes
 
 
 def read_interfaces() -> Sequence[Interface]:
@@ -27,21 +32,32 @@ def read_interfaces() -> Sequence[Interface]:
     cards: dict[str, list[str]] = {}  # several interfaces may share one address: a bridge and its port
     real: set[str] = set()
     addresses = _addresses()
-    for interface in sorted(_INTERFACES.iterdir()) if _INTERFACES.is_dir() else ():
-        try:
-            kind, mac = ((interface / name).read_text().strip() for name in ("type", "address"))
-        except OSError:  # it has gone
+    for name, kind, mac in _hardware():
+        if kind != _ETHERNET or not mac.strip("0:") or is_inside(name):
             continue
-        if kind != _ETHERNET or not mac.strip("0:") or is_inside(interface.name):
-            continue
-        cards.setdefault(mac.lower(), []).extend(addresses.get(interface.name, ()))
-        if (interface / "device").exists():
-            real.add(mac.lower())
+        cards.setdefault(mac, []).extend(addresses.get(name, ()))
+        if (_INTERFACES / name / "device").exists():
+            real.add(mac)
     order = sorted(cards, key=lambda mac: (mac not in real, not cards[mac], mac))
     return [
         Interface(mac=mac, addresses=sorted(set(cards[mac]), key=_rank)[: limits.INTERFACE_ADDRESSES_MAX])
         for mac in order[: limits.INTERFACES_MAX]
     ]
+
+
+def _hardware() -> Iterator[tuple[str, int, str]]:
+    """Ask for each interface's name, and the kind and the text of its hardware address.
+
+    The kernel is asked, not ``/sys``, which shows the network in which it was mounted, not this process's.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        for _, name in socket.if_nameindex():
+            try:
+                answer = fcntl.ioctl(asking, _SIOCGIFHWADDR, _IFREQ.pack(name.encode(), 0, b""))
+            except OSError:  # it has gone
+                continue
+            _, kind, mac = _IFREQ.unpack(answer)
+            yield name, kind, mac.hex(":")
 
 
 def _addresses() -> dict[str, list[str]]:
