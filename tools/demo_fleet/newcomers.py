@@ -35,7 +35,6 @@ class Arrival(msgspec.Struct, kw_only=True):
     """What became of one machine.
 
     Attributes:
-        known: What the inventory knew it by before it was enrolled: its strongest identity.
         state: ``done`` once the agent is there and has reported; else how far it is.
         seconds: From the order to its first report.
         way: Who woke it for the update: ``point`` by UDP on its own network, or the admin server straight.
@@ -47,7 +46,6 @@ class Arrival(msgspec.Struct, kw_only=True):
     network: str
     address: str
     via: str
-    known: str = ""
     state: str = ""
     detail: str = ""
     seconds: float | None = None

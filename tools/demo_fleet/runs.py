@@ -93,10 +93,10 @@ def _node_line(node: wire.TaskRunNode) -> str:
 
 
 def _draw(runs: Sequence[wire.TaskRun]) -> Table:
-    table = Table(show_header=False, expand=False, pad_edge=False)
+    table = Table(show_header=False, box=None, padding=(0, 2))
     for run in runs:
         for node in run.nodes:
-            total = _done(node) if node.total else ""
+            total = _done(node) if node.total and node.finished is None else ""
             table.add_row(node.name, _state(node.state), node.step, total, node.reason)
             for item in run.items:
                 if item.node == node.node and item.state in ("running", "failed", "waiting"):
