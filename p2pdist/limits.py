@@ -405,3 +405,11 @@ INSTALL_WORKERS_MAX = 8  # how often a worker that ended is replaced in one run
 KNOWN_HOSTS_BYTES_MAX = 4 * MIB  # the keys of a large fleet, at the operator's
 NODES_AWAITED_MAX = 4_096  # new devices that the admin server remembers are waited for: 16 large runs
 AGENT_BYTES_MAX = 256 * MIB  # the agent as one file has 30 MB
+
+# Agents that update themselves ------------------------------------------------------------------------
+TRIAL_STARTS_MAX = 3  # how often a new version may end before it is heard of: a defect repeats
+TRIALS_MAX = 2  # how often one that was not heard of in its time is tried: the network may have been away
+TRIAL_PAUSE_S_MAX = 5  # between two starts of one that ends; less where its time is short
+TRIAL_REACH_S = 30.0  # the version before has the admin server's answer within this, or nothing is begun
+TRIAL_FILE_BYTES_MAX = 16 * KIB  # a few lines: two paths and four numbers
+TRIAL_PROBE_S = 60.0  # a new version says its number: the file unpacks itself, on a busy machine

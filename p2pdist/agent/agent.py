@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 
 from p2pdist.agent.deployer import Deployer, DeployerSettings, open_deployer
+from p2pdist.agent.guarded import GuardedProgram, guarded_program
 from p2pdist.agent.ports import ContentStatus
 from p2pdist.core.deployment_model import RefusalKind
 from p2pdist.errors import Unavailable, UsageError
 from p2pdist.files import locked
 from p2pdist.ids import InfoHash
-from p2pdist.install.installers import InstallLayout
+from p2pdist.install.installers import InstallLayout, install
+from p2pdist.install.platform import detect_machine
 from p2pdist.logs import get_logger
 from p2pdist.net.link import Link, OfferedStream
 from p2pdist.node.config import AgentConfig, SeedConfig
@@ -70,7 +75,8 @@ class Agent:
         self.deployer.state_changed(desired, catalog)
 
     async def received(self, ids: list[str]) -> None:
-        """The admin server has stored these reports and refusals."""
+        """The admin server has stored these reports and refusals, and opened these heartbeats."""
+        self.member.heart.received(ids)
         self.deployer.received(ids)
 
     async def content_event(self, event: SwarmEvent) -> None:
@@ -193,6 +199,7 @@ async def open_agent(
     role: Role = "device",
     post: Post | None = None,
     keeps: Callable[[InfoHash], bool] = lambda info_hash: False,
+    own: GuardedProgram | None = None,
 ) -> AsyncIterator[Agent]:
     """Open the runtime and the deployer of *agent*; the caller runs both in its nursery.
 
@@ -203,6 +210,7 @@ async def open_agent(
         role: What it is.
         post: Who keeps its envelopes on their way; in memory, if it is not given.
         keeps: Whether somebody else needs an artifact that the deployer does not.
+        own: This process, if a guard can replace it by a newer version.
 
     Raises:
         UsageError: the journal or the configuration is wrong.
@@ -225,11 +233,17 @@ async def open_agent(
     with locked(home.lock, what=f"the node in {home.root}"):
         async with open_member(home, settings, agent, post or OwnPost()) as member:
             agent.member = member
+            if own is not None:
+                own.ask = member.heart.confirm
+            machine = await trio.to_thread.run_sync(detect_machine)
             async with open_deployer(
-                DeployerSettings(fleet=home.fleet, layout=layout),
+                DeployerSettings(
+                    fleet=home.fleet, layout=layout, machine=replace(machine, guarded=own is not None)
+                ),
                 home.state / "journal.db",
                 content=DeployerContent(home, member.content, keeps),
                 outbox=DeployerOutbox(member),
+                installer=partial(install, own=own),
             ) as deployer:
                 agent.deployer = deployer
                 agent.resting = _resting_device(agent, config)
@@ -262,10 +276,15 @@ async def run_agent(config: AgentConfig) -> None:
         Unavailable: see :func:`open_agent`.
     """
     home = await trio.to_thread.run_sync(Home.open, config.node.data)
-    async with open_agent(Agent(), home, config) as agent, trio.open_nursery() as nursery:
+    own = guarded_program(os.environ)
+    async with open_agent(Agent(), home, config, own=own) as agent, trio.open_nursery() as nursery:
         nursery.start_soon(agent.deployer.run)
         nursery.start_soon(agent.member.run)
         if agent.resting is not None:
             nursery.start_soon(agent.resting.run)
         _log.info("agent.running", node=home.node, group=home.certificate.group, port=agent.member.swarm.port)
         notify_ready(f"node {home.node}")
+        if own is not None:
+            await own.wait_leaving()
+            _log.info("agent.leaves", reason="another version is in use")
+            nursery.cancel_scope.cancel()

@@ -3,8 +3,9 @@
 archive      a directory tree <-> one deterministic ``.tar.zst``
 platform     what this machine is, and which releases fit it
 processes    one program with a deadline: its exit code and the tail of its output
-tree, deb, command, file
+tree, deb, command, file, agent
              one installer each, all with the same life cycle
+trial        what the agent and the guard that starts it agree on, as files
 installers   chooses among them; the room's door
 
 Life cycle: :func:`~p2pdist.install.installers.check_installable` before a byte is fetched, then

@@ -9,6 +9,7 @@ import trio
 from p2pdist import ids
 from p2pdist.errors import UsageError
 from p2pdist.files import locked, storage_error
+from p2pdist.install.agent import OwnProgram, install_agent, tidy_agent
 from p2pdist.install.command import install_command
 from p2pdist.install.deb import install_deb
 from p2pdist.install.file import install_file, place_of, tidy_file
@@ -16,7 +17,7 @@ from p2pdist.install.platform import Machine, matches
 from p2pdist.install.processes import wait_witness
 from p2pdist.install.steps import InstallLayout, InstallResult, Job
 from p2pdist.install.tree import install_tree
-from p2pdist.trust.catalog import CommandRecipe, DebRecipe, FileRecipe, Release, TreeRecipe
+from p2pdist.trust.catalog import AgentRecipe, CommandRecipe, DebRecipe, FileRecipe, Release, TreeRecipe
 
 __all__ = ["InstallLayout", "InstallResult", "check_installable", "install"]
 
@@ -39,12 +40,23 @@ def check_installable(release: Release, *, machine: Machine) -> None:
                 raise UsageError(f"{release.target} is for {architecture}, dpkg here takes {known}")
         case FileRecipe() as recipe:
             place_of(Path("/"), recipe)
+        case AgentRecipe():
+            if not machine.guarded:
+                raise UsageError(
+                    f"{release.target} is the agent as one file, and this program was not installed as one",
+                    hint="update it the way it was installed",
+                )
         case TreeRecipe() | CommandRecipe():
             pass
 
 
 async def install(
-    release: Release, artifact: Path, *, layout: InstallLayout, attempt: str = ""
+    release: Release,
+    artifact: Path,
+    *,
+    layout: InstallLayout,
+    attempt: str = "",
+    own: OwnProgram | None = None,
 ) -> InstallResult:
     """Install *artifact*, which the caller has just checked against the signed hash.
 
@@ -58,6 +70,7 @@ async def install(
         attempt: Names this try, so that a repeated call is told from a new try. Once an attempt has
             ended, calling it again returns the same result without work. Empty: every call after an
             ended one is a new try.
+        own: The program that calls, where it can be replaced by a newer version.
 
     Returns:
         How it ended. With a ``failure`` the machine is as it was before, as far as the recipe's kind
@@ -75,17 +88,19 @@ async def install(
     try:
         await trio.to_thread.run_sync(lambda: layout.state.mkdir(parents=True, exist_ok=True))
         with locked(layout.state / "lock", what=f"the installer's state {layout.state}"):
-            return await _install(job)
+            return await _install(job, own)
     except OSError as error:
         raise storage_error(f"{release.target} could not be installed", error) from error
 
 
-async def _install(job: Job) -> InstallResult:
+async def _install(job: Job, own: OwnProgram | None) -> InstallResult:
     release = job.release
     ended = await trio.to_thread.run_sync(job.load)
     if ended is not None:
         if isinstance(release.recipe, FileRecipe):
             await trio.to_thread.run_sync(tidy_file, job, release.recipe)
+        if isinstance(release.recipe, AgentRecipe) and own is not None:
+            await trio.to_thread.run_sync(tidy_agent, job, own, ended)
         return ended
     if job.last is not None:
         await wait_witness(job.witness, timeout_s=release.recipe.timeout_s)
@@ -99,6 +114,8 @@ async def _install(job: Job) -> InstallResult:
             result = await install_command(job, recipe)
         case FileRecipe() as recipe:
             result = await install_file(job, recipe)
+        case AgentRecipe() as recipe:
+            result = await install_agent(job, recipe, own)
     if not job.finished:
         await trio.to_thread.run_sync(job.finish, result)
     return result

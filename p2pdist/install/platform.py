@@ -20,6 +20,8 @@ class Machine:
     """Operating system and architecture, such as ``linux-x86_64``."""
     deb_architectures: tuple[str, ...] = ()
     """What dpkg takes, its own architecture first; empty without a usable dpkg."""
+    guarded: bool = False
+    """Whether the program that asks runs under a guard, which can start another version of it."""
 
 
 def detect_platform() -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from math import inf
 from pathlib import Path
 
@@ -35,6 +36,7 @@ _CONTENT_EVERY_S = 2.0
 _HEARTBEAT_S = 300
 _RENEW_AGAIN_S = 20.0
 _RENEW_LEAST_S = 60.0
+_CONFIRM_AGAIN_S = 15.0
 
 Send = Callable[[FromDevice], Awaitable[bool]]
 
@@ -154,6 +156,8 @@ class Heart:
         self.due = Bell()
         self.place: Callable[[], WakePlace | None] = lambda: None
         self.woken = 0
+        self._asked = ""
+        self._confirmed = trio.Event()
         self.interfaces: Callable[[], Sequence[Interface]] = read_interfaces
         self._interfaces_said: list[Interface] | None = None
         self._home = home
@@ -185,6 +189,25 @@ class Heart:
         if await self._send(beat) and beat.interfaces is not None:
             self._interfaces_said = beat.interfaces
 
+    async def confirm(self) -> None:
+        """Return once the admin server has opened a heartbeat that was sent after this call.
+
+        One call at a time.
+        """
+        self._asked, self._confirmed = secrets.token_hex(8), trio.Event()
+        try:
+            while not self._confirmed.is_set():
+                self.due.ring()
+                with trio.move_on_after(_CONFIRM_AGAIN_S):
+                    await self._confirmed.wait()
+        finally:
+            self._asked = ""
+
+    def received(self, ids: Collection[str]) -> None:
+        """The admin server has opened what has these ids."""
+        if self._asked and self._asked in ids:
+            self._confirmed.set()
+
     async def _beat(self) -> Heartbeat:
         interfaces = list(await trio.to_thread.run_sync(self.interfaces))
         certificate, desired = self._home.certificate, self._desired()
@@ -201,6 +224,7 @@ class Heart:
             opened=self._opened(),
             wake=self.place(),
             woken=self.woken,
+            id=self._asked,
             interfaces=interfaces if interfaces != self._interfaces_said else None,
         )
 

@@ -24,14 +24,23 @@ from p2pdist.files import storage_error
 from p2pdist.ids import ChannelName, SwarmName, TargetPath, parse_product, parse_target
 from p2pdist.install.archive import pack_tree
 from p2pdist.swarm.torrents import MadeTorrent, make_torrent
-from p2pdist.trust.catalog import AnyRecipe, CommandRecipe, DebRecipe, FileRecipe, Mirror, TreeRecipe
+from p2pdist.trust.catalog import (
+    AgentRecipe,
+    AnyRecipe,
+    CommandRecipe,
+    DebRecipe,
+    FileRecipe,
+    Mirror,
+    TreeRecipe,
+)
 from p2pdist.trust.publishing import Progress
 from p2pdist.trust.repository import Repository
 from p2pdist.trust.requirements import check_platform, parse_mirror, parse_prerequisite
 
-How = Literal["tree", "deb", "command", "file"]
+How = Literal["tree", "deb", "command", "file", "agent"]
 
 _CHUNK_BYTES = limits.MIB
+_AGENT = "p2pdist-agent"
 _DEB_PLATFORMS = {
     "amd64": "linux-x86_64",
     "arm64": "linux-aarch64",
@@ -90,7 +99,8 @@ class PackageOptions:
     package brings its own."""
 
     install: How | None = None
-    """How it is installed; found out from the package and the options below where it is left out."""
+    """How it is installed; found out from the package and the options below where it is left out. agent is
+    p2pdist's own, as the one file that tools/build-agent makes."""
 
     health_check: str = ""
     """tree: a command that must succeed in the new version, or the old one comes back."""
@@ -117,7 +127,7 @@ class PackageOptions:
     """file: a command that runs afterwards; if it fails the old file comes back."""
 
     timeout: int | None = None
-    """How long the installation may take, in seconds."""
+    """How long the installation may take, in seconds; agent: how long it may run before it has reported."""
 
     requires: tuple[str, ...] = ()
     """PRODUCT>=SEQUENCE of the same channel that must be installed first. Can be given several times."""
@@ -249,6 +259,12 @@ def completed(package: Package) -> Package:
         changes["platform"] = package.platform or _DEB_PLATFORMS.get(architecture, "linux")
     else:
         changes["platform"] = package.platform or "any"
+    if how == "agent":
+        changes["product"] = package.product or _AGENT
+        if package.platform in ("", "any"):
+            raise UsageError(
+                f"{source.name} runs on one kind of machine only", hint="say --platform linux-x86_64, or such"
+            )
     package = msgspec.structs.replace(package, **changes)
     if not package.product or not package.version:
         raise UsageError(f"{source.name} needs a product and a version", hint="say --product and --version")
@@ -296,6 +312,9 @@ def _recipe(package: Package, unpacked_bytes: int, entries: int) -> AnyRecipe:
         fields = {"arguments": _arguments("command", package.command)}
         fields["check"] = _arguments("check", package.check)
         fields["expected_exit_codes"] = package.expect
+    elif package.install == "agent":
+        kind = AgentRecipe
+        fields = {}
     else:
         kind = FileRecipe
         if not package.to:

@@ -76,7 +76,17 @@ class FileRecipe(Recipe, frozen=True, kw_only=True, tag="file"):
     timeout_s: _Seconds = 60
 
 
-AnyRecipe: TypeAlias = TreeRecipe | DebRecipe | CommandRecipe | FileRecipe
+class AgentRecipe(Recipe, frozen=True, kw_only=True, tag="agent"):
+    """The agent itself, as one file, kept beside the version that runs and started instead of it.
+
+    ``timeout_s`` is how long the new version may run until the admin server has heard of it; then, or when it
+    has ended a few times before, the version before is started again.
+    """
+
+    timeout_s: _Seconds = 300
+
+
+AnyRecipe: TypeAlias = TreeRecipe | DebRecipe | CommandRecipe | FileRecipe | AgentRecipe
 
 
 class Mirror(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,15 @@ from typing import Any
 
 import msgspec
 
-from p2pdist.trust.catalog import AnyRecipe, CommandRecipe, DebRecipe, FileRecipe, Mirror, TreeRecipe
+from p2pdist.trust.catalog import (
+    AgentRecipe,
+    AnyRecipe,
+    CommandRecipe,
+    DebRecipe,
+    FileRecipe,
+    Mirror,
+    TreeRecipe,
+)
 
 _UNITS = ("kB", "MB", "GB", "TB")
 _UNIX_SECONDS_MAX = 32_503_680_000  # the year 3000
@@ -75,6 +83,8 @@ def _recipe_words(recipe: AnyRecipe) -> str:
         case FileRecipe():
             words = f"the file {recipe.path} with the mode {recipe.mode:04o}"
             return words + _command("afterwards it runs:", recipe.reload)
+        case AgentRecipe():
+            return "the agent itself; the version before comes back unless the new one reports"
 
 
 def _command(words: str, arguments: list[str]) -> str:

@@ -63,6 +63,8 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
     """Where it listens while it has no link, if it rests; see :mod:`p2pdist.wire.wakes`."""
     woken: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     """The counter of the wake that it came for last: it tells the way on which that came."""
+    id: Annotated[str, Meta(max_length=64)] = ""
+    """Where it has one, the admin server confirms it by this, as it does reports."""
     interfaces: Annotated[list[Interface], Meta(max_length=limits.INTERFACES_MAX)] | None = None
     """Said first over each link, and when they have changed; None: they are as they were."""
 
@@ -207,7 +209,9 @@ class DesiredState(Message, frozen=True, kw_only=True, tag="desired-state"):
 
 
 class Received(Message, frozen=True, kw_only=True, tag="received"):
-    """These reports, refusals, items and results are on the admin server's disk; they may be forgotten."""
+    """These reports, refusals, items and results are on the admin server's disk, and may be forgotten; so are
+    these heartbeats.
+    """
 
     ids: Annotated[list[Identifier], Meta(max_length=10_000)]
 

@@ -56,10 +56,11 @@ class SigningDesk:
         size: int = RELEASE_BYTES,
         product: str = "app",
         place: str = PLACE,
+        content: bytes = b"",
         **custom: Any,
     ) -> SignedRelease:
-        """Sign a release of random content, installed as the file *place*."""
-        content = random.Random(f"{product} {version}").randbytes(size)
+        """Sign a release, by default of random content, installed as the file *place*."""
+        content = content or random.Random(f"{product} {version}").randbytes(size)
         made = self._made(content)
         target = TargetPath(f"{CHANNEL}/{product}/{version}/{product}.bin")
         fields = {"info_hash": made.info_hash, "recipe": {"kind": "file", "path": place}, **custom}

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 from p2pdist.ids import ChannelName, InfoHash, ProductName, TargetPath
 from p2pdist.install.archive import pack_tree

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -48,10 +49,30 @@ class Request(msgspec.Struct, kw_only=True):
     state: str
     attempt: str
     kill_at: int = 0
+    own: str = ""
+
+
+class Own:
+    """The program that installs, of the version *file*: it is heard of at once, and leaves at once."""
+
+    def __init__(self, file: Path, leave: Callable[[], None]) -> None:
+        self.file = file
+        self.leave = leave
+
+    async def confirm(self) -> None:
+        """The admin server answers."""
 
 
 def child(request: Request, answer: int) -> None:
     """Install, and write the outcome to the descriptor *answer*."""
+
+    def end(failure: str) -> None:
+        os.write(answer, json.dumps({"failure": failure, "operations": countdown.count}).encode())
+
+    def leave() -> None:
+        end("it left")
+        os._exit(0)
+
     countdown = Countdown(request.kill_at)
     countdown.watch(COUNTED)
     layout = InstallLayout(root=Path(request.root), state=Path(request.state))
@@ -59,14 +80,17 @@ def child(request: Request, answer: int) -> None:
     async def work() -> str:
         try:
             result = await install(
-                request.release, Path(request.artifact), layout=layout, attempt=request.attempt
+                request.release,
+                Path(request.artifact),
+                layout=layout,
+                attempt=request.attempt,
+                own=Own(Path(request.own), leave) if request.own else None,
             )
         except P2PDistError as error:
             return f"{type(error).__name__}: {error}"
         return result.failure
 
-    failure = trio.run(work)
-    os.write(answer, json.dumps({"failure": failure, "operations": countdown.count}).encode())
+    end(trio.run(work))
 
 
 def main() -> None:

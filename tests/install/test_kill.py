@@ -8,13 +8,11 @@ seeded sample of them is tried here, every second one in the slow tests.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from killer import Killer
 
 from p2pdist.trust.catalog import CommandRecipe, DebRecipe, FileRecipe, Release
 
@@ -36,47 +35,11 @@ needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg i
 KINDS = ["tree", "file", "command", "checked-command", pytest.param("deb", marks=needs_dpkg)]
 
 
-class Killer:
-    """The program of killed.py, asked from here."""
-
-    def __init__(self) -> None:
-        program = Path(__file__).with_name("killed.py")
-        self.process = subprocess.Popen(
-            [sys.executable, str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def start(self, release: Release, artifact: Path, device: Path, attempt: str, kill_at: int = 0) -> None:
-        request = {
-            "release": msgspec.to_builtins(release),
-            "artifact": str(artifact),
-            "root": str(device / "root"),
-            "state": str(device / "state"),
-            "attempt": attempt,
-            "kill_at": kill_at,
-        }
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-
-    def answer(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
-        return answer
-
-    def install(self, *arguments: Any, **options: Any) -> dict[str, Any]:
-        self.start(*arguments, **options)
-        return self.answer()
-
-
 @pytest.fixture(scope="module")
 def killer() -> Iterator[Killer]:
     killer = Killer()
     yield killer
-    assert killer.process.stdin is not None
-    assert killer.process.stdout is not None
-    killer.process.stdin.close()
-    killer.process.wait(10)
-    killer.process.stdout.close()
+    killer.close()
 
 
 @dataclass
@@ -323,8 +286,4 @@ def test_a_command_that_outlives_its_killed_installer_is_waited_for(
     go.write_text("go on")
     assert own.answer()["failure"] == ""
     assert lines(workshop.root / "log") == ["ran"]
-    assert own.process.stdin is not None
-    assert own.process.stdout is not None
-    own.process.stdin.close()
-    own.process.wait(10)
-    own.process.stdout.close()
+    own.close()

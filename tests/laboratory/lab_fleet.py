@@ -142,12 +142,14 @@ class LabFleet:
         self._publish_locally()
         self.operate("p2pdist", "publish", self._publication, *words)
 
-    def release(self, content: bytes, *, product: str = "app", version: str = "1") -> Release:
-        """Sign and publish a release."""
+    def release(
+        self, content: bytes, *, product: str = "app", version: str = "1", how: Sequence[str] = ()
+    ) -> Release:
+        """Sign and publish a release; *how* is said of its installation, by default that it is a file."""
         package = self.directory / f"{product}-{version}"
         package.write_bytes(content)
-        named = ("--product", product, "--version", version, "--to", f"/opt/{product}")
-        self.sign("add", "stable", package, *named)
+        named = ("--product", product, "--version", version)
+        self.sign("add", "stable", package, *named, *(how or ("--to", f"/opt/{product}")))
         self.publish()
         return Release(product, version, content)
 

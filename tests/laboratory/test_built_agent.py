@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from lab_fleet import LabFleet
+from lab_fleet import LabFleet, Release
 from laboratory.network import Laboratory
 
 sys.path += [str(Path(__file__).parents[1] / directory) for directory in ("duties/deploy", "trust")]
@@ -34,6 +34,11 @@ pytestmark = [*needs_machines, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[2]
 BUILD_S = 400
 CONTENT = b"a release" * 1_000
+TRIAL_S = 60  # which makes the pauses between starts a second
+CRASHES = b"""#!/bin/sh
+[ "$1" = --version ] && exit
+exit 3
+"""
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +109,41 @@ async def test_it_gives_the_signs_of_life_that_are_expected_of_the_program_which
                 await process.wait()
 
 
-def test_a_bare_machine_gets_the_agent_over_ssh_joins_the_fleet_and_installs_a_release(
+def update_agent(fleet: LabFleet, content: bytes, version: str) -> Release:
+    """Deploy another version of the agent to everybody."""
+    how = ("--install", "agent", "--platform", detect_platform(), "--timeout", str(TRIAL_S))
+    release = fleet.release(content, product="p2pdist-agent", version=version, how=how)
+    fleet.deploy(release)
+    return release
+
+
+def until_ended(fleet: LabFleet, release: Release) -> tuple[str, str]:
+    """Wait until the only device has installed a release, or has failed to; return which, and why."""
+    (name,) = (device["name"] for device in fleet.ask("device", "list")["devices"])
+    said: dict[str, str] = {}
+
+    def ended() -> bool:
+        said.update(fleet.ask("explain", name, release.name))
+        return said["stage"] in ("installed", "failed", "refused")
+
+    fleet.until_asked(ended, f"{release.name} ends")
+    return said["stage"], said["reason"]
+
+
+def check_self_update(fleet: LabFleet, machine: BareMachine, agent: bytes) -> None:
+    """Have the machine take a version that works, then one that does not."""
+    link = machine.root / "opt/p2pdist-agent/p2pdist-agent"
+    first = link.readlink()
+    newer = agent + b"\n"  # it unpacks itself all the same
+    assert until_ended(fleet, update_agent(fleet, newer, "2")) == ("installed", "")
+    second = link.readlink()
+    assert hashlib.sha256(newer).hexdigest().startswith(second.parent.name) and second != first
+    stage, reason = until_ended(fleet, update_agent(fleet, CRASHES, "3"))
+    assert stage == "failed" and "did not report back: it ended 3 times" in reason
+    assert link.readlink() == second
+
+
+def test_a_bare_machine_gets_the_agent_over_ssh_joins_the_fleet_and_installs_releases_and_newer_agents(
     agent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     states: list[HostState] = []
@@ -145,5 +184,6 @@ def test_a_bare_machine_gets_the_agent_over_ssh_joins_the_fleet_and_installs_a_r
             fleet.deploy(release)
             place = machine.root / "opt" / release.product
             fleet.until(lambda: place.exists() and place.read_bytes() == CONTENT, "it is installed there")
+            check_self_update(fleet, machine, data)
         finally:
             machine.end()

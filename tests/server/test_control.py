@@ -592,6 +592,16 @@ async def test_content_that_was_altered_at_the_server_is_reported_to_who_wants_i
 # Reports -----------------------------------------------------------------------------------------------
 
 
+async def test_a_heartbeat_that_has_an_id_is_confirmed(tmp_path: Path) -> None:
+    async with open_fleet(tmp_path) as fleet:
+        device = await enrolled_device(fleet)
+        async with device.attached() as link:
+            frames = link.frames()
+            await device.send(link, device.heartbeat())
+            await device.send(link, device.heartbeat(id="h1"))
+            assert (await device.next_message(frames, Received)).ids == ["h1"]
+
+
 async def test_a_report_is_acknowledged_once_it_is_stored_and_a_second_time_too(tmp_path: Path) -> None:
     async with open_fleet(tmp_path) as fleet:
         fleet.publisher.add_release("1.0", DATA)

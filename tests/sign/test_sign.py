@@ -387,6 +387,14 @@ def test_a_command_and_a_file_are_told_by_their_options(desk: Desk) -> None:
     assert releases["motd"]["target"] == "stable/motd/5/motd_5"
 
 
+def test_the_agent_itself_has_its_name_and_the_time_in_which_it_has_to_report(desk: Desk) -> None:
+    agent = ("--install", "agent", "--version", "2.0.0", "--platform", "linux-x86_64", "--timeout", 120)
+    desk.done("add", "stable", desk.file("p2pdist-agent"), *agent)
+    (release,) = desk.data("list", "stable")["releases"]
+    assert release["target"] == "stable/p2pdist-agent/2.0.0/p2pdist-agent"
+    assert release["recipe"] == {"kind": "agent", "timeout_s": 120}
+
+
 def test_mirrors_are_signed_with_their_priority_and_region(desk: Desk) -> None:
     tool = desk.file("tool")
     mirrors = [*("--mirror", "https://h/x"), *("--mirror", "https://eu.h/x,priority=10,region=eu")]
@@ -421,6 +429,7 @@ COMMAND = ("--product", "a", "--version", "1", "--command", "{artifact}")
         (("content", "--to", "/x", "--mode", "rw", "--product", "a", "--version", "1"), "octal"),
         (("content", "--install", "tree", "--product", "a", "--version", "1"), "is a file"),
         (("content", "--install", "deb"), "not a Debian package"),
+        (("content", "--install", "agent", "--version", "1"), "runs on one kind of machine only"),
         (("content", "--command", "x", "--product", "a", "--version", "../1"), "not a target path"),
         (("content", "--command", "x", "--product", "A b", "--version", "1"), "not a product name"),
         (("content", "content", "--product", "a"), "several packages cannot share"),

@@ -15,6 +15,7 @@ from p2pdist.errors import TrustError, UsageError
 from p2pdist.ids import ChannelName, FleetName, TargetPath
 from p2pdist.trust import changes, releases
 from p2pdist.trust.catalog import (
+    AgentRecipe,
     AnyRecipe,
     CommandRecipe,
     DebRecipe,
@@ -570,6 +571,7 @@ def test_a_grant_is_said_in_full() -> None:
             ),
             "it runs: '{artifact}' -q; done with exit code 0, 3; there already if this succeeds: test -e /x",
         ),
+        (AgentRecipe(), "the version before comes back unless the new one reports, within 300 s"),
         (FileRecipe(path="/m", mode=0o600, reload=["kill", "-1"]), "mode 0600; afterwards it runs: kill -1"),
     ],
 )

@@ -27,11 +27,12 @@ from p2pdist.wire import (
     paths,
     polling,
     punching,
+    questions,
     requests,
     services,
     tasks,
 )
-from p2pdist.wire.discovery import Sighting
+from p2pdist.wire.discovery import Interface, Sighting
 from p2pdist.wire.stun import Endpoint, endpoint_of
 
 ROOTS = (frames.Frame, messages.Message, paths.OnPath, services.InSession, punching.Punching)
@@ -50,7 +51,7 @@ def types_of(*modules: Any) -> list[type[msgspec.Struct]]:
     return sorted(found - set(ROOTS), key=lambda kind: kind.__name__)
 
 
-KINDS = types_of(envelope, frames, messages, paths, polling, punching, requests, services, tasks)
+KINDS = types_of(envelope, frames, messages, paths, polling, punching, questions, requests, services, tasks)
 UNIONS = [
     frames.AnyFrame,
     messages.FromDevice,
@@ -95,6 +96,8 @@ def value_of(info: mi.Type) -> st.SearchStrategy[Any]:
             return st.builds(endpoint_of, st.ip_addresses().map(str), st.integers(0, 65535))
         case mi.StructType(cls=cls) if cls is Sighting:
             return st.sampled_from([SIGHTING, Sighting(method="mdns", names=["Büro 7"])])
+        case mi.StructType(cls=cls) if cls is Interface:
+            return st.sampled_from([INTERFACE, Interface(mac=INTERFACE.mac, addresses=[])])
         case mi.StructType():
             fields = {field.name: value_of(field.type) for field in info.fields}
             return st.builds(info.cls, **fields)
@@ -111,6 +114,8 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
 SIGHTING = Sighting(
     method="neighbours", addresses=["10.1.0.7", "fd00::7"], macs=["00:1b:21:00:00:07"], services=["tcp/22"]
 )
+
+INTERFACE = Interface(mac="00:1b:21:00:00:07", addresses=["10.1.0.7", "fe80::7"])
 
 EXAMPLES = [
     "a" * 32,
@@ -140,6 +145,8 @@ def sample_of(info: mi.Type) -> Any:
             return Endpoint("192.0.2.1", 7)
         case mi.StructType(cls=cls) if cls is Sighting:
             return SIGHTING
+        case mi.StructType(cls=cls) if cls is Interface:
+            return INTERFACE
         case mi.FloatType():
             return 1.0
         case mi.DictType():

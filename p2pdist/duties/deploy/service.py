@@ -2,22 +2,29 @@
 
 The one file unpacks itself into ``TMPDIR`` at each start, 60 MB. That is a directory of its own on the disk:
 ``/tmp`` may be in memory, or forbid programs. What a killed agent left there goes at the next start.
+
+What the service runs is the guard (:mod:`p2pdist.duties.deploy.guard`), and that the agent.
 """
 
 from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
+from p2pdist.duties.deploy.guard import GUARD
+
 Manager: TypeAlias = Literal["systemd", "init"]
 
 PLACE = "/opt/p2pdist-agent"
 PROGRAM = f"{PLACE}/p2pdist-agent"
 """A link to the version in use; everything else names this."""
+GUARD_PROGRAM = f"{PLACE}/p2pdist-agent-guard"
+TRIALS = f"{PLACE}/trial*"
+"""What there is of versions on trial; see :mod:`p2pdist.install.trial`."""
 CONFIG = "/etc/p2pdist/agent.toml"
 DATA = "/var/lib/p2pdist"
 UNPACKED = "/var/cache/p2pdist"
 NAME = "p2pdist-agent"
-_SWEEP = f"rm -rf {UNPACKED}/_MEI*"
+_RUN = f"{GUARD_PROGRAM} {PLACE} run --config {CONFIG}"
 
 _UNIT = f"""\
 [Unit]
@@ -27,14 +34,14 @@ After=network-online.target
 
 [Service]
 Type=notify
-# The program that is started unpacks the agent and starts it: the agent is not the main process.
+# The main process is a guard, which starts the agent, goes on to a newer version, and back where that fails.
 NotifyAccess=all
 # It gives signs of life; a process that hangs is ended and started again.
 WatchdogSec=60
 WatchdogSignal=SIGKILL
 Environment=TMPDIR={UNPACKED}
-ExecStartPre=-/bin/sh -c '{_SWEEP}'
-ExecStart={PROGRAM} run --config {CONFIG}
+ExecStart={_RUN}
+KillMode=mixed
 Restart=on-failure
 RestartSec=5
 # 4 is a refusal for want of trust (this node was revoked): starting again would not help.
@@ -68,10 +75,9 @@ pidfile=/run/{NAME}.pid
 status() {{ start-stop-daemon --stop --test --quiet --pidfile "$pidfile"; }}
 start() {{
     status && return
-    {_SWEEP}
     umask 077
     start-stop-daemon --start --quiet --background --make-pidfile --pidfile "$pidfile" --startas /bin/sh -- \\
-        -c 'exec {PROGRAM} run --config {CONFIG} >/var/log/{NAME}.log 2>&1'
+        -c 'exec {_RUN} >/var/log/{NAME}.log 2>&1'
 }}
 stop() {{
     start-stop-daemon --stop --quiet --oknodo --retry TERM/20/KILL/5 --remove-pidfile --pidfile "$pidfile"
@@ -86,11 +92,17 @@ case "$1" in
 esac
 """
 
-FILES: dict[Manager, tuple[str, str, str]] = {
-    "systemd": (f"/etc/systemd/system/{NAME}.service", "644", _UNIT),
-    "init": (f"/etc/init.d/{NAME}", "755", _SCRIPT),
+FILES: dict[Manager, tuple[tuple[str, str, str], ...]] = {
+    "systemd": (
+        (GUARD_PROGRAM, "755", GUARD),
+        (f"/etc/systemd/system/{NAME}.service", "644", _UNIT),
+    ),
+    "init": (
+        (GUARD_PROGRAM, "755", GUARD),
+        (f"/etc/init.d/{NAME}", "755", _SCRIPT),
+    ),
 }
-"""What describes the service: its path, its mode, its content."""
+"""What makes the service: each file's path, its mode, its content."""
 
 ENABLE: dict[Manager, str] = {
     "systemd": f"systemctl daemon-reload && systemctl --quiet enable {NAME}.service",

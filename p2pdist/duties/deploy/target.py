@@ -111,12 +111,13 @@ class Target:
             f" && mkdir -p -m 700 {service.DATA} {service.UNPACKED}"
             f" && TMPDIR={service.UNPACKED} {self._file} --version >/dev/null"
             f' && old=$(readlink {link} || true); if [ "$old" != {self._file} ]; then'
-            f" {service.STOP[self._manager]}; ln -sfn {self._file} {new} && mv -T {new} {link} &&"
+            f" {service.STOP[self._manager]}; rm -f {service.TRIALS};"
+            f" ln -sfn {self._file} {new} && mv -T {new} {link} &&"
             f" for each in {service.PLACE}/versions/*; do"  # the one before stays, to go back to
             f' case "$each/p2pdist-agent" in {self._file} | "$old") ;; *) rm -rf "$each" ;; esac; done; fi',
         )
-        path, mode, content = service.FILES[self._manager]
-        await self._write(path, mode, content, keep=False)
+        for path, mode, content in service.FILES[self._manager]:
+            await self._write(path, mode, content, keep=False)
         await self._write(service.CONFIG, "644", self._order.config, keep=True)
         await self._run("service", service.ENABLE[self._manager])
         return self._manager

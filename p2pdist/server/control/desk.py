@@ -24,6 +24,7 @@ from p2pdist.wire.messages import (
     DesiredState,
     FromDevice,
     FromServer,
+    Heartbeat,
     Received,
     Refusal,
     Report,
@@ -256,7 +257,7 @@ class Desk:
     async def _acknowledge(self, batch: list[tuple[Device, FromDevice]]) -> None:
         ids: dict[NodeId, tuple[Device, list[str]]] = {}
         for device, message in batch:
-            if isinstance(message, Report | Refusal | Confirmed):
+            if isinstance(message, Report | Refusal | Confirmed | Heartbeat) and message.id:
                 ids.setdefault(device.node, (device, []))[1].append(message.id)
         for device, received in ids.values():
             await self.send(device, Received(ids=received))
