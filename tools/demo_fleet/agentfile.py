@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import trio
@@ -46,6 +47,6 @@ async def build_agent(directory: Path, console: Console) -> Package:
     if not path.exists():
         raise DemoError("tools/build-agent could not make the agent:\n" + "\n".join(said[-5:]))
     return Package(
-        product="p2pdist-agent", version="1.0", sequence=1, kind="file", source=path,
-        install_path="/opt/p2pdist-agent/p2pdist-agent", platform=detect_platform(),
+        product="p2pdist-agent", version=version("p2pdist"), sequence=1, kind="agent", source=path,
+        platform=detect_platform(),
     )  # fmt: skip

@@ -39,7 +39,7 @@ class Package:
     version: str
     sequence: int
     kind: str
-    """``tree``, ``deb`` or ``file``."""
+    """``tree``, ``deb``, ``file`` or ``agent``."""
     source: Path
     install_path: str = ""
     """Where a ``file`` goes on the device."""
