@@ -190,6 +190,8 @@ def _say_how_to_look_around(fleet: Fleet, end: Path, console: Console) -> None:
         f"{program} explain {device} {release}",
         f"{program} refusals",
     ]
+    if fleet.plan.network.vendor is not None:
+        lines += [f"{program} inventory list", f"{program} task list"]
     for line in lines:
         console.print(f"    {line}", highlight=False, soft_wrap=True)
     console.print(f"\nLogs are in {fleet.plan.logs}. End it, and remove its files, with:\n", highlight=False)
