@@ -17,6 +17,7 @@ from p2pdist.agent.deployer import Deployer, DeployerSettings, open_deployer
 from p2pdist.agent.guarded import GuardedProgram, guarded_program
 from p2pdist.agent.ports import ContentStatus
 from p2pdist.core.deployment_model import RefusalKind
+from p2pdist.core.sources import waits_for_mirrors
 from p2pdist.errors import Unavailable, UsageError
 from p2pdist.files import locked
 from p2pdist.ids import InfoHash
@@ -25,7 +26,7 @@ from p2pdist.install.platform import detect_machine
 from p2pdist.logs import get_logger
 from p2pdist.net.link import Link, OfferedStream
 from p2pdist.node.config import AgentConfig, SeedConfig
-from p2pdist.node.content import Content
+from p2pdist.node.deltas import Deltas
 from p2pdist.node.home import Home
 from p2pdist.node.member import Member, open_member
 from p2pdist.node.post import OwnPost, Post
@@ -60,6 +61,7 @@ class Agent:
     def __init__(self) -> None:
         self.member: Member
         self.deployer: Deployer
+        self.deltas: Deltas
         self.resting: RestingDevice | None = None
 
     async def linked(self) -> None:
@@ -84,12 +86,14 @@ class Agent:
         match event:
             case ArtifactFinished(info_hash=info_hash):
                 _log.info("artifact.complete", info_hash=info_hash)
+                self.deltas.finished()
                 self.deployer.content_finished(info_hash)
             case PieceRefused(info_hash=info_hash, piece=piece, source=source):
                 await self._piece_refused(info_hash, piece, str(source or "an unknown source"))
             case StorageFailed(info_hash=info_hash, reason=reason):
                 _log.warning("content.storage_failed", info_hash=info_hash, reason=reason)
-                self.deployer.storage_failed(info_hash, reason)
+                if not await self.deltas.storage_failed(info_hash, reason):
+                    self.deployer.storage_failed(info_hash, reason)
             case StrangerRefused(address=address, reason=reason):
                 self.deployer.refuse("stranger", address, reason)
             case _:
@@ -97,7 +101,8 @@ class Agent:
 
     async def content_refused(self, frame: ContentRefused) -> None:
         """A neighbour found that a source serves bad bytes."""
-        self.deployer.content_refused(InfoHash(frame.info_hash), frame.source, frame.reason)
+        artifact = self.deltas.whole(InfoHash(frame.info_hash))
+        self.deployer.content_refused(artifact, frame.source, frame.reason)
 
     async def passing_frame(self, frame: AnyFrame) -> None:
         """An agent carries nobody."""
@@ -128,7 +133,7 @@ class Agent:
     async def _piece_refused(self, info_hash: InfoHash, piece: int, source: str) -> None:
         reason = f"piece {piece} from {source} does not match its signed hash"
         _log.warning("content.refused", info_hash=info_hash, source=source, reason=reason)
-        self.deployer.content_refused(info_hash, source, reason)
+        self.deployer.content_refused(self.deltas.whole(info_hash), source, reason)
 
 
 class DeployerContent:
@@ -138,7 +143,7 @@ class DeployerContent:
         keeps: Whether somebody else on this node (a distribution point's stock) needs an artifact.
     """
 
-    def __init__(self, home: Home, content: Content, keeps: Callable[[InfoHash], bool]) -> None:
+    def __init__(self, home: Home, content: Deltas, keeps: Callable[[InfoHash], bool]) -> None:
         self._home = home
         self._content = content
         self._keeps = keeps
@@ -159,11 +164,14 @@ class DeployerContent:
         found = self._content.statistics(info_hash)
         if found is None:
             return None
+        report = self._content.report(info_hash)
         return ContentStatus(
             fraction=found.have / found.pieces if found.pieces else 0.0,
             complete=found.complete,
             rate_bytes_per_s=found.rate_down,
             sources=found.peers if found.rate_down else 0,
+            waits=waits_for_mirrors(report.candidates) if report is not None else "",
+            note=self._content.note(info_hash),
         )
 
     def path(self, info_hash: InfoHash) -> Path:
@@ -236,12 +244,13 @@ async def open_agent(
             if own is not None:
                 own.ask = member.heart.confirm
             machine = await trio.to_thread.run_sync(detect_machine)
+            agent.deltas = Deltas(home, member.content, keeps=keeps, point=role == "point")
             async with open_deployer(
                 DeployerSettings(
                     fleet=home.fleet, layout=layout, machine=replace(machine, guarded=own is not None)
                 ),
                 home.state / "journal.db",
-                content=DeployerContent(home, member.content, keeps),
+                content=DeployerContent(home, agent.deltas, keeps),
                 outbox=DeployerOutbox(member),
                 installer=partial(install, own=own),
             ) as deployer:
@@ -279,6 +288,7 @@ async def run_agent(config: AgentConfig) -> None:
     own = guarded_program(os.environ)
     async with open_agent(Agent(), home, config, own=own) as agent, trio.open_nursery() as nursery:
         nursery.start_soon(agent.deployer.run)
+        nursery.start_soon(agent.deltas.run)
         nursery.start_soon(agent.member.run)
         if agent.resting is not None:
             nursery.start_soon(agent.resting.run)

@@ -123,12 +123,13 @@ class Deployer:
         return self._machine.unconfirmed()
 
     def needed(self) -> frozenset[InfoHash]:
-        """The artifacts that deployments on this device still need or serve."""
-        return frozenset(
+        """The artifacts that deployments on this device still need or serve, and what deltas start from."""
+        using = frozenset(
             task.release.info_hash
             for task in self._machine.tasks()
             if task.release is not None and (task.serves or not task.ended)
         )
+        return using | self._machine.bases()
 
     # Events ------------------------------------------------------------------------------------------
 
@@ -155,7 +156,8 @@ class Deployer:
 
     def content_finished(self, info_hash: InfoHash) -> None:
         """An artifact is complete on the disk."""
-        self._machine.handle_content_finished(info_hash, self._now())
+        status = self._content.status(info_hash)
+        self._machine.handle_content_finished(info_hash, self._now(), note=status.note if status else "")
         self._wake.set()
 
     def content_refused(self, info_hash: InfoHash, source: str, reason: str) -> None:
@@ -280,6 +282,7 @@ class Deployer:
                 fraction=status.fraction,
                 rate_bytes_per_s=status.rate_bytes_per_s,
                 sources=status.sources,
+                waits=status.waits,
                 now=self._now(),
             )
             self._wake.set()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+
 from p2pdist.agent.agent import run_agent
+from p2pdist.install.patching import PATCH_WORD
 from p2pdist.node.commandline import NodeProgram
 from p2pdist.node.config import AgentConfig
 
@@ -20,5 +23,9 @@ PROGRAM = NodeProgram(
 
 
 def main() -> None:
-    """Run the program."""
+    """Run the program; as one file it is also the process that applies deltas."""
+    if sys.argv[1:] == [PATCH_WORD]:
+        from p2pdist.install.patch import main as patch
+
+        sys.exit(patch())
     PROGRAM.main()

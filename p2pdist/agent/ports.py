@@ -14,12 +14,18 @@ from p2pdist.wire.messages import Progress, Refusal, Report
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContentStatus:
-    """How far one artifact is. ``sources`` are the peers that bytes came from lately."""
+    """How far one artifact is. ``sources`` are the peers that bytes came from lately.
+
+    ``waits`` says why nobody serves it, where that is known.
+    ``note`` says how it was fetched, where there is something to be said.
+    """
 
     fraction: float
     complete: bool
     rate_bytes_per_s: int
     sources: int
+    waits: str = ""
+    note: str = ""
 
 
 class ContentSource(Protocol):

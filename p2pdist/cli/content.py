@@ -88,6 +88,7 @@ def release_show(name: Annotated[str, Parameter(name="RELEASE")], /, *, common: 
         ("at the server", _at_server(r)),
         *(("mirror", url) for url in r.mirrors),
     ]
+    facts += [("delta", f"{size(d.length)} for devices with the artifact {short(d.base)}") for d in r.deltas]
     if r.rollback_from is not None:
         facts.append(("rollback", f"permitted from sequence {r.rollback_from} and below"))
     show_facts(r, common.output, facts)
@@ -136,7 +137,9 @@ def publish(
         tasks: dict[InfoHash, TaskID] = {}
         uploaded = [each for each in publication.releases() if not (mirrored and each.mirrors)]
         for each in uploaded:
-            tasks[each.info_hash] = bars.add_task(each.target, total=each.length)
+            whole = each.info_hash == publication.catalog.releases[each.target].info_hash
+            what = each.target if whole else f"{each.target}, a delta"
+            tasks[each.info_hash] = bars.add_task(what, total=each.length)
 
         def moved(moving: Release, stored: int) -> None:
             bars.update(tasks[moving.info_hash], completed=stored)

@@ -2,17 +2,85 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, cast, get_args
+from urllib.parse import urlsplit
 
+import msgspec
 from cyclopts import Parameter
 
+from p2pdist import limits
 from p2pdist.cli.common import DEFAULT, Common
+from p2pdist.cli.secrets import ask, first_line
 from p2pdist.cli.tasks import begin
 from p2pdist.cli.when import AT_ONCE, When
 from p2pdist.errors import UsageError
-from p2pdist.wire.polling import Poll, PollMethod
+from p2pdist.files import read_bounded
+from p2pdist.wire.polling import Poll, PolledDirectory, PollMethod, PollSecrets
 
 _METHODS = get_args(PollMethod)
+_PORTS = {"ldaps": 636, "ldap": 389}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectoryOptions:
+    """A directory service that is asked for its computers.
+
+    Attributes:
+        ldap: ldaps://HOST or ldaps://HOST:PORT; with ldap://HOST the connection changes to TLS before
+            anything is said.
+        ldap_base: Below which its computers are, as a distinguished name.
+        ldap_user: Who asks: a distinguished name, or user@domain; by default nobody by name.
+        ldap_filter: Which entries are computers; by default those of the class computer, device or ipHost.
+        ldap_ca: The certificate of who vouches for it, PEM; by default the authorities of whoever asks.
+        ask_password: Ask for the user's password.
+        password_file: A file whose first line is the user's password.
+    """
+
+    ldap: str = ""
+    ldap_base: str = ""
+    ldap_user: str = ""
+    ldap_filter: str = ""
+    ldap_ca: Path | None = None
+    ask_password: Annotated[bool, Parameter(negative=())] = False
+    password_file: Path | None = None
+
+    def polled(self) -> PolledDirectory | None:
+        """Return the directory; None if none is named. Raises UsageError when it is none."""
+        if not self.ldap:
+            if self.ldap_base or self.ldap_user or self.ask_password or self.password_file:
+                raise UsageError("a directory is not named", hint="--ldap ldaps://HOST")
+            return None
+        if not self.ldap_base:
+            raise UsageError(
+                "it is not said where in the directory to look", hint="--ldap-base dc=corp,dc=example"
+            )
+        if bool(self.ldap_user) != bool(self.ask_password or self.password_file):
+            raise UsageError(
+                "a user of a directory and its password go together",
+                hint="--ldap-user NAME with --ask-password or --password-file FILE",
+            )
+        host, port, scheme = _address(self.ldap)
+        authority = (
+            read_bounded(self.ldap_ca, bytes_max=limits.LDAP_AUTHORITY_BYTES_MAX) if self.ldap_ca else b""
+        )
+        fields = {"host": host, "port": port, "base": self.ldap_base, "user": self.ldap_user}
+        more = {"tls": "ldaps" if scheme == "ldaps" else "starttls", "filter": self.ldap_filter}
+        try:
+            return msgspec.convert({**fields, **more, "authority": authority}, PolledDirectory)
+        except msgspec.ValidationError as error:
+            raise UsageError(f"this directory cannot be asked: {error}") from None
+
+    def secrets(self) -> PollSecrets | None:
+        """Read the password, or ask for it; None if there is none. Raises UsageError."""
+        if self.password_file is not None:
+            return PollSecrets(password=first_line(self.password_file))
+        return PollSecrets(password=ask(f"the password of {self.ldap_user}")) if self.ask_password else None
+
+
+DIRECTORY = DirectoryOptions()
 
 
 def discover(
@@ -22,12 +90,20 @@ def discover(
     method: Annotated[list[str] | None, Parameter(negative_iterable=())] = None,
     port: Annotated[list[int] | None, Parameter(negative_iterable=())] = None,
     per_s: int = 200,
+    directory: DirectoryOptions = DIRECTORY,
     when: When = AT_ONCE,
     wait: bool = False,
     timeout: str = "1h",
     common: Common = DEFAULT,
 ) -> None:
     """Find out which addresses of a network answer, asked by a distribution point that stands there.
+
+        p2pdist discover 10.1.0.0/24 --via site2-point --wait
+        p2pdist discover --via site2-point --ldap ldaps://dc.corp.example \\
+            --ldap-base dc=corp,dc=example --ldap-user reader@corp.example --ask-password
+
+    The password of a directory's user is sealed here for the nodes that ask, kept in memory only, and gone
+    with the run. A poll with one is on no schedule: begin each run with `p2pdist task run`.
 
     Parameters
     ----------
@@ -41,8 +117,8 @@ def discover(
     method
         echo (ICMP), neighbours (who answered ARP on the node's own segments), multicast (who answers on
         its own segments over IPv6), connect (TCP), reverse (names in the DNS), netbios (Windows names), mdns
-        (Zeroconf), wsd (WS-Discovery); can be given several times. By default echo and neighbours, without
-        ranges neighbours and multicast.
+        (Zeroconf), wsd (WS-Discovery), directory (LDAP, with --ldap); can be given several times. By default
+        echo and neighbours, without ranges neighbours and multicast; with --ldap the directory as well.
     port
         A TCP port for the method connect; can be given several times. By default 22, 443, 445 and 3389.
     per_s
@@ -52,7 +128,9 @@ def discover(
     timeout
         How long to watch: 90s, 30m, 12h.
     """
-    chosen = method or (["echo", "neighbours"] if ranges else ["neighbours", "multicast"])
+    polled = directory.polled()
+    usual = ["echo", "neighbours"] if ranges else [] if polled else ["neighbours", "multicast"]
+    chosen = list(dict.fromkeys([*(method or usual), *(["directory"] if polled else [])]))
     if unknown := [each for each in chosen if each not in _METHODS]:
         raise UsageError(f"{unknown[0]!r} is not a method", hint=f"there are {', '.join(_METHODS)}")
     work = Poll(
@@ -60,6 +138,22 @@ def discover(
         excluded=exclude or [],
         methods=cast(list[PollMethod], chosen),
         per_s=per_s,
+        directory=polled,
         **({"ports": port} if port else {}),
     )
-    begin(common, work, via, when=when, wait=wait, timeout=timeout)
+    secrets = directory.secrets()
+    begin(common, work, via, when=when, wait=wait, timeout=timeout, secrets=secrets)
+
+
+def _address(text: str) -> tuple[str, int, str]:
+    """Read ``ldaps://HOST[:PORT]``. Raises UsageError."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if parts.scheme not in _PORTS or not parts.hostname or parts.path not in ("", "/") or parts.username:
+        raise UsageError(
+            f"{text[:80]!r} is not a directory's address", hint="write ldaps://HOST or ldap://HOST"
+        )
+    return parts.hostname, port or _PORTS[parts.scheme], parts.scheme

@@ -145,10 +145,14 @@ def _within(address: str, network: IPv4Network | IPv6Network) -> bool:
 
 
 def _address_in(device: wire.FoundInfo, network: str) -> str:
-    here = [each.address for each in device.addresses if each.network == network]
+    here = [
+        each.address
+        for each in device.addresses
+        if each.network == network and not ip_address(each.address).is_link_local  # without its interface
+    ]
     if not here:
         raise UsageError(
-            f"{device.name} was not seen at any address by the node that is to log in",
+            f"{device.name} was not seen by the node that is to log in where it could be reached",
             hint="discover its network through that node, or name its address",
         )
     return next((each for each in here if "." in each), here[0])

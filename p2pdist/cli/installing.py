@@ -20,9 +20,11 @@ from p2pdist.cli.output import errors, table
 from p2pdist.cli.secrets import ask, first_line, interactive, seal_for, secret_file
 from p2pdist.cli.tasks import begin, begin_again, follow
 from p2pdist.cli.when import AT_ONCE
+from p2pdist.config import load_config
 from p2pdist.core.hostkeys import first_fingerprint
 from p2pdist.errors import UsageError
 from p2pdist.files import read_bounded
+from p2pdist.node.config import AgentConfig
 from p2pdist.trust.enrolment import EnrolmentBundle
 from p2pdist.wire import api as wire
 from p2pdist.wire.installing import Install, InstallHost, InstallSecrets
@@ -111,7 +113,31 @@ class HostKeys:
         return hosts
 
 
-LOGIN, KEYS = Login(), HostKeys()
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Software:
+    """What the machines get.
+
+    Attributes:
+        release: The agent as one file: a target or product@version; by default the newest of p2pdist-agent.
+        config: A configuration file for the agents; one that a machine has already is left alone.
+        address: HOST:PORT where the new devices find the fleet; can be given several times. By default the
+            gateway that logs in, then where that has found the fleet itself.
+    """
+
+    release: str = ""
+    config: Path | None = None
+    address: Annotated[list[str] | None, Parameter(negative_iterable=())] = None
+
+    def configuration(self) -> str:
+        """Return the content of the configuration file. Raises UsageError if an agent would not take it."""
+        if self.config is None:
+            return ""
+        load_config(self.config, AgentConfig, {})
+        return read_bounded(self.config, bytes_max=limits.INSTALL_CONFIG_BYTES_MAX).decode()
+
+
+LOGIN, KEYS, SOFTWARE = Login(), HostKeys(), Software()
 
 
 @agent.command(name="install")
@@ -122,8 +148,7 @@ def agent_install(
     login: Login = LOGIN,
     port: int = 22,
     keys: HostKeys = KEYS,
-    release: str = "",
-    address: Annotated[list[str] | None, Parameter(negative_iterable=())] = None,
+    software: Software = SOFTWARE,
     parallel: int = 8,
     dry_run: Annotated[bool, Parameter(negative=())] = False,
     wait: bool = False,
@@ -147,11 +172,6 @@ def agent_install(
         Where the new devices will stand; by default where the inventory's rules put them.
     port
         The port of SSH on hosts that are named without one.
-    release
-        The agent as one file: a target or product@version; by default the newest of p2pdist-agent.
-    address
-        HOST:PORT where the new devices find the fleet; can be given several times. By default the gateway
-        that logs in, then where that has found the fleet itself.
     parallel
         At most so many machines at once, up to 32.
     dry_run
@@ -171,8 +191,9 @@ def agent_install(
             raise UsageError("nothing that is not managed yet is in that", hint="p2pdist inventory list")
         work = Install(
             hosts=keys.pin(client, chosen),
-            target=_target(client, release),
-            addresses=address or (_addresses(client) if via == "server" else []),
+            target=_target(client, software.release),
+            addresses=software.address or (_addresses(client) if via == "server" else []),
+            config=software.configuration(),
             user=login.user,
             sudo=login.sudo,
             ssh_agent=login.agent,

@@ -44,6 +44,8 @@ COMMANDS = {
     "mirrors": ("fetch",),
     "installing": ("agent",),
     "tasks": ("task",),
+    "following": ("follow",),
+    "proposals": ("proposal",),
 }
 """The commands of each module in this package. A module is imported when one of its commands is given, so
 that none waits for what only another one needs."""

@@ -43,8 +43,8 @@ class Publication(msgspec.Struct, frozen=True, kw_only=True):
     catalog: Catalog
 
     def releases(self) -> list[Release]:
-        """Each artifact's release once, the smallest first."""
-        once = {release.info_hash: release for release in self.catalog.releases.values()}
+        """Each artifact's release once, deltas included, the smallest first."""
+        once = {release.info_hash: release for release in self.catalog.contents()}
         return sorted(once.values(), key=lambda release: (release.length, release.info_hash))
 
     def artifact(self, release: Release) -> Path:
@@ -124,6 +124,7 @@ def publish(
     """
     before = client.get("/releases", wire.ReleaseList).releases
     there = {release.info_hash for release in before}
+    there |= {delta.info_hash for release in before for delta in release.deltas}
     lacking = [InfoHash(r.info_hash) for r in publication.releases() if r.info_hash not in there]
     torrents = {
         str(info_hash): read_bounded(

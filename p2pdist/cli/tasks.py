@@ -10,6 +10,7 @@ from typing import Annotated
 
 import msgspec
 from cyclopts import App, Parameter
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 
@@ -28,6 +29,7 @@ from p2pdist.wire.work import AnyWork
 task = App(name="task", help="What nodes are given to do: polls of networks, and other duties.")
 
 _POLL_S = 1.0
+_LIVE_ITEMS, _LIVE_ROWS = 256, 16  # of which those under way are shown, as many as fit on a screen
 _AWAY_S = 60.0  # a server that restarts is back sooner
 
 
@@ -206,13 +208,13 @@ def follow(client: Client, known: wire.TaskInfo, patience_s: float) -> wire.Task
     with Live(console=errors(), auto_refresh=False, transient=True) as live:
         while True:
             try:
-                seen = _run(client, known.id, known.run, items=0)
+                seen = _run(client, known.id, known.run, items=_LIVE_ITEMS)
             except Unavailable:
                 if time.monotonic() - answered > _AWAY_S:
                     raise
             else:
                 answered = time.monotonic()
-                live.update(_progress(seen), refresh=True)
+                live.update(_live(seen), refresh=True)
                 if seen.finished:
                     break
             if time.monotonic() > deadline:
@@ -244,24 +246,34 @@ def _show_run(answer: wire.TaskRun, common: Common) -> None:
     if common.output == "json":
         show_json(answer)
         return
-    several = len(answer.nodes) > 1
     if answer.items:
-        rows = [
-            (
-                *((item.name,) if several else ()),
-                item.subject,
-                item.state,
-                item.step,
-                item.detail,
-                size(item.size_bytes) if item.size_bytes else "",
-            )
-            for item in sorted(answer.items, key=_order)
-        ]
-        columns = (*(("node",) if several else ()), "what", "state", "how", "detail", "size")
-        console().print(table(columns, rows, right=("size",)))
+        console().print(_items(answer, answer.items))
         if len(answer.items) < answer.items_total:
             say(f"{answer.items_total - len(answer.items)} more; --items shows up to {limits.API_ROWS_MAX}")
     console().print(_progress(answer))
+
+
+def _live(answer: wire.TaskRun) -> Group:
+    """What is worked on right now, and how far each node is."""
+    running = [item for item in answer.items if item.state == "running"][:_LIVE_ROWS]
+    return Group(*([_items(answer, running)] if running else []), _progress(answer))
+
+
+def _items(answer: wire.TaskRun, items: Sequence[wire.TaskItemInfo]) -> Table:
+    several = len(answer.nodes) > 1
+    rows = [
+        (
+            *((item.name,) if several else ()),
+            item.subject,
+            item.state,
+            item.step,
+            item.detail,
+            size(item.size_bytes) if item.size_bytes else "",
+        )
+        for item in sorted(items, key=_order)
+    ]
+    columns = (*(("node",) if several else ()), "what", "state", "how", "detail", "size")
+    return table(columns, rows, right=("size",))
 
 
 def _order(item: wire.TaskItemInfo) -> tuple[str, int, int, str]:

@@ -26,6 +26,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
+from p2pdist import limits
 from p2pdist.core.deployment_model import Command, DeploymentSettings, Install, Moment, RefusalKind, Task
 from p2pdist.core.fetches import Fetches
 from p2pdist.core.judge import Judge
@@ -76,6 +77,10 @@ class Deployments:
         """Every deployment, most urgent first."""
         return self._ledger.tasks()
 
+    def bases(self) -> frozenset[InfoHash]:
+        """The artifacts of installed releases that are kept, so that a delta can start from them."""
+        return frozenset(self._ledger.bases())
+
     def unconfirmed(self) -> tuple[Report | Refusal, ...]:
         """Reports and refusals that the admin server has not confirmed."""
         return self._ledger.unconfirmed.messages()
@@ -111,18 +116,28 @@ class Deployments:
         self._plan.advance(now)
 
     def handle_content_progressed(
-        self, info_hash: InfoHash, *, fraction: float, rate_bytes_per_s: int, sources: int, now: Moment
+        self,
+        info_hash: InfoHash,
+        *,
+        fraction: float,
+        rate_bytes_per_s: int,
+        sources: int,
+        now: Moment,
+        waits: str = "",
     ) -> None:
-        """So much of an artifact is there, verified piece by piece."""
-        self._fetches.progressed(info_hash, fraction, rate_bytes_per_s, sources)
+        """So much of an artifact is there, verified piece by piece; *waits* is why nobody serves it."""
+        if self._fetches.progressed(info_hash, fraction, rate_bytes_per_s, sources, waits):
+            self._plan.advance(now)
         for task in self._ledger.using(info_hash):
             if task.stage == "fetching":
                 self._plan.tell(task)
         self._plan.tell_due(now)
 
-    def handle_content_finished(self, info_hash: InfoHash, now: Moment) -> None:
-        """An artifact is complete on the disk."""
-        self._fetches.finished(info_hash)
+    def handle_content_finished(self, info_hash: InfoHash, now: Moment, *, note: str = "") -> None:
+        """An artifact is complete on the disk; *note* says how it was fetched, for the report."""
+        if self._fetches.finished(info_hash) and note:
+            for task in self._ledger.using(info_hash):
+                self._ledger.keep(task.deployment, note=note[: limits.TEXT_CHARS_MAX])
         self._plan.advance(now)
 
     def handle_content_refused(self, info_hash: InfoHash, source: str, reason: str, now: Moment) -> None:
@@ -136,6 +151,7 @@ class Deployments:
     def handle_storage_failed(self, info_hash: InfoHash, reason: str, now: Moment) -> None:
         """The disk does not take an artifact, or does not give it back."""
         self._fetches.storage_failed(info_hash, reason, now_s=now.monotonic_s)
+        self._plan.drop_bases()
         self._plan.advance(now)
 
     def handle_artifact_verified(self, attempt: str, now: Moment) -> None:
@@ -165,9 +181,12 @@ class Deployments:
         task = self._in_hand(attempt, "installing")
         assert task.release is not None
         self._plan.hand = None
+        before = self._ledger.base(task.release)
         self._ledger.set_installed(task.release)
+        if before is not None:
+            self._plan.free(before)
         self._ledger.keep(task.deployment, serves=True)
-        self._plan.end(task, "installed", "", now, exit_code=exit_code, output=output)
+        self._plan.end(task, "installed", task.note, now, exit_code=exit_code, output=output)
         self._plan.advance(now)
 
     def handle_install_failed(
@@ -271,7 +290,7 @@ class Deployments:
         release = task.release
         assert release is not None
         task = self._ledger.keep(
-            task.deployment, bad_artifacts=task.bad_artifacts + 1, begun=False, stage="waiting"
+            task.deployment, bad_artifacts=task.bad_artifacts + 1, begun=False, stage="waiting", note=""
         )
         self._fetches.start_over(release.info_hash, reason, now_s=now.monotonic_s)
         if task.bad_artifacts >= self._settings.bad_artifacts_max:

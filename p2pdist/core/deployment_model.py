@@ -114,7 +114,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     target. ``begun`` is true from the moment before an installer may have changed the machine until it has
     ended. ``starved`` marks a failure that good content can still turn around; ``superseded`` that it
     waited for a newer release of its product. ``serves`` is true for what was fetched and installed: others
-    can have it from here. ``listed`` says that the admin server still wants it.
+    can have it from here. ``listed`` says that the admin server still wants it. ``note`` says, for
+    the report, how the artifact was fetched.
     """
 
     deployment: str
@@ -132,6 +133,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     superseded: bool = False
     serves: bool = False
     listed: bool = True
+    note: str = ""
 
     @property
     def ended(self) -> bool:

@@ -55,6 +55,8 @@ class Transfer:
     rate_bytes_per_s: int = 0
     sources: int = 0
     trouble: str = ""
+    waits: str = ""
+    """Why nobody serves it now."""
     not_before_s: float = 0.0
     failures: int = 0
     starved_since_s: float | None = None
@@ -89,15 +91,23 @@ class Fetches:
                 transfer.running, transfer.bad = True, False
                 self._commands.append(Fetch(release=release))
 
-    def progressed(self, info_hash: InfoHash, fraction: float, rate: int, sources: int) -> None:
-        """Good bytes arrived, or did not: how far the artifact is now."""
+    def progressed(
+        self, info_hash: InfoHash, fraction: float, rate: int, sources: int, waits: str = ""
+    ) -> bool:
+        """Good bytes arrived, or did not: how far the artifact is now, and why nobody serves it if so.
+
+        Returns:
+            Whether that it waits, or for what, is news.
+        """
         transfer = self._transfers.get(info_hash)
         if transfer is None or transfer.complete or transfer.bad:
-            return
+            return False
         if fraction > transfer.fraction:
             transfer.running, transfer.trouble, transfer.starved_since_s = True, "", None
         transfer.fraction = min(1.0, max(0.0, fraction))
         transfer.rate_bytes_per_s, transfer.sources = max(0, rate), max(0, sources)
+        before, transfer.waits = transfer.waits, waits
+        return waits != before
 
     def finished(self, info_hash: InfoHash) -> bool:
         """The artifact is complete on the disk. Returns False if that is no news."""
@@ -106,7 +116,7 @@ class Fetches:
             return False
         transfer.running = True
         transfer.complete, transfer.fraction, transfer.rate_bytes_per_s = True, 1.0, 0
-        transfer.trouble, transfer.starved_since_s = "", None
+        transfer.trouble, transfer.waits, transfer.starved_since_s = "", "", None
         return True
 
     def refused(self, info_hash: InfoHash, source: str, reason: str, *, now_s: float) -> bool:

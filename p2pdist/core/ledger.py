@@ -23,8 +23,11 @@ _TASK, _PRODUCT, _COUNTER = "task/", "product/", "counter"
 
 
 class _Product(msgspec.Struct, frozen=True, kw_only=True):
+    """``base`` is the installed release as long as its artifact is kept, from which deltas start."""
+
     installed: int
     floor: int
+    base: Release | None = None
 
 
 class Ledger:
@@ -95,9 +98,28 @@ class Ledger:
     def set_installed(self, release: Release) -> None:
         """The release is what is installed of its product now."""
         key = product_key(release)
-        product = _Product(installed=release.sequence, floor=max(release.sequence, self.floor(key)))
-        self._products[key] = product
+        floor = max(release.sequence, self.floor(key))
+        self._set(key, _Product(installed=release.sequence, floor=floor, base=release))
         self.installed[key] = release.sequence
+
+    def base(self, release: Release) -> Release | None:
+        """The installed release of the same product, as long as its artifact is kept."""
+        known = self._products.get(product_key(release))
+        return known.base if known is not None else None
+
+    def bases(self) -> dict[InfoHash, Release]:
+        """Every installed release whose artifact is kept."""
+        kept = [product.base for product in self._products.values() if product.base is not None]
+        return {release.info_hash: release for release in kept}
+
+    def drop_bases(self) -> None:
+        """Keep no artifact only because it is installed."""
+        for key, product in list(self._products.items()):
+            if product.base is not None:
+                self._set(key, msgspec.structs.replace(product, base=None))
+
+    def _set(self, key: str, product: _Product) -> None:
+        self._products[key] = product
         self._changes[_PRODUCT + key] = codec.encode(product)
 
     def report(self, task: Task, now: Moment, *, exit_code: int | None, output: bytes) -> None:

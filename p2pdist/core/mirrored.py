@@ -33,6 +33,11 @@ def is_pattern(target: str) -> bool:
     return any(each in target for each in "*?[")
 
 
+def fits(targets: Iterable[str], target: str) -> bool:
+    """Whether a target path is one of *targets*, or fits a pattern among them."""
+    return any(fnmatchcase(target, each) if is_pattern(each) else target == each for each in targets)
+
+
 def choose(targets: Iterable[str], releases: Mapping[TargetPath, Release]) -> Chosen:
     """Find the releases that the targets of a reading name, each artifact once.
 

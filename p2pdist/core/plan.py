@@ -138,13 +138,28 @@ class Plan:
         due = self.progress.take_due(now_s=now.monotonic_s)
         self.commands += [SendProgress(progress=progress) for progress in due]
 
-    def _forget(self, task: Task) -> None:
-        """Free the artifact's space, unless another deployment still has a use for it."""
-        if task.release is None:
+    def drop_bases(self) -> None:
+        """Free the space of what is only kept for deltas."""
+        kept = self._ledger.bases().values()
+        self._ledger.drop_bases()
+        for release in kept:
+            self.free(release)
+
+    def free(self, release: Release, *, task: Task | None = None) -> None:
+        """Free an artifact's space and its deltas', unless a deployment still has a use for it, *task* left
+        aside. The artifact of what is installed stays: the next delta starts from it."""
+        without = task.deployment if task is not None else ""
+        using = [t for t in self._ledger.using(release.info_hash) if t.deployment != without]
+        if any(other.stage != "refused" for other in using):
             return
-        using = self._ledger.using(task.release.info_hash)
-        if all(other.stage == "refused" for other in using if other.deployment != task.deployment):
-            self._fetches.forget(task.release.info_hash)
+        if release.info_hash not in self._ledger.bases():
+            self._fetches.forget(release.info_hash)
+        for delta in release.deltas:
+            self._fetches.forget(InfoHash(delta.info_hash))
+
+    def _forget(self, task: Task) -> None:
+        if task.release is not None:
+            self.free(task.release, task=task)
 
     def _judge_all(self, now: Moment) -> list[Task]:
         """Apply the rules to whatever can still change; return what may be fetched and installed."""
@@ -262,7 +277,7 @@ class Plan:
         if transfer.complete:
             self._wait(task, "fetched; another release is being installed" if self._judge.fresh else _STALE)
         elif transfer.running and not task.starved:
-            self._ledger.keep(task.deployment, stage="fetching", reason=transfer.trouble)
+            self._ledger.keep(task.deployment, stage="fetching", reason=transfer.trouble or transfer.waits)
         else:
             self._wait(task, transfer.trouble)
 

@@ -178,6 +178,13 @@ def verdict(receiver: Place, source: Place) -> tuple[bool, str]:
     return True, "another distribution point"
 
 
+def waits_for_mirrors(candidates: Sequence[Candidate]) -> str:
+    """Say why nobody serves an artifact that comes from mirrors; empty if somebody does, or it does not."""
+    if any(candidate.taken for candidate in candidates):
+        return ""
+    return MIRRORED if any(candidate.reason == MIRRORED for candidate in candidates) else ""
+
+
 def objection(
     candidate: Candidate, *, node: NodeId, origin: NodeId, grant: SeedGrant | None, group: GroupPath | None
 ) -> str | None:

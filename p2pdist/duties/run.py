@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -12,13 +12,14 @@ import nacl.utils
 import trio
 
 from p2pdist import limits
-from p2pdist.errors import Unavailable
+from p2pdist.errors import Unavailable, UsageError
 from p2pdist.ids import NodeId
 from p2pdist.node.reports import Bell
 from p2pdist.trust.keys import IdentityKey
 from p2pdist.trust.secrets import open_secrets
 from p2pdist.wire import codec
 from p2pdist.wire.discovery import Sighting
+from p2pdist.wire.following import Offer
 from p2pdist.wire.questions import (
     NodeAwaited,
     NodeCame,
@@ -33,6 +34,7 @@ from p2pdist.wire.tasks import (
     Outcome,
     TaskItem,
     TaskItems,
+    TaskOffers,
     TaskProgress,
     TaskSightings,
 )
@@ -126,6 +128,24 @@ class RunPort:
         self._sightings.append(sighting)
         self._sightings_bytes += size
         self._news.ring()
+
+    async def found_offers(self, offers: Sequence[Offer], date: int) -> None:
+        """Say what is on offer, which is everything, as an index of *date* (Unix seconds; 0: unknown) has it.
+
+        Waits as :meth:`item` does.
+
+        Raises:
+            UsageError: it is more than a message takes.
+        """
+        size = len(codec.encode(list(offers)))
+        if len(offers) > limits.FOLLOW_OFFERS_MAX or size > limits.FOLLOW_OFFERS_BYTES_MAX:
+            raise UsageError(
+                f"{len(offers)} versions on offer do not fit into a message",
+                hint="choose fewer packages, or make several tasks",
+            )
+        await self._room()
+        identifier = nacl.utils.random(12).hex()
+        self._add(TaskOffers(id=identifier, task=self.task, run=self.run, date=date, offers=list(offers)))
 
     async def secrets(self, kind: type[S]) -> S:
         """Return what the operator has sealed for this run; keep it in memory, and no longer than needed.

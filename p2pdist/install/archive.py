@@ -38,8 +38,9 @@ from p2pdist.trust.catalog import TreeRecipe
 _BLOCK = tarfile.BLOCKSIZE
 _CHUNK_BYTES = 256 * limits.KIB
 _MTIME = 315_532_800  # 1980-01-01: the first moment that a zip file, packed from this tree later, can hold
-_LEVEL = 9  # 12 takes twice the time for 1 % less
-_WINDOW_BYTES_MAX = 8 * limits.MIB  # what a device spends on decompression; level 9 asks for 4 MiB
+LEVEL = 9
+"""How well trees are compressed; 12 takes twice the time for 1 % less."""
+WINDOW_BYTES_MAX = 8 * limits.MIB  # what a device spends on decompression; level 9 asks for 4 MiB
 _PADDING_BYTES_MAX = 64 * limits.KIB  # zeros after the end of a tar; GNU tar writes up to 10 KiB
 _ZERO_BLOCK = bytes(_BLOCK)
 
@@ -68,12 +69,16 @@ def pack_tree(source: Path, artifact: Path) -> PackedTree:
     if artifact.parent.resolve().is_relative_to(source.resolve()):
         raise UsageError(f"{artifact} stands inside the tree that it is made from", hint="put it elsewhere")
     try:
-        with _NewFile(artifact) as file:
-            compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True, threads=0)
-            with compressor.stream_writer(file, closefd=False) as out:
-                return _pack_entries(source, out)
+        with _NewFile(artifact) as file, compress_tar(file) as out:
+            return _pack_entries(source, out)
     except OSError as error:
         raise storage_error(f"{source} could not be packed to {artifact}", error) from error
+
+
+def compress_tar(file: BinaryIO) -> zstandard.ZstdCompressionWriter:
+    """Return what compresses a tar into *file* as an artifact is, when it is left as a context."""
+    compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True, threads=0)
+    return compressor.stream_writer(file, closefd=False)
 
 
 def unpack_tree(
@@ -225,7 +230,7 @@ class _TarStream:
     def __init__(self, file: BinaryIO, shown: str) -> None:
         self._file = file
         self._shown = shown
-        decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW_BYTES_MAX)
+        decompressor = zstandard.ZstdDecompressor(max_window_size=WINDOW_BYTES_MAX)
         self._reader = decompressor.stream_reader(file, read_size=128 * limits.KIB, closefd=False)
 
     def bad(self, problem: str) -> P2PDistError:

@@ -17,10 +17,10 @@ from p2pdist import limits
 from p2pdist.net.rtc.addresses import is_inside
 from p2pdist.wire.discovery import Interface, canonical_address
 
-_INTERFACES: Final = Path("/sys/class/net")
+_CLASS: Final = Path("/sys/class/net")
+_SIOCGIFHWADDR: Final = 0x8927  # of linux/sockios.h: netdevice(7)
+_IFREQ: Final = struct.Struct("=16sH6s16x")  # its name, then a struct sockaddr
 _ETHERNET: Final = 1  # ARPHRD_ETHER, of linux/if_arp.h
-_SIOCGIFHWADDR: Final = 0x8927  # netdevice(7)
-_IFREQ: Final = struct.Struct("16sH6s16x")  # the name, and of the address its kind and its bytes
 
 
 def read_interfaces() -> Sequence[Interface]:
@@ -32,12 +32,11 @@ def read_interfaces() -> Sequence[Interface]:
     cards: dict[str, list[str]] = {}  # several interfaces may share one address: a bridge and its port
     real: set[str] = set()
     addresses = _addresses()
-    for name, kind, mac in _hardware():
-        if kind != _ETHERNET or not mac.strip("0:") or is_inside(name):
-            continue
-        cards.setdefault(mac, []).extend(addresses.get(name, ()))
-        if (_INTERFACES / name / "device").exists():
-            real.add(mac)
+    for name, mac in hardware_addresses():
+        if not is_inside(name):
+            cards.setdefault(mac, []).extend(addresses.get(name, ()))
+            if (_CLASS / name / "device").exists():
+                real.add(mac)
     order = sorted(cards, key=lambda mac: (mac not in real, not cards[mac], mac))
     return [
         Interface(mac=mac, addresses=sorted(set(cards[mac]), key=_rank)[: limits.INTERFACE_ADDRESSES_MAX])
@@ -45,19 +44,20 @@ def read_interfaces() -> Sequence[Interface]:
     ]
 
 
-def _hardware() -> Iterator[tuple[str, int, str]]:
-    """Ask for each interface's name, and the kind and the text of its hardware address.
+def hardware_addresses() -> Iterator[tuple[str, str]]:
+    """Yield the name and the hardware address of each Ethernet interface. Blocking.
 
-    The kernel is asked, not ``/sys``, which shows the network in which it was mounted, not this process's.
+    The kernel is asked about this process's network namespace; what is mounted at ``/sys`` may be of another.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         for _, name in socket.if_nameindex():
+            request = _IFREQ.pack(name.encode(), 0, b"")
             try:
-                answer = fcntl.ioctl(asking, _SIOCGIFHWADDR, _IFREQ.pack(name.encode(), 0, b""))
+                _, kind, mac = _IFREQ.unpack(fcntl.ioctl(asking, _SIOCGIFHWADDR, request))
             except OSError:  # it has gone
                 continue
-            _, kind, mac = _IFREQ.unpack(answer)
-            yield name, kind, mac.hex(":")
+            if kind == _ETHERNET and any(mac):
+                yield name, mac.hex(":")
 
 
 def _addresses() -> dict[str, list[str]]:

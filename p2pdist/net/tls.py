@@ -80,21 +80,6 @@ def lapsed_context(identity: TlsIdentity) -> ssl.SSLContext:
     return context
 
 
-def outside_context(ca_file: str | None) -> ssl.SSLContext:
-    """Make the context for a server that is not of the fleet: TLS 1.2 or later, and its host name counts.
-
-    Args:
-        ca_file: Who may vouch for them, in PEM; None: the machine's own authorities.
-
-    Raises:
-        UsageError: the file cannot be read, or has no certificate.
-    """
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except OSError as error:
-        raise UsageError(f"{ca_file} has no certificates of authorities ({error})") from None
-
-
 def has_expired(error: BaseException | None) -> bool:
     """Whether a dial failed for no other reason than that the other side's certificate has run out."""
     while error is not None:
@@ -105,7 +90,7 @@ def has_expired(error: BaseException | None) -> bool:
 
 
 def web_context(ca_pem: bytes | None = None) -> ssl.SSLContext:
-    """Make the context of a client of ordinary HTTPS servers, which are not members of the fleet.
+    """Make the context of a client of ordinary servers (HTTPS, LDAP), which are not members of the fleet.
 
     They prove their host names to the CAs in *ca_pem*, or to the system's. Blocking: those are read from
     files.
@@ -116,7 +101,7 @@ def web_context(ca_pem: bytes | None = None) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cadata=None if ca_pem is None else ca_pem.decode("ascii"))
     except (ssl.SSLError, ValueError) as error:
-        raise UsageError("the CA file for mirrors holds no certificates", hint="write them in PEM") from error
+        raise UsageError("what is to vouch for others holds no certificates", hint="in PEM") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 

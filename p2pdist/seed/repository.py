@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 import msgspec
 import trio
 
 from p2pdist import limits
-from p2pdist.core.mirrored import Chosen, choose
+from p2pdist.core.mirrored import Chosen, choose, fits
 from p2pdist.duties.repository import Place
 from p2pdist.errors import Unavailable
-from p2pdist.ids import NodeId, swarm_of
+from p2pdist.ids import InfoHash, NodeId, TargetPath, swarm_of
 from p2pdist.node.member import Member
 from p2pdist.node.mirrorsettings import MirrorSettings
 from p2pdist.seed.stock import Stock
@@ -35,6 +35,7 @@ class StockRepository:
     def __init__(self, member: Member, stock: Stock, settings: MirrorSettings) -> None:
         self._member = member
         self._stock = stock
+        self._open: set[InfoHash] = set()
         self.settings = settings
 
     @property
@@ -53,10 +54,14 @@ class StockRepository:
         return self._member.dials
 
     async def choose(self, targets: Iterable[str]) -> Chosen:
-        """Find releases by the metadata that is verified here; waits some seconds for newer."""
+        """Find releases by the metadata that is verified here; waits some seconds for newer.
+
+        What the admin server found for a pattern is among what this point is to prefetch: a pattern has to
+        fit that, too, and not only an older release.
+        """
         wanted = tuple(targets)
         with trio.move_on_after(_METADATA_S):
-            while self._known(wanted).unknown:
+            while self._known(wanted).unknown or self._lacks(wanted):
                 await self._member.metadata.newer.wait()
         return self._known(wanted)
 
@@ -72,8 +77,17 @@ class StockRepository:
         """Wait until the stock has a release's artifact in the swarm. It stays there, as the stock decides.
 
         Raises:
-            Unavailable: there is no room, no certificate for its swarm, or no torrent.
+            Unavailable: there is no room, no certificate for its swarm, or no torrent; or another run has it.
         """
+        if release.info_hash in self._open:
+            raise Unavailable("another run reads it here now", hint="wait for that one")
+        self._open.add(release.info_hash)
+        try:
+            yield await self._place(release)
+        finally:
+            self._open.discard(release.info_hash)
+
+    async def _place(self, release: Release) -> Place:
         content, info_hash = self._member.content, release.info_hash
         with trio.move_on_after(_JOIN_S):
             while content.statistics(info_hash) is None and info_hash not in self._stock.refused:
@@ -87,7 +101,7 @@ class StockRepository:
             raise Unavailable(f"it has no place here: {reason}")
         home = self._member.home
         torrent = await trio.to_thread.run_sync(home.read_torrent, info_hash)
-        yield Place(
+        return Place(
             Artifact(
                 info_hash=info_hash,
                 torrent=torrent,
@@ -100,5 +114,14 @@ class StockRepository:
         )
 
     def _known(self, targets: tuple[str, ...]) -> Chosen:
+        return choose(targets, self._releases)
+
+    def _lacks(self, targets: tuple[str, ...]) -> bool:
+        desired = self._member.desired
+        wanted = desired.prefetch if desired is not None else []
+        return any(fits(targets, each) and TargetPath(each) not in self._releases for each in wanted)
+
+    @property
+    def _releases(self) -> Mapping[TargetPath, Release]:
         catalog = self._member.metadata.catalog
-        return choose(targets, catalog.releases if catalog is not None else {})
+        return catalog.releases if catalog is not None else {}

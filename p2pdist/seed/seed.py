@@ -143,9 +143,7 @@ async def open_seed(home: Home, config: SeedConfig) -> AsyncIterator[Seed]:
         open_agent(seed, home, config, role="point", post=post, keeps=seed.keeps),
         open_mailbox(home.state / "mailbox.db", way=lambda node: seed.members.way(node)) as post.mailbox,
     ):
-        seed.stock = Stock(
-            home, seed.member.content, quota_bytes=config.point.quota_bytes, situation=seed.situation
-        )
+        seed.stock = Stock(home, seed.deltas, quota_bytes=config.point.quota_bytes, situation=seed.situation)
         seed.members = Members(
             seed.member,
             post,
@@ -175,6 +173,7 @@ async def serve_seed(
         nursery.start_soon(seed.callees.run)
         nursery.start_soon(seed.waker.run)
         nursery.start_soon(seed.deployer.run)
+        nursery.start_soon(seed.deltas.run)
         nursery.start_soon(seed.stock.run)
         nursery.start_soon(seed.runner.run)
         nursery.start_soon(seed.member.run)

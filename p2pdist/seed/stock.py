@@ -22,7 +22,7 @@ from p2pdist.errors import Unavailable
 from p2pdist.files import storage_error
 from p2pdist.ids import InfoHash, TargetPath
 from p2pdist.logs import get_logger
-from p2pdist.node.content import Content
+from p2pdist.node.deltas import Deltas
 from p2pdist.node.home import Home
 from p2pdist.trust.catalog import Catalog, Release, SeedGrant
 from p2pdist.wire.messages import DesiredState
@@ -67,7 +67,7 @@ class Stock:
     def __init__(
         self,
         home: Home,
-        content: Content,
+        content: Deltas,
         *,
         quota_bytes: int,
         situation: Callable[[], Situation | None],
@@ -125,7 +125,7 @@ class Stock:
 
     async def _follow(self, situation: Situation) -> None:
         catalog, own = situation.catalog, situation.own
-        releases = {InfoHash(r.info_hash): r for r in catalog.releases.values()}
+        releases = {InfoHash(r.info_hash): r for r in catalog.contents()}
         self._signed = frozenset(releases)
         self._used = {h: at for h, at in self._used.items() if h in self._signed}
         granted = situation.grant is not None
@@ -177,8 +177,10 @@ class Stock:
                 await self._content.drop(info_hash, delete=True)
 
     def _releases(self, targets: list[str], catalog: Catalog) -> list[Release]:
-        found = (catalog.releases.get(TargetPath(target)) for target in targets)
-        return [release for release in found if release is not None]
+        """What is signed of these targets: the artifacts, and after all of them the deltas."""
+        named = (catalog.releases.get(TargetPath(target)) for target in targets)
+        found = [release for release in named if release is not None]
+        return found + [each for release in found for each in release.contents() if each != release]
 
     def _held(self, releases: dict[InfoHash, Release], own: frozenset[InfoHash]) -> list[Held]:
         held = []

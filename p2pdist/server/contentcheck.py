@@ -58,7 +58,7 @@ def check_publication(
         TrustError, PeerError: one is not what was signed.
         Unavailable: one cannot be read, or the record of it cannot be written.
     """
-    for release in offered.releases.values():
+    for release in offered.contents():
         torrent = torrents.get(release.info_hash) or home.read_torrent(release.info_hash)
         if torrent is None:
             raise UsageError(f"the torrent of {release.target} is not at the server", hint="publish it too")

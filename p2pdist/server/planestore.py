@@ -14,13 +14,23 @@ from p2pdist.ids import GroupPath, NodeId, node_id_of
 from p2pdist.logs import get_logger
 from p2pdist.server.control.desk import Receiver
 from p2pdist.server.control.devices import Device
-from p2pdist.store import content, deployments, devices, incidents, inventory, mailroom, tasks, waking
+from p2pdist.store import (
+    content,
+    deployments,
+    devices,
+    incidents,
+    inventory,
+    mailroom,
+    proposals,
+    tasks,
+    waking,
+)
 from p2pdist.store.devices import CloneRefused
 from p2pdist.store.fleetstore import FleetStore, QueryRefused
 from p2pdist.store.records import DeviceRecord
 from p2pdist.store.waking import WakeRecord
 from p2pdist.wire.messages import ContentReport, FromDevice, Heartbeat, Progress, Refusal, Report
-from p2pdist.wire.tasks import Assignment, TaskItems, TaskProgress, TaskResult, TaskSightings
+from p2pdist.wire.tasks import Assignment, TaskItems, TaskOffers, TaskProgress, TaskResult, TaskSightings
 
 _log = get_logger()
 
@@ -152,6 +162,7 @@ def _record(
     task_items: list[tuple[NodeId, TaskItems]] = []
     task_results: list[tuple[NodeId, TaskResult]] = []
     task_sightings: list[tuple[NodeId, TaskSightings]] = []
+    task_offers: list[tuple[NodeId, TaskOffers]] = []
     for node, receiver, via, message in messages:
         match message:
             case Heartbeat():
@@ -170,6 +181,8 @@ def _record(
                 task_items.append((node, message))
             case TaskSightings():
                 task_sightings.append((node, message))
+            case TaskOffers():
+                task_offers.append((node, message))
             case TaskResult():
                 task_results.append((node, message))
             case _:
@@ -186,6 +199,8 @@ def _record(
     for node, seen in task_sightings:
         if tasks.is_known(connection, node, seen):
             inventory.record_sightings(connection, seen.sightings, network=node, now=now)
+    for node, found in task_offers:
+        proposals.record_offers(connection, node, found, now)
     tasks.record_task_results(connection, task_results, now)
     mailroom.save_windows(connection, windows)
 

@@ -207,11 +207,11 @@ class Service:
     ) -> Catalog:
         now = _utc_now()
         offered = self.repository.inspect(metadata, now=now)
-        elsewhere = only_at_mirrors(self.home, self.store, offered.releases.values())
+        elsewhere = only_at_mirrors(self.home, self.store, offered.contents())
         if not mirrored:
             elsewhere &= self.origin.mirrored  # those that were published so before stay so
         check_publication(self.home, self.store, offered, torrents, elsewhere, int(now.timestamp()))
-        for info_hash in {release.info_hash for release in offered.releases.values()} & set(torrents):
+        for info_hash in {release.info_hash for release in offered.contents()} & set(torrents):
             write_atomic(self.home.torrent(info_hash), torrents[info_hash])
         return self.repository.ingest(metadata, now=now)
 
@@ -252,7 +252,7 @@ class Service:
             ordered = [catalog.releases[o.target] for o in orders if o.target in catalog.releases]
             ordered += sorted(published, key=lambda release: -release.sequence)
             releases: dict[InfoHash, Release] = {}
-            for release in ordered:
+            for release in [one for each in ordered for one in each.contents()]:
                 room = len(releases) + len(absent | read) < limits.TORRENTS_ACTIVE_MAX
                 if room and release.info_hash not in absent | read:
                     releases.setdefault(release.info_hash, release)
@@ -313,7 +313,7 @@ class Service:
 
     async def _check_all_content(self) -> None:
         """Look once at every published content file; hash those that have changed since they came."""
-        releases = self.catalog.releases.values() if self.catalog is not None else ()
+        releases = self.catalog.contents() if self.catalog is not None else ()
         elsewhere = await trio.to_thread.run_sync(only_at_mirrors, self.home, self.store, releases)
         for release in (each for each in releases if each.info_hash not in elsewhere):
             try:

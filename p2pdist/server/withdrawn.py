@@ -42,10 +42,20 @@ def named_artifacts(bundle: Bundle) -> frozenset[InfoHash] | None:
             wanted = {f"{meta['version']}.{role}" for role, meta in signed["meta"].items()}
         elif signed["_type"] == "targets":
             customs = [target.get("custom") for target in signed["targets"].values()]
-            named.update(
-                InfoHash(str(c["info_hash"])) for c in customs if isinstance(c, dict) and "info_hash" in c
-            )
+            for custom in customs:
+                named.update(_named_by(custom))
     return frozenset(named) if wanted and wanted <= set(bundle.files) else None
+
+
+def _named_by(custom: object) -> set[InfoHash]:
+    """The artifacts that one signed target names: a release's own, and those of its deltas."""
+    if not isinstance(custom, dict):
+        return set()
+    deltas = custom.get("deltas")
+    named = [custom, *(deltas if isinstance(deltas, list) else [])]
+    return {
+        InfoHash(str(each["info_hash"])) for each in named if isinstance(each, dict) and "info_hash" in each
+    }
 
 
 class Withdrawn:

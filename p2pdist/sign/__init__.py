@@ -12,7 +12,9 @@ keyring      finding keys by name, opening them with passphrases
 packages     from a file or a directory to a release: what it is called, how it is installed
 ceremony     init, channel, rotate, revoke key
 keyfiles     key new, public, list, passphrase
-content      add, list, revoke, rollback, grant
+adding       add
+deltas       what is made of a new release and an older one
+content      list, revoke, rollback, grant
 looking      status, diff
 signing      sign
 drafts       export, import, renew, discard

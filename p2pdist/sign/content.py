@@ -1,12 +1,9 @@
-"""What the fleet may install, and who may hand it out: add, list, revoke, rollback, grant."""
+"""What the fleet may install, and who may hand it out: list, revoke, rollback, grant."""
 
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
@@ -14,17 +11,17 @@ from rich.console import Console
 from rich.table import Table
 
 from p2pdist.errors import UsageError
-from p2pdist.files import locked
-from p2pdist.ids import ChannelName, GroupPath, parse_channel, parse_group, parse_node_id, swarm_of
+from p2pdist.ids import (
+    GroupPath,
+    parse_channel,
+    parse_group,
+    parse_node_id,
+)
 from p2pdist.sign.ceremony import revoke_key
 from p2pdist.sign.options import CONTENT, OPTIONS, Options, changed, time_now
-from p2pdist.sign.packages import PACKAGE, Package, PackageOptions, Prepared, completed, packages_of, prepare
 from p2pdist.trust import changes, releases
-from p2pdist.trust.catalog import Duty, ReleaseCustom, SeedGrant
+from p2pdist.trust.catalog import Duty, SeedGrant
 from p2pdist.trust.contents import POINTS_ROLE, channel_role
-from p2pdist.trust.phrases import size_words
-from p2pdist.trust.repository import Repository
-from p2pdist.trust.signing import SigningState
 
 _SIZE = re.compile(r"([0-9]+)\s*([kmgt]i?)?b?\Z", re.IGNORECASE)
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -32,130 +29,6 @@ _BINARY_UNITS = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 revoke_app = App(name="revoke", group=CONTENT, help="Take back a release, a seed grant or a key.")
 revoke_app.command(revoke_key, name="key")
-
-
-def add(
-    channel: str,
-    paths: Annotated[list[Path] | None, Parameter(name="PATH")] = None,
-    /,
-    *,
-    manifest: Path | None = None,
-    package: PackageOptions = PACKAGE,
-    options: Options = OPTIONS,
-) -> None:
-    """Add packages to a channel: each becomes an artifact, a torrent and a target to be signed.
-
-    A directory becomes a `tree`: versions side by side, switched atomically. A `.deb` says itself what it
-    is. Everything else is a `command` that runs the package, or a single `file` to be replaced.
-
-        p2pdist-sign add stable ./app-3.1 --product app --version 3.1 \\
-            --health-check "bin/app --selftest"
-        p2pdist-sign add stable vlc_3.0.20_amd64.deb htop_3.2_amd64.deb
-        p2pdist-sign add stable setup.run --product tool --version 7 \\
-            --command "{artifact} --quiet"
-        p2pdist-sign add stable motd --product motd --version 5 --to /etc/motd
-        p2pdist-sign add stable --manifest releases.toml
-
-    Adding the same content again changes how it is installed, and leaves its sequence number as it is. In a
-    manifest each package is a table; its keys are the options below, in a file:
-
-        [[release]]
-        path = "app-3.1"    # from the manifest's directory
-        product = "app"
-        version = "3.1"
-        platform = "linux-x86_64"
-        health_check = "bin/app --selftest"
-        keep = 2
-        timeout_s = 120
-        requires = ["base>=4"]
-
-        [[release]]
-        path = "motd"
-        product = "motd"
-        version = "5"
-        to = "/etc/motd"
-        mode = "0644"
-        reload = "systemctl reload motd"
-        mirrors = ["https://vendor.example/motd", "https://eu.vendor.example/motd,region=eu"]
-
-    Parameters
-    ----------
-    channel
-        The channel.
-    paths
-        Packages: files or directories.
-    manifest
-        A TOML file that lists packages, instead of paths.
-    """
-    packages = [completed(one) for one in packages_of(paths or [], manifest, package.shared())]
-    state, added = _take_all(options, parse_channel(channel), packages)
-    lines = [
-        f"{entry['target']}: {entry['outcome']}, sequence {entry['sequence']}, from {entry['path']},"
-        f" {size_words(entry['length'])}, info-hash {entry['info_hash'][:12]}…"
-        for entry in added
-    ]
-    changed(options, state, lines, added=added)
-
-
-def _take_all(
-    options: Options, channel: ChannelName, packages: Sequence[Package]
-) -> tuple[SigningState, list[dict[str, Any]]]:
-    repository = options.open()
-    state = repository.load()
-    releases.check_channel(state, channel)  # before anything is hashed
-    swarm = swarm_of(channel, state.fleet)
-    added: list[dict[str, Any]] = []
-    dropped = []
-    with locked(repository.incoming / ".lock", what="adding packages"), options.progress() as progress:
-        for leftover in repository.incoming.iterdir():
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-        for one in packages:
-            with prepare(repository, channel, swarm, one, progress) as prepared:
-                state = _take(repository, prepared, added)
-                dropped += state.dropped
-    state.dropped = dropped
-    return state, added
-
-
-def _take(repository: Repository, prepared: Prepared, added: list[dict[str, Any]]) -> SigningState:
-    torrent, package = prepared.torrent, prepared.package
-    with repository.change() as state:
-        sequence = package.sequence or releases.sequence_for(state, prepared.target)
-        custom = ReleaseCustom(
-            product=package.product,
-            version=package.version,
-            sequence=sequence,
-            platform=package.platform,
-            info_hash=torrent.info_hash,
-            recipe=prepared.recipe,
-            prerequisites=package.requires,
-            mirrors=package.mirrors,
-        )
-        outcome = releases.put_release(
-            state,
-            prepared.target,
-            custom,
-            length=torrent.length,
-            sha256=torrent.sha256,
-            now=time_now(),
-        )
-        repository.take_content(prepared.content, torrent.torrent, torrent.info_hash)
-    added.append(
-        {
-            "target": prepared.target,
-            "outcome": outcome,
-            "path": package.path,
-            "product": package.product,
-            "version": package.version,
-            "sequence": sequence,
-            "platform": package.platform,
-            "length": torrent.length,
-            "sha256": torrent.sha256,
-            "info_hash": torrent.info_hash,
-        }
-    )
-    return state
 
 
 def list_(channel: str | None = None, /, *, options: Options = OPTIONS) -> None:

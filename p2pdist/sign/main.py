@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 import p2pdist
 from p2pdist.errors import P2PDistError
 from p2pdist.programs import complain, report_defect, shown_default
-from p2pdist.sign import ceremony, content, drafts, keyfiles, looking, publishing, signing
+from p2pdist.sign import adding, ceremony, content, drafts, keyfiles, looking, publishing, signing
 from p2pdist.sign.options import CONTENT, KEYS, PUBLICATION, SIGNING
 
 app = App(
@@ -40,7 +40,7 @@ app.command(ceremony.init, group=KEYS)
 app.command(keyfiles.key_app)
 app.command(ceremony.channel_app)
 app.command(ceremony.rotate, group=KEYS)
-app.command(content.add, group=CONTENT, version_flags=())
+app.command(adding.add, group=CONTENT, version_flags=())
 app.command(content.list_, name="list", group=CONTENT)
 app.command(content.grant, group=CONTENT)
 app.command(content.revoke_app)

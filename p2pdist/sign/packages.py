@@ -77,6 +77,7 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: int | None = None
     requires: list[str] = msgspec.field(default_factory=list)
     mirrors: list[str | Mirror] = msgspec.field(default_factory=list)
+    deltas: bool | None = None
     piece_bytes: int | None = None
 
 
@@ -138,6 +139,11 @@ class PackageOptions:
     is asked first) and ,region=R (asked first by points of this region). Can be given several times; signed,
     but not used yet by this version."""
 
+    deltas: Annotated[bool | None, Parameter(negative="--no-deltas")] = None
+    """Make deltas from the last three releases of the product and platform, and keep those that save 30 %:
+    devices that have an older one fetch them instead. Contents of up to 256 MiB each are in memory for it. By
+    default where no mirror is named: deltas come from the admin server."""
+
     def shared(self) -> Package:
         """Return what these options say about every package."""
         return Package(
@@ -158,6 +164,7 @@ class PackageOptions:
             timeout_s=self.timeout,
             requires=list(self.requires),
             mirrors=list(self.mirror),
+            deltas=self.deltas,
         )
 
 

@@ -48,11 +48,12 @@ _PRAGMAS = (
     "PRAGMA journal_size_limit=67108864",  # give the log's disk space back after a burst
 )
 _MYSQL_SESSION = (
-    # what does not fit is an error, not cut off; every table keeps transactions and foreign keys
+    # what does not fit is an error, not cut off; every table keeps transactions and foreign keys; a lock is
+    # waited for as long as SQLite's is
     "SET SESSION sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION',"
-    " default_storage_engine = InnoDB"
+    " default_storage_engine = InnoDB, innodb_lock_wait_timeout = 10"
 )
-_LOST_RACES = frozenset({"40001", "40P01", 1020, 1205, 1213})
+_LOST_RACES = frozenset({"40001", "40P01", 1020, 1213})
 """SQLSTATEs, and numbers of MySQL and MariaDB, that say: another transaction was first, do yours again."""
 
 _LOCK_NAME, _LOCK_NUMBER, _LOCK_WAIT_S = "p2pdist migrates", 7_021_944_881, 600
@@ -91,6 +92,18 @@ def open_engine(url: str) -> sa.Engine:
     elif engine.dialect.name in MYSQLS:
         event.listen(engine, "connect", _prepare_mysql)
     return engine
+
+
+def first_connection(engine: sa.Engine) -> sa.Connection:
+    """Connect for the first time.
+
+    Raises:
+        UsageError: the URL has a parameter that its driver does not take.
+    """
+    try:
+        return engine.connect()
+    except TypeError as error:
+        raise UsageError(f"the database URL cannot be used ({error})", hint=_URL_HINT) from None
 
 
 def isolation_of(connection: sa.Connection) -> tuple[dict[str, Any], dict[str, Any]]:

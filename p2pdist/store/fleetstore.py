@@ -26,6 +26,7 @@ from p2pdist.errors import P2PDistError, Unavailable, UsageError
 from p2pdist.store.engines import (
     READERS_MAX,
     again_after_races,
+    first_connection,
     isolation_of,
     make_exact,
     one_migrates,
@@ -140,7 +141,7 @@ def _migrate(engine: sa.Engine) -> tuple[dict[str, Any], dict[str, Any]]:
     """Bring the schema up to date; return the options of reading and of writing connections."""
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    with _MIGRATING, _translated(), engine.connect() as connection:
+    with _MIGRATING, _translated(), first_connection(engine) as connection:
         options = isolation_of(connection)
         writing = connection.execution_options(p2pdist_writes=True)
         with writing.begin(), one_migrates(writing):

@@ -11,6 +11,7 @@ from sqlalchemy import RowMapping
 from p2pdist.core.identities import Kind
 from p2pdist.core.placement import PlacementRule, RuleKind
 from p2pdist.ids import GroupPath, InfoHash, NodeId, TargetPath
+from p2pdist.wire.following import ProposalState
 from p2pdist.wire.frames import Candidate
 from p2pdist.wire.messages import Stage
 
@@ -291,6 +292,24 @@ class PlacementRuleRecord(msgspec.Struct, frozen=True, kw_only=True):
         return PlacementRule(
             kind=self.kind, pattern=self.pattern, group=self.group_path, network=self.network
         )
+
+
+class ProposalRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A version that a vendor offers. ``first`` and ``last`` are when it was found on offer."""
+
+    id: str
+    task: str
+    product: str
+    version: str
+    architecture: str
+    url: str
+    file: str
+    size_bytes: int
+    sha256: str
+    signed: bool
+    state: ProposalState
+    first: int
+    last: int
 
 
 def record_of(row: RowMapping | Mapping[str, Any], kind: type[T]) -> T:

@@ -364,3 +364,21 @@ wake_places = Table(
     Column("ways", JSON, nullable=False),
     Column("updated", BigInteger, nullable=False),
 )
+
+proposals = Table(
+    "proposals",
+    metadata,
+    Column("id", String(12), primary_key=True),
+    Column("task", _ID, nullable=False, index=True),
+    Column("product", String(limits.NAME_CHARS_MAX), nullable=False),
+    Column("version", String(limits.NAME_CHARS_MAX), nullable=False),
+    Column("architecture", String(32), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("file", String(255), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("signed", Boolean, nullable=False),
+    Column("state", String(16), nullable=False, index=True),
+    Column("first", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
+)

@@ -106,6 +106,30 @@ class Mirror(msgspec.Struct, frozen=True, kw_only=True):
         return self.url + priority + (f",region={self.region}" if self.region else "")
 
 
+class Delta(msgspec.Struct, frozen=True, kw_only=True):
+    """A way to make a release's artifact from an older one: what ``zstd --patch-from`` makes, as an artifact.
+
+    ``packing`` names what both artifacts are unpacked from before they are compared, and how the result is
+    packed again (:mod:`p2pdist.install.packing`); empty where their bytes are compared as they are. Whoever
+    does not know it takes the whole artifact. Lengths are bytes.
+    """
+
+    base: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+    """The info-hash of the older artifact."""
+    base_sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+    base_length: Annotated[int, Meta(ge=1, le=limits.ARTIFACT_BYTES_MAX)]
+    info_hash: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+    length: Annotated[int, Meta(ge=1, le=limits.ARTIFACT_BYTES_MAX)]
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+    window_log: Annotated[int, Meta(ge=10, le=limits.DELTA_WINDOW_LOG_MAX)]
+    """The binary logarithm of the window that applying it takes."""
+    packing: Annotated[str, Meta(pattern=r"^[a-z0-9 .-]*\Z", max_length=64)] = ""
+    base_unpacked: Annotated[int, Meta(ge=0, le=limits.DELTA_UNPACKED_BYTES_MAX)]
+    """The length of the older content as it is compared: unpacked, if there is a packing."""
+    unpacked: Annotated[int, Meta(ge=0, le=limits.DELTA_UNPACKED_BYTES_MAX)]
+    """The same of the new content."""
+
+
 class ReleaseCustom(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
     """The ``custom`` field of a release's TUF target. Integers and strings only: TUF takes no floats."""
 
@@ -126,6 +150,7 @@ class ReleaseCustom(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         list[Annotated[str, Meta(max_length=2_048)] | Mirror], Meta(max_length=limits.MIRRORS_MAX)
     ] = msgspec.field(default_factory=list)
     """A plain string is a :class:`Mirror` of which nothing more is said."""
+    deltas: Annotated[list[Delta], Meta(max_length=limits.DELTAS_MAX)] = msgspec.field(default_factory=list)
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,6 +169,27 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     prerequisites: tuple[str, ...] = ()
     rollback_from: int | None = None
     mirrors: tuple[Mirror, ...] = ()
+    deltas: tuple[Delta, ...] = ()
+
+    def contents(self) -> tuple[Release, ...]:
+        """Return what is published, kept and served for this release: each delta, and the release itself.
+
+        The deltas from two bases may be the same bytes, and then are one content.
+        """
+        deltas = {delta.info_hash: self.carried_by(delta) for delta in self.deltas}
+        return (*deltas.values(), self)
+
+    def carried_by(self, delta: Delta) -> Release:
+        """Return this release with a delta in the place of its artifact: content like any other on its way,
+        and nothing that is installed."""
+        return msgspec.structs.replace(
+            self,
+            length=delta.length,
+            sha256=delta.sha256,
+            info_hash=InfoHash(delta.info_hash),
+            mirrors=(),
+            deltas=(),
+        )
 
     def fits(self, platform: str) -> bool:
         """Whether a device with *platform* (``linux-x86_64``) is one that this release is for."""
@@ -187,6 +233,10 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
     expires: int
     left_out: Mapping[str, str] = msgspec.field(default_factory=dict)
     stale: bool = False
+
+    def contents(self) -> list[Release]:
+        """Return all content that is signed: of every release its artifact and its deltas."""
+        return [each for release in self.releases.values() for each in release.contents()]
 
     @property
     def roles_left_out(self) -> frozenset[str]:

@@ -30,7 +30,7 @@ from p2pdist.ids import (
     parse_target,
 )
 from p2pdist.trust.catalog import Catalog, Release, ReleaseCustom, SeedGrant
-from p2pdist.trust.requirements import check_forms, mirrors_of
+from p2pdist.trust.requirements import check_deltas, check_forms, mirrors_of
 
 ONLINE_ROLES = ("timestamp", "snapshot")
 """The roles that the admin server signs; people sign the others."""
@@ -115,7 +115,7 @@ def read_catalog(
                     grant = _read_grant(path, target)
                     grants[grant.node] = grant
                 else:
-                    release = _read_release(path, target, channel_of(role))
+                    release = read_release(path, target, channel_of(role))
                     releases[release.target] = release
             except (UsageError, msgspec.ValidationError, KeyError, TypeError) as error:
                 reasons[path] = str(error)
@@ -176,7 +176,12 @@ def _expected_pattern(role: str) -> str | None:
         return None
 
 
-def _read_release(path: str, target: Any, channel: ChannelName) -> Release:
+def read_release(path: str, target: Any, channel: ChannelName) -> Release:
+    """Read a target of a channel, as it stands in a role's metadata.
+
+    Raises:
+        UsageError, msgspec.ValidationError, KeyError, TypeError: devices would not believe it.
+    """
     name = parse_target(path)
     custom = msgspec.convert(target["custom"], ReleaseCustom, strict=True)
     product, version = parse_product(custom.product), custom.version
@@ -188,6 +193,7 @@ def _read_release(path: str, target: Any, channel: ChannelName) -> Release:
         raise UsageError(f"a release of {length} bytes is not possible")
     if not _SHA256.match(sha256):
         raise UsageError("its SHA-256 is not one")
+    check_deltas(custom.deltas, custom.info_hash)
     return Release(
         target=name,
         channel=channel,
@@ -202,6 +208,7 @@ def _read_release(path: str, target: Any, channel: ChannelName) -> Release:
         prerequisites=tuple(custom.prerequisites),
         rollback_from=custom.rollback_from,
         mirrors=mirrors_of(custom.mirrors),
+        deltas=tuple(custom.deltas),
     )
 
 

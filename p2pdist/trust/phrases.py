@@ -18,6 +18,7 @@ from p2pdist.trust.catalog import (
     AnyRecipe,
     CommandRecipe,
     DebRecipe,
+    Delta,
     FileRecipe,
     Mirror,
     TreeRecipe,
@@ -107,6 +108,14 @@ def _mirrors(value: Any) -> str:
         return repr(value)
 
 
+def _deltas(value: Any) -> str:
+    try:
+        deltas = msgspec.convert(value, list[Delta])
+    except msgspec.ValidationError:
+        return repr(value)
+    return ", ".join(f"from {each.base[:12]}… {size_words(each.length)}" for each in deltas) or "none"
+
+
 def _date(value: Any) -> str:
     if type(value) is not int or not 0 <= value < _UNIX_SECONDS_MAX:
         return repr(value)
@@ -131,6 +140,7 @@ _FIELDS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "recipe": ("installation", recipe_words),
     "prerequisites": ("needs first", _list),
     "mirrors": ("mirrors", _mirrors),
+    "deltas": ("deltas", _deltas),
     "node": ("node", _text),
     "duties": ("duties", _list),
     "scope": ("scope", _text),

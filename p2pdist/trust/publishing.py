@@ -181,7 +181,7 @@ def verify_publication(
     root = trusted_root if trusted_root is not None else files[FIRST_ROOT]
     with _scratch() as scratch:
         catalog = Verifier(scratch, root).update(Bundle(files=files), now=now)
-    releases = sorted(catalog.releases.values(), key=lambda release: release.target)
+    releases = sorted(catalog.contents(), key=lambda release: (release.target, release.info_hash))
     for release in releases:
         torrent = read_bounded(
             directory / TORRENTS / f"{release.info_hash}.torrent", bytes_max=limits.TORRENT_BYTES_MAX
@@ -251,7 +251,7 @@ def _put_content(
             (directory / name).mkdir(parents=True, exist_ok=True)
         for leftover in (directory / ARTIFACTS).glob(".*.new"):
             leftover.unlink()
-        for release in catalog.releases.values():
+        for release in catalog.contents():
             artifact = directory / ARTIFACTS / release.info_hash
             torrent = directory / TORRENTS / f"{release.info_hash}.torrent"
             if artifact.exists() and torrent.exists():
@@ -295,7 +295,7 @@ def _put_grants(directory: Path, files: Mapping[str, bytes]) -> None:
 
 def _remove_unnamed(directory: Path, catalog: Catalog, files: Mapping[str, bytes]) -> None:
     """Remove content that no release and no grant names any more."""
-    named: set[str] = {release.info_hash for release in catalog.releases.values()}
+    named: set[str] = {release.info_hash for release in catalog.contents()}
     keep: dict[str, set[str]] = {
         ARTIFACTS: named,
         TORRENTS: {f"{info_hash}.torrent" for info_hash in named},

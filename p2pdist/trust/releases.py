@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Literal
 
@@ -15,9 +16,9 @@ from tuf.api.metadata import TargetFile
 
 from p2pdist.errors import UsageError
 from p2pdist.ids import ChannelName, TargetPath, parse_channel, parse_product, parse_target
-from p2pdist.trust.catalog import ReleaseCustom
+from p2pdist.trust.catalog import Release, ReleaseCustom
 from p2pdist.trust.changes import highest_sequences, plain, remember_sequences
-from p2pdist.trust.contents import CHANNEL_PREFIX, channel_role
+from p2pdist.trust.contents import CHANNEL_PREFIX, channel_role, read_release
 from p2pdist.trust.requirements import check_forms, check_platform, parse_prerequisite
 from p2pdist.trust.signing import SigningState
 
@@ -91,6 +92,21 @@ def sequence_for(state: SigningState, target: TargetPath) -> int:
     if known is not None and known.custom:
         return int(known.custom["sequence"])
     return 1 + highest_sequences(signed).get(product, 0)
+
+
+def releases_of(state: SigningState, channel: ChannelName) -> list[Release]:
+    """Return the releases of a channel as they will be, without those that no device would believe."""
+    targets = state.latest(_existing_role(state, channel)).signed.targets
+    found = []
+    for path, file in targets.items():
+        with suppress(UsageError, msgspec.ValidationError, KeyError, TypeError):
+            found.append(read_release(path, file.to_dict(), channel))
+    return found
+
+
+def release_of(state: SigningState, channel: ChannelName, target: TargetPath) -> Release | None:
+    """Return one release of a channel as it will be, if it is there."""
+    return next((each for each in releases_of(state, channel) if each.target == target), None)
 
 
 def check_channel(state: SigningState, channel: ChannelName) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from urllib.parse import urlsplit
 
 import msgspec
 
 from p2pdist.errors import UsageError
 from p2pdist.ids import ProductName, parse_product
-from p2pdist.trust.catalog import Mirror, ReleaseCustom
+from p2pdist.trust.catalog import Delta, Mirror, ReleaseCustom
 
 PLATFORMS = (
     "any",
@@ -76,11 +76,16 @@ def mirrors_of(said: Iterable[str | Mirror]) -> tuple[Mirror, ...]:
     return tuple(found.values())
 
 
-def check_mirror(text: str) -> None:
-    """Check the address of a vendor mirror. Raises UsageError."""
+def check_mirror(text: str, *, plain: bool = False) -> None:
+    """Check the address of a vendor mirror; *plain* ones, without TLS, are for what is signed.
+
+    Raises:
+        UsageError: it is none.
+    """
+    schemes = ("https", "http") if plain else ("https",)
     try:
         parts = urlsplit(text)
-        valid = parts.scheme == "https" and bool(parts.hostname) and parts.username is None
+        valid = parts.scheme in schemes and bool(parts.hostname) and parts.username is None
         _ = parts.port
     except ValueError:
         valid = False
@@ -112,3 +117,10 @@ def check_forms(custom: ReleaseCustom) -> None:
         parse_prerequisite(text)
     for mirror in mirrors_of(custom.mirrors):
         check_mirror(mirror.url)
+
+
+def check_deltas(deltas: Sequence[Delta], info_hash: str) -> None:
+    """Check that a release has one delta from each base, and none that is its artifact. Raises UsageError."""
+    bases = [delta.base for delta in deltas]
+    if len(set(bases)) < len(bases) or info_hash in {*bases, *(delta.info_hash for delta in deltas)}:
+        raise UsageError("its deltas name a base twice, or its own artifact")

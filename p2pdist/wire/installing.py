@@ -40,6 +40,8 @@ class Install(msgspec.Struct, frozen=True, kw_only=True, tag_field="work", tag="
     addresses: Annotated[list[Address], Meta(max_length=limits.GRANT_ADDRESSES_MAX)] = msgspec.field(
         default_factory=list
     )
+    config: Annotated[str, Meta(max_length=limits.INSTALL_CONFIG_BYTES_MAX)] = ""
+    """The agents' configuration file; one that is there already is left alone."""
     user: Name = "root"
     sudo: bool = False
     ssh_agent: bool = False

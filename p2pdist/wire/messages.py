@@ -19,7 +19,7 @@ from p2pdist.wire.frames import Candidate, Count, InfoHashText, NodeIdText, Role
 from p2pdist.wire.message import Identifier, Message, UnixSeconds
 from p2pdist.wire.questions import NodeAwaited, NodeCame, SecretsRequest, TaskSecrets
 from p2pdist.wire.services import Service
-from p2pdist.wire.tasks import Assignment, TaskItems, TaskProgress, TaskResult, TaskSightings
+from p2pdist.wire.tasks import Assignment, TaskItems, TaskOffers, TaskProgress, TaskResult, TaskSightings
 from p2pdist.wire.wakes import WakeOrder, WakePlace
 
 Group = Annotated[str, Meta(pattern=r"^/", max_length=limits.GROUP_PATH_CHARS_MAX)]
@@ -262,6 +262,7 @@ FromDevice: TypeAlias = (
     | TaskProgress
     | TaskItems
     | TaskSightings
+    | TaskOffers
     | TaskResult
     | SecretsRequest
     | NodeAwaited

@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from p2pdist import limits
 from p2pdist.wire.discovery import Sighting
+from p2pdist.wire.following import Offer
 from p2pdist.wire.frames import Count, Text
 from p2pdist.wire.message import Identifier, Message, UnixSeconds
 
@@ -85,6 +86,20 @@ class TaskSightings(Message, frozen=True, kw_only=True, tag="task-sightings"):
     sightings: Annotated[list[Sighting], Meta(min_length=1, max_length=limits.SIGHTINGS_AT_ONCE)]
 
 
+class TaskOffers(Message, frozen=True, kw_only=True, tag="task-offers"):
+    """Everything that a run has found on offer in the repository that it follows: what is missing is gone.
+
+    Repeated until a ``Received`` names its id.
+    """
+
+    id: Identifier
+    task: Identifier
+    run: Run
+    date: UnixSeconds = 0
+    """When the index was signed that says so; 0: it does not say."""
+    offers: Annotated[list[Offer], Meta(max_length=limits.FOLLOW_OFFERS_MAX)]
+
+
 class TaskResult(Message, frozen=True, kw_only=True, tag="task-result"):
     """The end of a run on this node. Repeated until a ``Received`` names its id, after all else of it."""
 
@@ -101,6 +116,6 @@ class TaskResult(Message, frozen=True, kw_only=True, tag="task-result"):
     finished: UnixSeconds
 
 
-Findings: TypeAlias = TaskItems | TaskSightings
+Findings: TypeAlias = TaskItems | TaskSightings | TaskOffers
 Confirmed: TypeAlias = Findings | TaskResult
 """What a node repeats until the admin server has it on its disk."""

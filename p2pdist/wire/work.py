@@ -14,11 +14,12 @@ import msgspec
 from p2pdist import limits
 from p2pdist.errors import UsageError
 from p2pdist.wire import codec
+from p2pdist.wire.following import Follow
 from p2pdist.wire.installing import Install
 from p2pdist.wire.mirroring import ReadMirrors
 from p2pdist.wire.polling import Poll
 
-AnyWork: TypeAlias = Poll | ReadMirrors | Install
+AnyWork: TypeAlias = Poll | ReadMirrors | Install | Follow
 
 
 class _Named(msgspec.Struct, frozen=True):

@@ -12,6 +12,8 @@ import msgspec
 import pytest
 import trio
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "duties" / "discovery"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "duties" / "follow"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "duties"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "server"))
 

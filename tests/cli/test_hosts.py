@@ -36,6 +36,7 @@ def inventory(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         device("desk-3", "10.1.0.3", state="online", group="/desks"),
         device("printer", "10.1.1.1"),
         device("far", "10.9.0.1", network="q" * 32),
+        device("near", "fe80::7"),
     ]
     monkeypatch.setattr(hosts, "all_found", lambda client: wire.FoundList(devices=found))
     return found
@@ -81,7 +82,8 @@ def test_a_name_with_a_domain_is_a_host_that_nobody_has_discovered() -> None:
     [
         ("nobody", "nothing that discovery has found"),
         ("10.1.0.0/33", "not a range"),
-        ("far", "not seen at any address by the node"),
+        ("far", "not seen by the node"),
+        ("near", "where it could be reached"),
         ("10.7.0.1:0", "names no port"),
     ],
 )

@@ -134,9 +134,12 @@ async def test_a_bare_machine_becomes_a_managed_device_and_its_password_stands_n
                 await trio.sleep(0.05)
             held.extend(await trio.to_thread.run_sync(holding, PASSWORD, tmp_path / "server"))
 
+        config = tmp_path / "agent.toml"
+        config.write_text("[resting]\nenabled = true\n")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(look)
-            run = await site.install()
+            run = await site.install("--config", str(config))
+        assert (site.machine.root / "etc/p2pdist/agent.toml").read_text() == config.read_text()
         assert f"{site.machine.address}  {fingerprint(site.machine.key)}" in site.asked
         (item,) = run.items
         assert (item.state, item.step, run.nodes[0].state) == ("done", "report", "done")
@@ -191,6 +194,7 @@ async def test_what_makes_no_sense_is_said_before_anything_begins(open_site: Ope
             ((*site.words(), "nothing"), "discovery has found"),
             (site.words("--release", "p2pdist-agent@7"), "p2pdist-agent@7"),
             (site.words("--accept-keys", "nothing"), "no task"),
+            (site.words("--config", str(site.password_file)), "is not TOML"),
         ):
             await site.shell(*words, code=2)
             assert said in site.shell.stderr, words

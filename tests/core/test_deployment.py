@@ -460,7 +460,7 @@ def test_a_deployment_that_is_withdrawn_while_it_installs_ends_with_a_report() -
     device.fetched(app)
     device.verified("d-app-1.1")
     assert device.want() == []
-    assert device.installed("d-app-1.1") == ["forget", "report d-app-1 installed"]
+    assert device.installed("d-app-1.1") == ["stop", "report d-app-1 installed"]
     assert device.machine.tasks() == ()
 
 
@@ -822,6 +822,21 @@ def test_progress_is_told_at_changes_and_otherwise_only_now_and_then() -> None:
     assert [p.fraction for p in device.progress] == [0.25, 0.5]
 
 
+def test_that_nobody_serves_it_is_told_at_once_and_no_longer_when_somebody_does() -> None:
+    app = release()
+    device = device_with(app)
+    device.want(app)
+    device.progress.clear()
+    for waits in ("it comes from mirrors", "it comes from mirrors", ""):
+        device.machine.handle_content_progressed(
+            app.info_hash, fraction=0.0, rate_bytes_per_s=0, sources=0, waits=waits, now=device.now
+        )
+        device.do()
+    told = [(p.stage, p.detail) for p in device.progress]
+    assert told[0] == ("fetching", "it comes from mirrors")
+    assert told[-1] == ("fetching", "")
+
+
 def test_the_output_of_many_unconfirmed_reports_does_not_fill_the_memory() -> None:
     many = [release(f"p{number}") for number in range(70)]
     device = device_with(*many)
@@ -857,3 +872,60 @@ def test_the_journal_holds_exactly_what_the_machine_knows() -> None:
     assert device.machine.tasks() == before
     assert device.machine.installed == {"stable/app": 1}
     assert msgspec.structs.asdict(before[0])["stage"] == "installed"
+
+
+# What deltas start from --------------------------------------------------------------------------
+
+
+def test_the_artifact_of_what_is_installed_stays_until_a_newer_release_is_installed() -> None:
+    old, new = release(sequence=1), release(sequence=2)
+    device = device_with(old, new)
+    device.want(old)
+    device.fetched(old)
+    device.verified("d-app-1.1")
+    device.installed("d-app-1.1")
+    assert device.want(new) == ["stop", "fetch app 2"]
+    assert device.machine.bases() == {old.info_hash}
+    device.fetched(new)
+    device.verified("d-app-2.1")
+    assert "forget" in device.installed("d-app-2.1")
+    assert device.machine.bases() == {new.info_hash}
+
+
+def test_the_artifact_of_what_is_installed_is_remembered_through_a_restart() -> None:
+    app = release()
+    device = device_with(app)
+    device.want(app)
+    device.fetched(app)
+    device.verified("d-app-1.1")
+    device.installed("d-app-1.1")
+    device.restart()
+    assert device.machine.bases() == {app.info_hash}
+
+
+def test_a_full_disk_takes_the_space_of_what_is_only_kept_for_deltas() -> None:
+    old, new = release(sequence=1), release(sequence=2)
+    device = device_with(old, new)
+    device.want(old)
+    device.fetched(old)
+    device.verified("d-app-1.1")
+    device.installed("d-app-1.1")
+    device.want(new)
+    device.machine.handle_storage_failed(new.info_hash, "the disk is full", device.now)
+    assert device.do() == ["forget"]
+    assert device.machine.bases() == frozenset()
+
+
+def test_a_report_says_how_the_artifact_was_fetched_also_after_a_restart() -> None:
+    app = release()
+    device = device_with(app)
+    device.want(app)
+    device.machine.handle_content_finished(app.info_hash, device.now, note="by a delta")
+    device.do()
+    device.restart()
+    device.learn(app)
+    device.admit()
+    device.fetched(app)
+    device.verified("d-app-1.1")
+    device.installed("d-app-1.1")
+    assert device.reports[-1].reason == "by a delta"

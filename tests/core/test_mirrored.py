@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pdist.core.desired import Wishes
-from p2pdist.core.mirrored import choose, reads, wish_for, withheld
+from p2pdist.core.mirrored import choose, fits, reads, wish_for, withheld
 from p2pdist.ids import ChannelName, FleetName, InfoHash, NodeId, ProductName, TargetPath, node_id_of
 from p2pdist.trust.catalog import FileRecipe, Mirror, Release
 from p2pdist.wire.mirroring import ReadMirrors
@@ -46,6 +46,12 @@ def test_a_target_names_its_release_and_a_pattern_the_newest_of_each_product_and
     assert choose(["stable/app/*"], SIGNED) == ((ARM, NEW), ())
     assert choose(["*/app/*"], SIGNED) == ((BETA, ARM, NEW), ())
     assert choose([OLD.target, "stable/app/*", NEW.target], SIGNED) == ((OLD, ARM, NEW), ())
+
+
+def test_a_target_fits_itself_and_the_patterns_around_it() -> None:
+    assert fits([OLD.target], OLD.target)
+    assert fits(["none/*", "stable/*"], OLD.target)
+    assert not fits(["beta/*", NEW.target], OLD.target)
 
 
 def test_what_names_nothing_is_said() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pdist.core.places import Member
-from p2pdist.core.sources import SourceRules, crosses_wan, decide_sources
+from p2pdist.core.sources import SourceRules, crosses_wan, decide_sources, waits_for_mirrors
 from p2pdist.ids import GroupPath, NodeId, node_id_of
 from p2pdist.wire.frames import Candidate, Role
 
@@ -179,3 +179,10 @@ def test_of_two_points_the_one_behind_a_nat_dials() -> None:
     assert (seen.taken, seen.dial) == (True, "receiver")
     (seen,) = decide_sources(msgspec.structs.replace(BERLIN, translated=True), [behind])
     assert seen.dial == "either", "one of them may have a port that is forwarded"
+
+
+def test_who_has_no_other_source_is_told_to_wait_for_the_mirrors() -> None:
+    origin = msgspec.structs.replace(ORIGIN, mirrored=True)
+    assert "vendor's mirrors" in waits_for_mirrors(decide_sources(STRAY, [origin]))
+    assert waits_for_mirrors(decide_sources(BERLIN_DEVICES[0], [origin, BERLIN])) == ""
+    assert waits_for_mirrors(decide_sources(STRAY, [PARIS])) == "", "it may only be late"

@@ -24,8 +24,9 @@ from p2pdist.node.mirrorsettings import MirrorSettings
 from p2pdist.swarm.session import Swarm
 from p2pdist.swarm.torrents import MadeTorrent, make_torrent
 from p2pdist.trust.catalog import FileRecipe, Mirror, Release
+from p2pdist.trust.keys import IdentityKey
 from p2pdist.wire.mirroring import ReadMirrors
-from p2pdist.wire.tasks import Assignment, TaskItem, TaskItems, TaskProgress
+from p2pdist.wire.tasks import Assignment, TaskItem, TaskItems
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(NGINX is None, reason="needs nginx")]
 
@@ -67,14 +68,14 @@ class Site:
         """Do the work on one of them; return how it ended, and its items."""
         found: list[TaskItems] = []
 
-        async def say(progress: TaskProgress) -> bool:
+        async def say(progress: object) -> bool:
             return True
 
         async def room() -> None:
             return
 
         assignment = Assignment(task="t", run=1, not_after=2**31, work=b"")
-        port = RunPort(assignment, say=say, room=room, add=found.append)  # type: ignore[arg-type]
+        port = RunPort(assignment, say=say, room=room, add=found.append, key=IdentityKey.generate())  # type: ignore[arg-type]
         with trio.fail_after(30):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(port.tell)
@@ -202,11 +203,11 @@ def test_it_takes_the_duty_of_a_seed_and_says_its_kind_on_the_wire() -> None:
 
 
 def _nobody() -> RunPort:
-    async def say(progress: TaskProgress) -> bool:
+    async def say(progress: object) -> bool:
         return False
 
     async def room() -> None:
         return
 
     assignment = Assignment(task="t", run=1, not_after=2**31, work=b"")
-    return RunPort(assignment, say=say, room=room, add=lambda found: None)
+    return RunPort(assignment, say=say, room=room, add=lambda found: None, key=IdentityKey.generate())

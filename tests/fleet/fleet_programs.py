@@ -170,6 +170,7 @@ class AgentTask(TaskProgram):
         async with open_agent(Agent(), home, self._config) as agent, trio.open_nursery() as inner:
             self.agent = agent
             inner.start_soon(agent.deployer.run)
+            inner.start_soon(agent.deltas.run)
             inner.start_soon(agent.member.run)
             if agent.resting is not None:
                 inner.start_soon(agent.resting.run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -12,8 +13,11 @@ import msgspec
 from tuf.api.metadata import TargetFile
 from workshop import Workshop, grant_custom, release_custom
 
+from p2pdist.core.deltas import window_log
 from p2pdist.ids import ChannelName, FleetName, InfoHash, NodeId, TargetPath, swarm_of
+from p2pdist.sign.deltas import write_delta
 from p2pdist.swarm.torrents import MadeTorrent, make_torrent
+from p2pdist.trust.catalog import Delta
 
 FLEET = FleetName("acme")
 CHANNEL = ChannelName("stable")
@@ -35,6 +39,7 @@ class SignedRelease(msgspec.Struct, frozen=True, kw_only=True):
     target: TargetPath
     info_hash: InfoHash
     content: bytes
+    deltas: tuple[InfoHash, ...] = ()
 
 
 class SigningDesk:
@@ -57,11 +62,16 @@ class SigningDesk:
         product: str = "app",
         place: str = PLACE,
         content: bytes = b"",
+        bases: Sequence[SignedRelease] = (),
         **custom: Any,
     ) -> SignedRelease:
-        """Sign a release, by default of random content, installed as the file *place*."""
+        """Sign a release, of random content by default, installed as the file *place*; with a delta from each
+        of *bases*."""
         content = content or random.Random(f"{product} {version}").randbytes(size)
         made = self._made(content)
+        deltas = [self._delta(base, content) for base in bases]
+        if deltas:
+            custom["deltas"] = [msgspec.to_builtins(delta) for delta in deltas]
         target = TargetPath(f"{CHANNEL}/{product}/{version}/{product}.bin")
         fields = {"info_hash": made.info_hash, "recipe": {"kind": "file", "path": place}, **custom}
         self.workshop.targets["channel-stable"].targets[target] = TargetFile(
@@ -71,7 +81,8 @@ class SigningDesk:
             {"custom": release_custom(product, version, sequence, **fields)},
         )
         self.workshop.sign(bump=("channel-stable",))
-        return SignedRelease(target=target, info_hash=made.info_hash, content=content)
+        names = tuple(InfoHash(delta.info_hash) for delta in deltas)
+        return SignedRelease(target=target, info_hash=made.info_hash, content=content, deltas=names)
 
     def grant(self, node: NodeId, addresses: Sequence[str], *, scope: str = "/emea", **fields: Any) -> None:
         """Sign a seed grant for *node*."""
@@ -85,6 +96,22 @@ class SigningDesk:
         """Return everything that is signed now."""
         return Publication(
             metadata=self.workshop.publication(), torrents=dict(self._torrents), content=dict(self._content)
+        )
+
+    def _delta(self, base: SignedRelease, content: bytes) -> Delta:
+        path = self._directory / "delta"
+        write_delta(base.content, content, path)
+        made = self._made(path.read_bytes())
+        return Delta(
+            base=base.info_hash,
+            base_sha256=hashlib.sha256(base.content).hexdigest(),
+            base_length=len(base.content),
+            info_hash=made.info_hash,
+            length=made.length,
+            sha256=made.sha256,
+            window_log=window_log(len(base.content), len(content)),
+            base_unpacked=len(base.content),
+            unpacked=len(content),
         )
 
     def _made(self, content: bytes) -> MadeTorrent:

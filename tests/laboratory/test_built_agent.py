@@ -11,6 +11,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 from lab_fleet import LabFleet, Release
@@ -21,12 +22,17 @@ sys.path += [str(Path(__file__).parents[1] / directory) for directory in ("dutie
 from bare import PASSWORD, BareMachine, needs_machines
 from workshop import Workshop
 
+from p2pdist.core.deltas import window_log
 from p2pdist.core.installation import InstallationSettings
 from p2pdist.duties.deploy import installing
 from p2pdist.duties.deploy.installing import HostState, Order, install
 from p2pdist.duties.deploy.protocol import Credentials, Package
 from p2pdist.ids import NodeId
+from p2pdist.install.patch import Patch
+from p2pdist.install.patching import PATCH_WORD
 from p2pdist.install.platform import detect_platform
+from p2pdist.sign.deltas import write_delta
+from p2pdist.trust.catalog import Delta
 from tests.node.nodes import Nodes
 
 pytestmark = [*needs_machines, pytest.mark.timeout(600)]
@@ -73,6 +79,42 @@ def test_it_runs_without_python_and_without_anything_else(agent: Path, tmp_path:
         [agent, "--version"], env=alone(tmp_path), capture_output=True, text=True, check=True
     )
     assert said.stdout.strip()
+
+
+def test_it_is_the_process_that_applies_deltas_too(agent: Path, tmp_path: Path) -> None:
+    base, new = tmp_path / "base", tmp_path / "new"
+    base.write_bytes(bytes(range(256)) * 100)
+    new.write_bytes(base.read_bytes() + b"and more")
+    delta = tmp_path / "delta"
+    write_delta(base.read_bytes(), new.read_bytes(), delta)
+    how = Delta(
+        base="0" * 64,
+        base_sha256=hashlib.sha256(base.read_bytes()).hexdigest(),
+        base_length=base.stat().st_size,
+        info_hash="1" * 64,
+        length=delta.stat().st_size,
+        sha256="2" * 64,
+        window_log=window_log(base.stat().st_size, new.stat().st_size),
+        base_unpacked=base.stat().st_size,
+        unpacked=new.stat().st_size,
+    )
+    patch = Patch(
+        base=str(base),
+        delta=str(delta),
+        result=str(tmp_path / "result"),
+        how=how,
+        length=new.stat().st_size,
+        sha256=hashlib.sha256(new.read_bytes()).hexdigest(),
+    )
+    said = subprocess.run(
+        [agent, PATCH_WORD],
+        env=alone(tmp_path),
+        input=msgspec.json.encode(patch),
+        capture_output=True,
+        check=True,
+    )
+    assert msgspec.json.decode(said.stdout) == {"failure": ""}
+    assert (tmp_path / "result").read_bytes() == new.read_bytes()
 
 
 def test_a_mistake_in_the_call_has_the_exit_code_of_the_installed_program(

@@ -203,3 +203,19 @@ def test_a_run_that_is_stopped_in_the_middle_ends_on_the_point(site: Site) -> No
     state = site.state(task)
     assert state["state"] == "cancelled"
     assert "stopped by" in state["reason"]
+
+
+def test_an_enrolled_device_is_recognised_by_its_card_whatever_it_is_called(site: Site) -> None:
+    site.fleet.enrol("till-4", site.neighbour, "/plant/tills")
+    site.fleet.start("till-4", site.neighbour, "agent.toml")
+    carried = ("online", site.fleet.nodes["point"])
+    site.fleet.until_asked(lambda: site.fleet.states().get("till-4") == carried, "the point carries it")
+    site.discover("--method", "neighbours")
+    devices = site.fleet.ask("inventory", "list")["devices"]
+    (device,) = (each for each in devices if mac_of(site.neighbour) in each["macs"])
+    assert (device["node"], device["known_by"]) == (site.fleet.nodes["till-4"], "node")
+    assert "till-4" in device["names"] and "managed" in device["methods"]
+    assert {site.neighbour.ipv4[0], link_local(site.neighbour)} <= {
+        each["address"] for each in device["addresses"]
+    }
+    assert site.fleet.ask("inventory", "conflicts")["conflicts"] == []

@@ -17,8 +17,10 @@ from lab_fleet import POINTS, LabFleet, Release
 from laboratory.network import Host, Laboratory
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "duties"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "duties" / "follow"))
 
 from mirror_servers import NGINX, Nginx, WebAuthority, configure_nginx
+from vendor import APT_FTPARCHIVE, DPKG_DEB, GPG, AptRepository, open_signer
 
 pytestmark = [
     pytest.mark.network,
@@ -147,9 +149,46 @@ def test_each_byte_leaves_the_mirror_once_and_none_the_admin_server(sites: Sites
     assert "vendor's mirrors" in origin["reason"]
 
 
-def test_a_mirror_that_lies_is_named_by_each_point_that_has_asked_it(sites: Sites) -> None:
+@pytest.mark.skipif(None in (APT_FTPARCHIVE, DPKG_DEB, GPG), reason="needs apt-utils, dpkg-deb and GnuPG")
+def test_a_point_behind_a_nat_follows_the_vendor_whose_package_then_reaches_every_point(sites: Sites) -> None:
+    fleet, vendor = sites.fleet, sites.vendor
+    with open_signer() as signer:
+        key = vendor.directory / "vendor.gpg"
+        key.write_bytes(signer.make("vendor"))
+        repository = AptRepository(vendor.directory / "www" / "debian", signer, "vendor")
+        repository.add("gadget", "1.0-1")
+        content = repository.add("gadget", "1.2-1").read_bytes()
+        repository.publish()
+    url = f"{vendor.nginx.url}/debian"
+    run = fleet.ask(
+        "follow", "apt", url, "stable", "main", "--key", key, "--package", "gadget", "--via", "home", "--wait"
+    )
+    assert [(node["name"], node["state"]) for node in run["nodes"]] == [("home", "done")]
+    (proposal,) = fleet.ask("proposal", "list")["proposals"]
+    assert (proposal["product"], proposal["version"], proposal["signed"]) == ("gadget", "1.2-1", True)
+
+    to = fleet.directory / "incoming"
+    fleet.ask("proposal", "fetch", proposal["id"], to, "--web-ca", vendor.authority.ca_file)
+    fleet.sign("add", "stable", "--manifest", to / "releases.toml")
+    fleet.publish("--mirrored")
+    before = sites.origin_sent()
+    run = sites.fetch("gadget@1.2-1", "--points", "/sites")
+    assert {node["name"]: node["state"] for node in run["nodes"]} == dict.fromkeys(SITES, "done")
+    assert sum(node["figures"]["bytes_from_mirrors"] for node in run["nodes"]) == len(content)
+    assert sites.origin_sent() == before
+    assert fleet.ask("proposal", "list", "--state", "published")["proposals"][0]["id"] == proposal["id"]
+
+
+def test_what_is_new_at_a_mirror_is_read_by_itself_and_one_that_lies_is_named(sites: Sites) -> None:
+    asked = ("fetch", "stable/drill/*", "--points", "home", "--points", "hub", "--on-metadata")
+    task = str(sites.fleet.ask(*asked)["id"])
     release = sites.publish("drill", CONTENT[:1_000_000], liar=True)
-    run = sites.fetch("drill@1", "--points", "home", "--points", "hub")
+
+    def shown() -> Any:
+        return sites.fleet.ask("task", "show", task)
+
+    sites.fleet.until_asked(lambda: shown().get("finished"), "it has ended")
+    run = shown()
     assert [node["state"] for node in run["nodes"]] == ["done", "done"]
     liars = {item["name"]: item for item in run["items"] if item["subject"].endswith("/bad/drill")}
     assert set(liars) == {"home", "hub"}
@@ -160,7 +199,7 @@ def test_a_mirror_that_lies_is_named_by_each_point_that_has_asked_it(sites: Site
 
 
 def test_a_point_that_is_killed_goes_on_where_it_was(sites: Sites) -> None:
-    release = sites.publish("saw", CONTENT * 2)
+    release = sites.publish("saw", CONTENT + CONTENT[:1_250_000])
     task = str(sites.fleet.ask("fetch", "saw@1", "--points", "home")["id"])
 
     def node() -> Any:
@@ -168,7 +207,7 @@ def test_a_point_that_is_killed_goes_on_where_it_was(sites: Sites) -> None:
 
     sites.fleet.until(lambda: node()["done"] > len(release.content) // 5, "it has read a part")
     sites.fleet.restart("home")
-    sites.fleet.until(lambda: node()["finished"], "it has ended")
+    sites.fleet.until_asked(lambda: node()["finished"], "it has ended")
     assert node()["state"] == "done"
     assert sites.vendor.sent(release) < 1.3 * len(release.content)
     assert sites.origin_sent() == 0

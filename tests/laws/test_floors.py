@@ -79,6 +79,7 @@ ONLY_IN: dict[str, tuple[frozenset[str], str]] = {
     "tarfile": (frozenset({"install"}), "archives are packed and unpacked in one place, bounded"),
     "dns": (frozenset({"duties"}), "names are asked for by discovery, and by nothing else"),
     "ldap3": (frozenset({"duties"}), "it is synchronous, and no longer kept: one adapter, in a thread"),
+    "pysequoia": (frozenset({"duties"}), "a vendor's signatures are checked by one adapter"),
     "pickle": (frozenset(), "unpickling outside data runs it"),
     "matplotlib": (frozenset(), "plots are the benchmark's, not the product's"),
 }
@@ -102,6 +103,7 @@ ENDPOINT_FORBIDDEN = {
     "difflib": "suggestions are for mistakes",
     "dns": "imported only when a network is polled",
     "ldap3": "imported only when a directory is polled",
+    "pysequoia": "imported only when a vendor's repository is followed",
     "pickle": "unpickling outside data runs it",
 }
 

@@ -8,19 +8,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 import trio
 import trio.testing
 
 from p2pdist.ids import ChannelName, GroupPath, InfoHash, ProductName, TargetPath, node_id_of
 from p2pdist.seed.stock import Situation, Stock, StockStatistics
-from p2pdist.trust.catalog import Catalog, FileRecipe, Release, SeedGrant
+from p2pdist.trust.catalog import Catalog, Delta, FileRecipe, Release, SeedGrant
 from p2pdist.wire.messages import DesiredState
 
 MIB = 1 << 20
 HASH = InfoHash("a" * 64)
 TARGET = TargetPath("stable/app/1/f")
 SECOND_HASH = InfoHash("c" * 64)
+DELTA_HASH = InfoHash("d" * 64)
 SECOND = TargetPath("stable/other/1/f")
 
 
@@ -197,6 +199,42 @@ async def test_an_artifact_whose_disk_fills_up_while_it_is_fetched_makes_room_an
     await content.until(lambda: content.no_room == {HASH} and not content.wanted)
     disk.free = 50 * MIB
     await content.until(lambda: content.wanted == {HASH} and not content.no_room)
+
+
+def with_delta(before: Situation) -> Situation:
+    """The same, with a delta of the first release that is as large as what it stands for."""
+    delta = Delta(
+        base=SECOND_HASH,
+        base_sha256="0" * 64,
+        base_length=10 * MIB,
+        info_hash=DELTA_HASH,
+        length=10 * MIB,
+        sha256="0" * 64,
+        window_log=25,
+        base_unpacked=10 * MIB,
+        unpacked=10 * MIB,
+    )
+    releases = dict(before.catalog.releases)
+    releases[TARGET] = msgspec.structs.replace(releases[TARGET], deltas=(delta,))
+    catalog = msgspec.structs.replace(before.catalog, releases=releases)
+    return msgspec.structs.replace(before, catalog=catalog)
+
+
+@pytest.mark.parametrize(
+    ("disk_bytes", "fetched"),
+    [(35 * MIB, {HASH, SECOND_HASH, DELTA_HASH}), (25 * MIB, {HASH, SECOND_HASH})],
+)
+async def test_deltas_are_fetched_for_the_scope_where_all_artifacts_have_room(
+    tmp_path: Path, disk: Disk, nursery: trio.Nursery, disk_bytes: int, fetched: set[InfoHash]
+) -> None:
+    disk.free = 90 * MIB
+    content = Contents()
+    current = with_delta(situation(prefetch=(TARGET, SECOND), disk_bytes=disk_bytes))
+    stock = stock_of(tmp_path, content, lambda: current)
+    nursery.start_soon(stock.run)
+    stock.look()
+    await content.until(lambda: content.wanted == fetched)
+    assert content.no_room == {HASH, SECOND_HASH, DELTA_HASH} - fetched
 
 
 async def test_what_is_to_be_kept_is_not_fetched_but_served_when_it_is_there(

@@ -47,6 +47,7 @@ from p2pdist.server.serverhome import ServerHome
 from p2pdist.server.service import Service, ServiceSettings, open_service
 from p2pdist.store.fleetstore import FleetStore
 from p2pdist.swarm.torrents import MadeTorrent, make_torrent
+from p2pdist.trust.catalog import Delta
 from p2pdist.trust.certificates import make_request
 from p2pdist.trust.keys import Ed25519Signer, IdentityKey
 from p2pdist.trust.sealing import open_envelope, seal, seal_anonymous
@@ -116,6 +117,28 @@ class Publisher:
         }
         hashes = {"sha256": made.sha256}
         self.channel[target] = TargetFile(made.length, hashes, target, {"custom": fields})
+        return made
+
+    def add_delta(self, base: MadeTorrent, version: str, data: bytes, product: str = "app") -> MadeTorrent:
+        """Add what stands for a delta from *base* to a release that is there already."""
+        path = self.directory / f"{product}-{version}-delta"
+        path.write_bytes(data)
+        made = make_torrent(path, swarm=swarm_of(STABLE, ACME))
+        self.torrents[made.info_hash] = made.torrent
+        self.artifacts[made.info_hash] = path
+        delta = Delta(
+            base=base.info_hash,
+            base_sha256=base.sha256,
+            base_length=base.length,
+            info_hash=made.info_hash,
+            length=made.length,
+            sha256=made.sha256,
+            window_log=20,
+            base_unpacked=base.length,
+            unpacked=base.length,
+        )
+        custom = self.channel[f"stable/{product}/{version}/{product}.bin"].custom
+        custom["deltas"] = [*custom.get("deltas", []), msgspec.to_builtins(delta)]
         return made
 
     def add_grant(

@@ -96,6 +96,24 @@ async def test_the_origin_and_the_points_of_other_sites_stand_in_every_explanati
         assert (status.unattributed["device"], status.wasted["device"]) == (after.unattributed, 4_096)
 
 
+async def test_a_device_that_fetched_a_delta_is_explained_by_the_deltas_sources(tmp_path: Path) -> None:
+    async with open_fleet(tmp_path) as fleet:
+        old = fleet.publisher.add_release("0.9", DATA[::-1], sequence=9)
+        made = fleet.publisher.add_release("1.0", DATA)
+        delta = fleet.publisher.add_delta(old, "1.0", b"delta" * 1_000)
+        device = await enrolled_device(fleet, name="cash-desk")
+        await fleet.operator.publish(fleet.publisher)
+        got = SourceBytes(node=NodeId(fleet.service.home.key.node), role="origin", received=5_000, sent=0)
+        await said(device, reported(delta, 5_000, got))
+        answer = await explained(fleet, device)
+        assert by_name(answer)["admin server"].received == answer.held == 5_000
+        assert any("a delta of 5000 bytes stands for the artifact's 256000" in n for n in answer.notes)
+        passed = SourceBytes(node=device.node, role="device", received=0, sent=70_000)
+        await said(device, reported(made, len(DATA), passed))
+        later = await explained(fleet, device)
+        assert later.held == len(DATA) and by_name(later)["admin server"].received == 5_000
+
+
 async def test_what_a_point_holds_for_its_scope_is_held(tmp_path: Path) -> None:
     async with open_fleet(tmp_path) as fleet:
         made, point, _ = await published(fleet)

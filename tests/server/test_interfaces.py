@@ -18,6 +18,8 @@ from p2pdist.wire.messages import Received, SendWakes
 from p2pdist.wire.polling import Poll
 from p2pdist.wire.tasks import TaskItem, TaskItems, TaskSightings
 
+pytestmark = pytest.mark.slow  # whole servers
+
 CARD = Interface(mac="00:1b:21:00:00:07", addresses=["10.1.0.7"])
 
 

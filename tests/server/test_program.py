@@ -150,6 +150,11 @@ def test_founding_writes_secrets_for_their_owner_only(config: Path) -> None:
     assert home.fleet == ACME and (data / "ca.pem").read_bytes() == home.authority.certificate_pem
 
 
+def test_the_way_to_mirrors_in_the_file_is_the_one_that_the_server_goes(config: Path) -> None:
+    config.write_text(config.read_text() + '\n[mirrors]\nregion = "eu"\n')
+    assert load_config(config, ServerConfig, {}).service_settings().mirrors.region == "eu"
+
+
 def test_a_founded_directory_needs_nothing_outside_of_it(config: Path) -> None:
     loaded = load_config(config, ServerConfig, {})
     assert loaded.online.key.parent == loaded.online.passphrase_file.parent == config.parent

@@ -150,6 +150,39 @@ async def test_content_that_was_uploaded_and_never_published_goes_too(tmp_path: 
         assert here(fleet, made) == (True, True)
 
 
+async def test_a_delta_stays_with_its_release_and_goes_with_it(tmp_path: Path) -> None:
+    async with open_fleet(tmp_path) as fleet:
+        publisher = fleet.publisher
+        old, new = publisher.add_release("1.0", OLD), publisher.add_release("2.0", NEW, sequence=2)
+        delta = publisher.add_delta(old, "2.0", b"delta" * 1_000)
+        await fleet.operator.publish(publisher)
+        shown = await fleet.operator.ask("GET", "/releases/app@2.0", wire.ReleaseInfo)
+        assert [(d.base, d.info_hash, d.length) for d in shown.deltas] == [
+            (old.info_hash, delta.info_hash, 5_000)
+        ]
+        assert delta.info_hash in {presence.info_hash for presence in fleet.service.origin.presences()}
+        await collect(fleet, days=0)
+        await collect(fleet, days=8)
+        assert here(fleet, delta) == (True, True)
+        forget(publisher, "2.0", new)
+        del publisher.torrents[delta.info_hash], publisher.artifacts[delta.info_hash]
+        await fleet.operator.publish(publisher)
+        assert delta.info_hash not in {presence.info_hash for presence in fleet.service.origin.presences()}
+        await collect(fleet, days=8)
+        assert here(fleet, delta) == (False, False)
+
+
+async def test_a_publication_without_the_content_of_a_delta_is_refused(tmp_path: Path) -> None:
+    async with open_fleet(tmp_path) as fleet:
+        publisher = fleet.publisher
+        old = publisher.add_release("1.0", OLD)
+        publisher.add_release("2.0", NEW, sequence=2)
+        delta = publisher.add_delta(old, "2.0", b"delta" * 1_000)
+        del publisher.artifacts[delta.info_hash]
+        with pytest.raises(AssertionError, match="is not at the server"):
+            await fleet.operator.publish(publisher)
+
+
 async def test_nothing_is_removed_where_a_signed_file_cannot_be_read(tmp_path: Path) -> None:
     async with open_fleet(tmp_path) as fleet:
         made = fleet.publisher.add_release("1.0", OLD)

@@ -20,6 +20,7 @@ from p2pdist.store.migrations.versions import (
     r0005_inventory,
     r0006_wakes,
     r0007_triggers_and_interfaces,
+    r0008_proposals,
 )
 from p2pdist.store.tables import metadata
 from tests.store.conftest import NOW, TARGET, add_group, enrol, node_of, report
@@ -41,6 +42,7 @@ def test_what_devices_said_before_there_were_retries_counts_as_the_first_try(url
     store.close()
     engine = sa.create_engine(url)
     with engine.begin() as connection, Operations.context(MigrationContext.configure(connection)):
+        r0008_proposals.downgrade()
         r0007_triggers_and_interfaces.downgrade()
         r0006_wakes.downgrade()
         r0005_inventory.downgrade()
@@ -84,7 +86,15 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     "url",
-    ["sqlite://", "sqlite:///:memory:", "nonsense", "oracle+nothing://x/y", "", "postgresql+psycopg2://x/y"],
+    [
+        "sqlite://",
+        "sqlite:///:memory:",
+        "nonsense",
+        "oracle+nothing://x/y",
+        "",
+        "postgresql+psycopg2://x/y",
+        "mariadb+pymysql://x/y?nonsense=1",
+    ],
 )
 def test_a_url_that_cannot_work_is_refused_with_an_example(url: str) -> None:
     with pytest.raises(UsageError, match="sqlite:////"):

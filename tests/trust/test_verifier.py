@@ -213,6 +213,23 @@ def test_a_target_outside_of_its_channel_is_left_out(verifier: Verifier, worksho
     assert "in the channel beta" in catalog.left_out["stable/app/9.9/app.bin"]
 
 
+@pytest.mark.parametrize(
+    ("bases", "own"), [(("a", "a"), "d"), (("a", "ab"), "d"), (("a", "c"), "ab")], ids=str
+)
+def test_a_release_whose_deltas_name_a_base_twice_or_its_own_artifact_is_left_out(
+    verifier: Verifier, workshop: Workshop, bases: tuple[str, str], own: str
+) -> None:
+    numbers = {"base_length": 9, "length": 5, "window_log": 20, "base_unpacked": 9, "unpacked": 9}
+    hashes = {"base_sha256": "1" * 64, "sha256": "2" * 64, "info_hash": own * (64 // len(own))}
+    deltas = [{"base": base * (64 // len(base)), **hashes, **numbers} for base in bases]
+    target = "stable/app/9.9/app.bin"
+    workshop.add_release(target, release_custom("app", "9.9", 9, deltas=deltas), "channel-stable")
+    workshop.sign(bump=("channel-stable",))
+    catalog = verifier.update(workshop.bundle(), now=now())
+    assert set(catalog.releases) == {APP}
+    assert "a base twice, or its own artifact" in catalog.left_out[target]
+
+
 def test_a_role_that_is_delegated_more_than_its_channel_is_left_out(
     verifier: Verifier, workshop: Workshop
 ) -> None:

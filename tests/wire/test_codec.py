@@ -22,6 +22,7 @@ from p2pdist.errors import PeerError, UsageError
 from p2pdist.wire import (
     codec,
     envelope,
+    following,
     frames,
     messages,
     paths,
@@ -51,7 +52,9 @@ def types_of(*modules: Any) -> list[type[msgspec.Struct]]:
     return sorted(found - set(ROOTS), key=lambda kind: kind.__name__)
 
 
-KINDS = types_of(envelope, frames, messages, paths, polling, punching, questions, requests, services, tasks)
+KINDS = types_of(
+    envelope, following, frames, messages, paths, polling, punching, questions, requests, services, tasks
+)
 UNIONS = [
     frames.AnyFrame,
     messages.FromDevice,
@@ -125,6 +128,7 @@ EXAMPLES = [
     "08:00-18:00 wan=1 site=2",
     "10.1.0.0/24",
     "02:00:00:00:00:07",
+    "https://vendor.example/x",
 ]
 """Texts for the patterns that occur."""
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from p2pdist.errors import PeerError
 from p2pdist.wire import codec
-from p2pdist.wire.discovery import Sighting, canonical_address, printable
+from p2pdist.wire.discovery import Interface, Sighting, canonical_address, printable
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,29 @@ def test_addresses_are_written_one_way() -> None:
     assert canonical_address("::ffff:10.1.0.7") == "10.1.0.7"
     for nobody in ("127.0.0.1", "0.0.0.0", "ff02::1", "host", "", "1"):
         assert canonical_address(nobody) == ""
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"mac": "02:00:00:00:00:07", "addresses": ["10.1.0.007"]},
+        {"mac": "02:00:00:00:00:07", "addresses": ["127.0.0.1"]},
+        {"mac": "02:00:00:00:00:07", "addresses": [f"10.1.0.{number}" for number in range(9)]},
+        {"mac": "02:00:00:00:00:0G", "addresses": []},
+        {"mac": "", "addresses": []},
+        {"mac": "02:00:00:00:00:07"},
+    ],
+)
+def test_an_interface_that_is_not_valid_is_refused_where_it_arrives(fields: dict[str, object]) -> None:
+    with pytest.raises(PeerError):
+        codec.decode(codec.encode(fields), Interface)
+
+
+@given(st.text(max_size=45))
+def test_whatever_a_node_says_of_its_addresses_is_taken_as_it_is_or_refused(text: str) -> None:
+    said = {"mac": "02:00:00:00:00:07", "addresses": [text]}
+    try:
+        taken = codec.decode(codec.encode(said), Interface)
+    except PeerError:
+        return
+    assert taken.addresses == [text] == [canonical_address(text)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgpack
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from p2pdist import limits
 from p2pdist.errors import PeerError, UsageError
 from p2pdist.wire import codec
+from p2pdist.wire.installing import Install, InstallHost
 from p2pdist.wire.polling import Poll
 from p2pdist.wire.tasks import Assignment, TaskItem, TaskItems
 from p2pdist.wire.work import decode_work, encode_work, kind_of
@@ -41,6 +43,37 @@ def test_work_that_was_changed_anywhere_is_other_work_or_none(data: st.DataObjec
         assert isinstance(decode_work(bytes(changed)), Poll)
     except PeerError:
         return
+
+
+_NAMES = st.text("abc.-0", min_size=1, max_size=20)
+_HOSTS = st.builds(
+    InstallHost,
+    id=_NAMES,
+    address=_NAMES,
+    port=st.integers(1, 65_535),
+    key=st.sampled_from(["", "SHA256:" + "a" * 43]),
+    group=st.sampled_from(["/", "/emea"]),
+)
+
+
+@given(
+    st.lists(_HOSTS, min_size=1, max_size=3),
+    st.booleans(),
+    st.integers(1, limits.INSTALL_PARALLEL_MAX),
+    st.text(max_size=20),
+)
+def test_work_is_packed_alike_where_it_is_sealed_for_and_where_it_is_done(
+    hosts: list[InstallHost], sudo: bool, parallel: int, config: str
+) -> None:
+    work = Install(hosts=hosts, target="stable/a/1/a", sudo=sudo, parallel=parallel, config=config)
+    through_the_api = msgspec.json.decode(msgspec.json.encode(work), type=Install)
+    stored_and_shown = decode_work(encode_work(through_the_api))
+    assert encode_work(stored_and_shown) == encode_work(through_the_api) == encode_work(work)
+
+
+def test_as_many_hosts_as_there_may_be_fit_into_an_assignment() -> None:
+    host = InstallHost(id="d" * 40, address="fd00::1234:5678", key="SHA256:" + "a" * 43, group="/branches/x")
+    encode_work(Install(hosts=[host] * limits.INSTALL_HOSTS_MAX, target="t" * 100, config="#" * 8_192))
 
 
 def test_a_node_that_does_not_know_a_kind_of_work_still_reads_its_assignment() -> None:

@@ -108,6 +108,7 @@ def _order(
             platform=release.platform,
         ),
         bundle=replace(bundle, addresses=addresses).encode(),
+        config=work.config,
         settings=InstallationSettings(parallel=work.parallel, dry_run=work.dry_run),
     )
 

@@ -11,9 +11,10 @@ import ldap3.utils.dn
 import trio
 
 from p2pdist import limits
-from p2pdist.duties.discovery.ldapreader import ATTRIBUTES, Directory, Entry, Reader
+from p2pdist.duties.discovery.ldapreader import ATTRIBUTES, COMPUTERS, Directory, Entry, Reader
 from p2pdist.errors import PeerError, Unavailable
 from p2pdist.wire.discovery import Sighting, printable
+from p2pdist.wire.polling import PolledDirectory
 
 T = TypeVar("T")
 
@@ -56,6 +57,21 @@ async def _in_time(step: Callable[[], T], host: str) -> T:
         raise Unavailable(
             f"the directory {host} takes more than {limits.LDAP_PAGE_S:.0f} s", hint="choose smaller pages"
         ) from None
+
+
+def of_poll(polled: PolledDirectory, password: str) -> Directory:
+    """Return the directory that a poll names; *password* is that of its user."""
+    return Directory(
+        host=polled.host,
+        port=polled.port,
+        base=polled.base,
+        tls=polled.tls,
+        user=polled.user,
+        password=password,
+        ca_pem=polled.authority or None,
+        filter=polled.filter or COMPUTERS,
+        page=polled.page,
+    )
 
 
 def sighting_of(entry: Entry, base: str) -> Sighting | None:

@@ -16,7 +16,7 @@ from pyasn1.error import PyAsn1Error
 from p2pdist import limits
 from p2pdist.duties.discovery.ldapsocket import BoundedSocket, OurTls
 from p2pdist.errors import PeerError, TrustError, Unavailable
-from p2pdist.net.tls import outside_context
+from p2pdist.net.tls import web_context
 from p2pdist.wire.discovery import printable
 
 _PAGED = "1.2.840.113556.1.4.319"
@@ -33,7 +33,7 @@ class Directory:
         base: Below which computers are looked for, as a distinguished name.
         tls: ``ldaps`` from the first byte, ``starttls`` before anything is said (RFC 4513, section 3), or
             ``none``, which shows the password to everybody on the way.
-        ca_file: Who may vouch for the server; by default the machine's own authorities.
+        ca_pem: Who may vouch for the server; by default the machine's own authorities.
         page: Entries at a time.
     """
 
@@ -43,7 +43,7 @@ class Directory:
     tls: Literal["ldaps", "starttls", "none"] = "ldaps"
     user: str = ""
     password: str = field(default="", repr=False)
-    ca_file: str | None = None
+    ca_pem: bytes | None = None
     filter: str = COMPUTERS
     page: int = 500
 
@@ -93,7 +93,7 @@ class Reader:
     def open(self) -> None:
         """Connect, and say who we are."""
         of = self._of
-        tls = None if of.tls == "none" else OurTls(outside_context(of.ca_file), of.host)
+        tls = None if of.tls == "none" else OurTls(web_context(of.ca_pem), of.host)
         server = ldap3.Server(
             of.host,
             port=of.port,

@@ -22,11 +22,11 @@ from p2pdist.core.polling import addresses_to_ask, excludes, on_segment
 from p2pdist.duties.discovery import connects, netbios
 from p2pdist.duties.discovery.found import Found
 from p2pdist.duties.run import Ended, RunPort
-from p2pdist.errors import Unavailable
+from p2pdist.errors import PeerError, TrustError, Unavailable
 from p2pdist.net.neighbours import read_neighbours
 from p2pdist.net.pings import ALL_NODES, Pinger, open_pinger
 from p2pdist.wire.discovery import Sighting
-from p2pdist.wire.polling import Poll, PollMethod
+from p2pdist.wire.polling import Poll, PollMethod, PollSecrets
 
 _LOOK_S = 20.0  # the kernel keeps who answers ARP, and nothing else, for a minute
 
@@ -36,8 +36,11 @@ async def poll(work: Poll, port: RunPort) -> Ended:
 
     Raises:
         UsageError: the ranges are none, or too large.
+        Unavailable: a directory wants a password, and nobody has given it.
     """
     found = Found(port)
+    user = work.directory.user if work.directory is not None else ""
+    password = (await port.secrets(PollSecrets)).password if user else ""
     asked = await trio.to_thread.run_sync(addresses_to_ask, work.ranges, work.excluded)
     wanted = frozenset(asked)
     reads = "neighbours" in work.methods
@@ -64,7 +67,7 @@ async def poll(work: Poll, port: RunPort) -> Ended:
         port.progress("reading the table of neighbours")
         async with _collecting(failures):
             await look()
-    for method, begin in _methods(work, asked):
+    for method, begin in _methods(work, asked, password):
         port.progress(f"asking by {method}")
         async with _collecting(failures), begin() as sightings:
             async for sighting in sightings:
@@ -82,12 +85,12 @@ async def _collecting(failures: list[str]) -> AsyncIterator[None]:
     """A method that cannot be used here ends by itself; the others go on."""
     try:
         yield
-    except Unavailable as error:
+    except (Unavailable, PeerError, TrustError) as error:
         failures.append(str(error))
 
 
 def _methods(
-    work: Poll, asked: Sequence[IPv4Address]
+    work: Poll, asked: Sequence[IPv4Address], password: str
 ) -> Iterator[tuple[PollMethod, Callable[[], AbstractAsyncContextManager[AsyncIterable[Sighting]]]]]:
     """The methods of *work* beyond ICMP; each is imported only when it is asked for."""
     if "connect" in work.methods:
@@ -106,6 +109,11 @@ def _methods(
         from p2pdist.duties.discovery import wsd
 
         yield "wsd", wsd.poll
+    if work.directory is not None:
+        from p2pdist.duties.discovery import directory
+
+        of = directory.of_poll(work.directory, password)
+        yield "directory", lambda: directory.poll(of)
 
 
 def _wished(sighting: Sighting, work: Poll, wanted: Collection[IPv4Address]) -> bool:

@@ -33,14 +33,21 @@ _WORDS_CHARS: Final = 200  # of an error: some quote what the other side said
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT: Final = frozenset({408, 425, 429})
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)\Z", re.ASCII)
+_LENGTH: Final = re.compile(r"[0-9]{1,15}\Z", re.ASCII)
 _STRONG_ETAG: Final = re.compile(r'"[\x21\x23-\x7e]{0,200}"\Z', re.ASCII)  # RFC 9110, section 8.8.3
 
 
 class Answer:
-    """A mirror's answer, with the bytes that were asked for to follow. ``etag`` is a strong one, or empty."""
+    """A mirror's answer, with the bytes that were asked for to follow.
 
-    def __init__(self, body: AsyncIterator[bytes], etag: str) -> None:
+    Attributes:
+        etag: A strong one, or empty.
+        length: How many bytes it says that will be; 0: it does not say.
+    """
+
+    def __init__(self, body: AsyncIterator[bytes], etag: str, length: int = 0) -> None:
         self.etag = etag
+        self.length = length
         self._body = body
         self._waited = 0.0
         self._window = 0
@@ -105,7 +112,30 @@ class MirrorClient:
         finally:
             await _close(response)
 
-    async def _follow(self, url: str, headers: dict[str, str]) -> httpx.Response:
+    @asynccontextmanager
+    async def ask_all(self, url: str, *, plain: bool = False) -> AsyncIterator[Answer]:
+        """Ask for a whole file, of which nothing is known; whoever receives it bounds it.
+
+        Args:
+            url: Its address, which was checked.
+            plain: Whether redirects may lead to where there is no TLS: what is signed may come by any way.
+
+        Raises:
+            MirrorFailed: it does not give it.
+        """
+        response = await self._follow(url, {}, plain=plain)
+        try:
+            _check_whole(response)
+            length = response.headers.get("Content-Length", "")
+            body = response.aiter_raw(_CHUNK_BYTES)
+            try:
+                yield Answer(body, "", int(length) if _LENGTH.match(length) else 0)
+            finally:
+                await _end(body)
+        finally:
+            await _close(response)
+
+    async def _follow(self, url: str, headers: dict[str, str], *, plain: bool = False) -> httpx.Response:
         """Send the request, and again to where it is redirected. The caller closes what is returned."""
         seen = {url}
         while True:
@@ -116,7 +146,7 @@ class MirrorClient:
             await _close(response)
             try:
                 url = urljoin(url, location)
-                check_mirror(url)
+                check_mirror(url, plain=plain)
             except (UsageError, ValueError):
                 raise MirrorFailed("it redirects to what is not https://", fault="useless") from None
             if url in seen:
@@ -172,16 +202,30 @@ def _check(response: httpx.Response, start: int, end: int, *, length: int, condi
         raise MirrorFailed("its file has changed", fault="changed")
     if status == 200:
         raise MirrorFailed("it answers a range with the whole file", fault="useless")
-    if status in _TRANSIENT or status >= 500:
-        wait = parse_retry_after(response.headers.get("Retry-After", ""), now=time.time())
-        raise MirrorFailed(f"it answers {status}", retry_after_s=wait)
-    if status != 206:
-        raise MirrorFailed(f"it answers {status}", fault="useless")
+    _check_status(response, 206)
     found = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
     if found is None or int(found[1]) != start or not start <= int(found[2]) < end:
         raise MirrorFailed("it answers with another range", fault="useless")
     if found[3] not in ("*", str(length)):
         raise MirrorFailed(f"its file has {found[3]} bytes instead of {length}", fault="useless")
+    _check_unpacked(response)
+
+
+def _check_whole(response: httpx.Response) -> None:
+    _check_status(response, 200)
+    _check_unpacked(response)
+
+
+def _check_status(response: httpx.Response, expected: int) -> None:
+    status = response.status_code
+    if status in _TRANSIENT or status >= 500:
+        wait = parse_retry_after(response.headers.get("Retry-After", ""), now=time.time())
+        raise MirrorFailed(f"it answers {status}", retry_after_s=wait)
+    if status != expected:
+        raise MirrorFailed(f"it answers {status}", fault="useless")
+
+
+def _check_unpacked(response: httpx.Response) -> None:
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise MirrorFailed("it answers with packed bytes", fault="useless")
 

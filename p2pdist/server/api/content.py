@@ -88,7 +88,7 @@ async def publish(api: Api, call: Call[wire.NewPublication]) -> wire.Published:
         if len(torrent) > limits.TORRENT_BYTES_MAX:
             raise PeerError(f"the torrent of {info_hash} is too large")
     catalog = await api.service.publish(dict(call.body.metadata), torrents, mirrored=call.body.mirrored)
-    hashes = sorted({InfoHash(release.info_hash) for release in catalog.releases.values()})
+    hashes = sorted({InfoHash(release.info_hash) for release in catalog.contents()})
     versions = ", ".join(f"{role} {version}" for role, version in sorted(catalog.versions.items()))
     await api.change(call, "publish", versions, content.mark_published, hashes)
     return wire.Published(
@@ -132,4 +132,5 @@ def _info(api: Api, release: Release) -> wire.ReleaseInfo:
         problem=api.problem_of(release),
         mirrored=release.info_hash in api.service.origin.mirrored,
         mirrors=[mirror.url for mirror in release.mirrors],
+        deltas=[wire.DeltaInfo(base=d.base, info_hash=d.info_hash, length=d.length) for d in release.deltas],
     )

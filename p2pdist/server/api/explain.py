@@ -29,7 +29,7 @@ from p2pdist.store.records import (
     DeviceDeploymentRecord,
     DeviceRecord,
 )
-from p2pdist.trust.catalog import Release
+from p2pdist.trust.catalog import Delta, Release
 from p2pdist.wire import api as wire
 from p2pdist.wire.messages import SourceBytes
 
@@ -43,6 +43,7 @@ class _Known(msgspec.Struct, frozen=True, kw_only=True):
     release: Release
     report: ContentReportRecord | None
     counted: list[ContentSourceRecord]
+    deltas: list[tuple[Delta, ContentReportRecord]]
     said: DeviceDeploymentRecord | None
     orders: list[Order]
     wishes: Wishes
@@ -95,6 +96,12 @@ async def explain(api: Api, call: Call[None]) -> wire.Explanation:
 
 async def _gather(api: Api, device: DeviceRecord, release: Release, now: int) -> _Known:
     report, counted = await api.store.read(content.find_content, device.node, InfoHash(release.info_hash))
+    deltas = []
+    for delta in release.deltas:
+        of_delta, more = await api.store.read(content.find_content, device.node, InfoHash(delta.info_hash))
+        if of_delta is not None:
+            deltas.append((delta, of_delta))
+            counted = _added(counted, more)
     history = await api.store.read(deployments.device_history, device.node)
     orders = await api.store.read(deployments.active_orders)
     point = api.is_point(device.node, now)
@@ -104,8 +111,9 @@ async def _gather(api: Api, device: DeviceRecord, release: Release, now: int) ->
     return _Known(
         device=device,
         release=release,
-        report=report,
+        report=report if report is not None or not deltas else deltas[0][1],
         counted=counted,
+        deltas=deltas,
         said=said[0] if said else None,
         orders=orders,
         wishes=wishes_for(
@@ -120,6 +128,23 @@ async def _gather(api: Api, device: DeviceRecord, release: Release, now: int) ->
         ),
         point=point,
     )
+
+
+def _added(
+    counted: Sequence[ContentSourceRecord], more: Sequence[ContentSourceRecord]
+) -> list[ContentSourceRecord]:
+    """Add the bytes of a delta to those of the artifact, source by source."""
+    found = {each.source: each for each in counted}
+    for each in more:
+        known = found.get(each.source)
+        found[each.source] = (
+            each
+            if known is None
+            else msgspec.structs.replace(
+                known, received=known.received + each.received, sent=known.sent + each.sent
+            )
+        )
+    return list(found.values())
 
 
 async def _sources(api: Api, known: _Known, now: int) -> tuple[Sequence[Explained], dict[NodeId, str]]:
@@ -196,7 +221,11 @@ def _points_notes(api: Api, known: _Known, names: Mapping[NodeId, str], now: int
 def _notes(api: Api, known: _Known) -> list[str]:
     """What else explains the sources, or their absence, in sentences."""
     device, release = known.device, known.release
-    notes = []
+    notes = [
+        f"a delta of {delta.length} bytes stands for the artifact's {release.length};"
+        f" {report.held} bytes of it are on the device"
+        for delta, report in known.deltas
+    ]
     wanted = {wish.target for wish in known.wishes.deployments}
     reading = api.service.plane.directory.reading(api.releases).get(device.node, ())
     if release in reading:

@@ -18,16 +18,22 @@ from p2pdist.wire.installing import Install
 from p2pdist.wire.work import AnyWork
 
 
-async def check_installing(api: Api, work: AnyWork, nodes: Sequence[NodeId]) -> None:
+async def check_installing(api: Api, work: AnyWork, nodes: Sequence[NodeId], now: int) -> None:
     """Check of work that installs agents what only the admin server knows; other work is left alone.
 
     Raises:
-        UsageError: several nodes are to do it, its release is not the agent's, or a group is not there.
+        UsageError: it is for several nodes, or for one that gets no releases; its release is not the agent's,
+            or a group is not there.
     """
     if not isinstance(work, Install):
         return
     if len(nodes) != 1:
         raise UsageError("one node logs in to these machines", hint="make a task for each site")
+    if nodes[0] != api.tasks.node and not api.is_point(nodes[0], now):
+        raise UsageError(
+            "this node has no duty seed, by which it would get the agent",
+            hint="sign it a grant with --duty seed --duty deploy",
+        )
     release = api.releases.get(TargetPath(work.target))
     if release is None:
         raise UsageError(

@@ -50,7 +50,7 @@ async def add_task(api: Api, call: Call[wire.NewTask]) -> wire.TaskInfo:
             f"these are {len(nodes)} nodes", hint=f"a task is for {limits.TASK_NODES_MAX} at most"
         )
     work = prepare(api, new.work, nodes, call.now)
-    await check_installing(api, work, nodes)
+    await check_installing(api, work, nodes, call.now)
     boxes = _boxes(new.secrets, nodes)
     following = next_time(new.schedule, new.zone, call.now) if new.schedule else None
     if new.schedule and following is None:

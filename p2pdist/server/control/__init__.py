@@ -9,6 +9,7 @@ desk     opens envelopes, takes messages in, answers them once they are on the d
 supply   metadata and torrents, for whoever asks
 clones   two machines with one identity key
 admit    enrolment, renewal, certificates
+answers  what nodes ask in envelopes: certificates, secrets of runs, whether a device has come
 
 Invariants: a report is acknowledged only after it was committed; a revoked node has no link, no answer
 and no certificate; what a node is (point or device) follows from signed grants, never from its claim.

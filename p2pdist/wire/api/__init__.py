@@ -58,10 +58,12 @@ from p2pdist.wire.api.members import (
     TokenList,
     WayInfo,
 )
+from p2pdist.wire.api.proposals import ProposalInfo, ProposalList
 from p2pdist.wire.api.releases import (
     ArtifactState,
     ChannelInfo,
     ChannelList,
+    DeltaInfo,
     DeploymentDetail,
     DeploymentInfo,
     DeploymentList,
@@ -113,6 +115,7 @@ __all__ = [
     "ConflictInfo",
     "ConflictList",
     "Contender",
+    "DeltaInfo",
     "DeploymentDetail",
     "DeploymentInfo",
     "DeploymentList",
@@ -148,6 +151,8 @@ __all__ = [
     "PointInfo",
     "PointList",
     "ProblemDetails",
+    "ProposalInfo",
+    "ProposalList",
     "Published",
     "RefusalInfo",
     "RefusalList",

@@ -26,6 +26,14 @@ class ChannelList(Answer, frozen=True, kw_only=True):
     channels: list[ChannelInfo]
 
 
+class DeltaInfo(Answer, frozen=True, kw_only=True):
+    """A delta of a release: the info-hashes of the artifact that it is made from and of itself, its bytes."""
+
+    base: str
+    info_hash: str
+    length: int
+
+
 class ReleaseInfo(Answer, frozen=True, kw_only=True):
     """A signed release. ``problem`` says why the server cannot serve its content; empty: it can.
 
@@ -46,6 +54,7 @@ class ReleaseInfo(Answer, frozen=True, kw_only=True):
     problem: str
     mirrored: bool
     mirrors: list[str]
+    deltas: list[DeltaInfo] = msgspec.field(default_factory=list)
 
 
 class ReleaseList(Answer, frozen=True, kw_only=True):

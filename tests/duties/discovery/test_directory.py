@@ -2,55 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 import trio
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from false_ldap import done, entry, false_directory
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from laboratory.namespaces import PATH
+from slapd import COMPUTERS, PASSWORD, SLAPADD, SLAPD, Slapd, certificates, free_port, open_slapd
 
 from p2pdist import limits
 from p2pdist.duties.discovery import directory
 from p2pdist.duties.discovery.ldapreader import Directory
 from p2pdist.errors import P2PDistError, PeerError, TrustError, Unavailable
 from p2pdist.wire.discovery import Sighting
-
-COMPUTERS = 1_200
-PASSWORD = "open sesame"
-
-_CONFIG = """\
-include /etc/ldap/schema/core.schema
-include /etc/ldap/schema/cosine.schema
-include /etc/ldap/schema/nis.schema
-modulepath /usr/lib/ldap
-moduleload back_mdb
-pidfile {folder}/pid
-TLSCACertificateFile {folder}/ca.pem
-TLSCertificateFile {folder}/certificate.pem
-TLSCertificateKeyFile {folder}/key.pem
-database mdb
-suffix dc=acme
-rootdn cn=admin,dc=acme
-rootpw "{password}"
-directory {folder}/data
-access to * by users read by anonymous auth
-sizelimit size.soft=100 size.hard=100 size.prtotal=unlimited size.pr=500
-"""
 
 
 async def computers(of: Directory) -> list[Sighting]:
@@ -73,103 +40,15 @@ async def until_error(of: Directory) -> tuple[int, P2PDistError]:
 # A real one ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Slapd:
-    port: int
-    tls_port: int
-    ca_file: str
-
-
-def _certificates(folder: Path) -> None:
-    """A certificate authority, and a certificate for 127.0.0.1."""
-    now = datetime.now(UTC)
-    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
-    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in ("Test CA", "slapd")]
-    for place, file in enumerate(("ca.pem", "certificate.pem")):
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(names[place])
-            .issuer_name(names[0])
-            .public_key(keys[place].public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(minutes=5))
-            .not_valid_after(now + timedelta(days=1))
-            .add_extension(x509.BasicConstraints(ca=place == 0, path_length=None), critical=True)
-        )
-        if place:
-            name = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-            builder = builder.add_extension(name, critical=False)
-        made = builder.sign(keys[0], hashes.SHA256())
-        (folder / file).write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    (folder / "key.pem").write_bytes(
-        keys[1].private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-
-
-def _content() -> str:
-    units = "".join(
-        f"dn: ou={unit},dc=acme\nobjectClass: organizationalUnit\nou: {unit}\n\n"
-        for unit in ("Berlin", "Paris")
-    )
-    devices = "".join(
-        f"dn: cn=pc{number},ou={'Paris' if number % 3 else 'Berlin'},dc=acme\n"
-        f"objectClass: device\nobjectClass: ipHost\ncn: pc{number}\nipHostNumber: 10.1.{number % 250}.7\n\n"
-        for number in range(COMPUTERS)
-    )
-    top = "dn: dc=acme\nobjectClass: organization\nobjectClass: dcObject\no: Acme\ndc: acme\n\n"
-    return top + units + devices
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.fixture(scope="module")
 def slapd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slapd]:
-    """A directory with COMPUTERS computers, which gives nobody more than 100 without paging."""
-    program, add = (shutil.which(name, path=PATH) for name in ("slapd", "slapadd"))
-    if program is None or add is None:
+    if SLAPD is None or SLAPADD is None:
         pytest.skip("slapd is not installed")
-    folder = tmp_path_factory.mktemp("slapd")
-    (folder / "data").mkdir()
-    _certificates(folder)
-    config = folder / "slapd.conf"
-    config.write_text(_CONFIG.format(folder=folder, password=PASSWORD))
-    subprocess.run(
-        [add, "-q", "-f", str(config)], input=_content(), text=True, check=True, capture_output=True
-    )
-    ports = Slapd(_free_port(), _free_port(), str(folder / "ca.pem"))
-    urls = f"ldap://127.0.0.1:{ports.port}/ ldaps://127.0.0.1:{ports.tls_port}/"
-    with (folder / "output").open("wb") as output:
-        process = subprocess.Popen(
-            [program, "-d", "0", "-f", str(config), "-h", urls], stdout=output, stderr=output
-        )
-    try:
-        _wait_for(ports.tls_port, folder / "output")
-        yield ports
-    finally:
-        process.kill()
-        process.wait()
+    with open_slapd(tmp_path_factory.mktemp("slapd")) as opened:
+        yield opened
 
 
-def _wait_for(port: int, output: Path) -> None:
-    until = time.monotonic() + 20
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            assert time.monotonic() < until, output.read_text()
-            time.sleep(0.05)
-        else:
-            return
-
-
-def real(slapd: Slapd, *, tls: str = "ldaps", page: int = 500, ca_file: str | None = "") -> Directory:
+def real(slapd: Slapd, *, tls: str = "ldaps", page: int = 500, ca_file: str = "") -> Directory:
     return Directory(
         host="127.0.0.1",
         port=slapd.tls_port if tls == "ldaps" else slapd.port,
@@ -177,7 +56,7 @@ def real(slapd: Slapd, *, tls: str = "ldaps", page: int = 500, ca_file: str | No
         tls=tls,  # type: ignore[arg-type]  # a test's own literal
         user="cn=admin,dc=acme",
         password=PASSWORD,
-        ca_file=slapd.ca_file if ca_file == "" else ca_file,
+        ca_pem=Path(ca_file or slapd.ca_file).read_bytes(),
         page=page,
     )
 
@@ -194,7 +73,7 @@ async def test_all_computers_of_a_real_directory_are_found_with_their_units(slap
 
 @pytest.mark.slow
 async def test_a_directory_of_another_authority_is_not_trusted(slapd: Slapd, tmp_path: Path) -> None:
-    _certificates(tmp_path)
+    certificates(tmp_path)
     for tls in ("ldaps", "starttls"):
         with pytest.raises(TrustError, match=r"127\.0\.0\.1"):
             await computers(real(slapd, tls=tls, ca_file=str(tmp_path / "ca.pem")))
@@ -217,7 +96,7 @@ async def test_a_wrong_password_is_said_and_is_not_in_what_is_said(slapd: Slapd)
 
 async def test_a_directory_that_is_not_there_is_unavailable() -> None:
     with pytest.raises(Unavailable, match=r"127\.0\.0\.1"):
-        await computers(false(_free_port()))
+        await computers(false(free_port()))
 
 
 # Ones that misbehave ---------------------------------------------------------------------------------

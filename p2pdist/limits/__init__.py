@@ -5,6 +5,9 @@ Whatever comes from outside is measured against one of these before memory or di
 
 from __future__ import annotations
 
+from p2pdist.limits.discovery import *  # noqa: F403 (a part of this list)
+from p2pdist.limits.following import *  # noqa: F403 (a part of this list)
+
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 # Names -------------------------------------------------------------------------------------------
@@ -48,9 +51,7 @@ ENROLMENT_BUNDLE_BYTES_MAX = 1 * MIB  # the trust root in base64, a certificate,
 # Links -------------------------------------------------------------------------------------------
 LINK_STREAMS_MAX = 64  # open at once on one link, by each side
 LINK_BYTE_STREAMS_MAX = 24  # of them, byte streams: sessions of operators, each with a window unread
-LINK_QUESTIONS_MAX = (
-    LINK_STREAMS_MAX - LINK_BYTE_STREAMS_MAX - 1
-)  # of them, requests; one is the control stream
+LINK_QUESTIONS_MAX = LINK_STREAMS_MAX - LINK_BYTE_STREAMS_MAX - 1  # requests; one is the control stream
 LINK_STREAM_QUEUE_BYTES = 64 * KIB  # waiting to be sent on one byte stream; beyond it senders wait
 LINK_OPENING_BYTES_MAX = 2 * KIB  # what a byte stream is for: 2.7 KiB of its header in base64
 LINK_REASON_CHARS_MAX = 200  # why a byte stream broke off: with its hint 2.1 KiB in base64 at most
@@ -93,9 +94,7 @@ LINK_ANSWER_S = 2.5  # for that sign, twice; a full queue at a slow line's end h
 REQUEST_TIMEOUT_S = 30.0  # one request without an answer
 LINK_PATIENCE_S = 1.0  # a handshake that waits longer for the other side loses its place to others
 BROADCAST_TURN_S = 0.02  # of one frame to many links, until everything else has its turn: 300 links
-BROADCAST_TURN_S_MAX = (
-    0.5  # the same while everything else takes long: below what anybody waits for an answer
-)
+BROADCAST_TURN_S_MAX = 0.5  # the same while all else takes long: below what anybody waits for an answer
 LINK_HANDSHAKE_STEPS = 8  # of all handshakes, until everything else has its turn: 10 ms
 LINKS_BEGUN_MAX = 128  # of those that do not keep us waiting: 150 a second, and round trips of 0.8 s
 LINKS_PENDING_MAX = 1_024  # in the middle of the handshake, with those that keep us waiting
@@ -121,9 +120,7 @@ LOG_TAIL_LINES = 1_000  # of a node's own log, in memory for operators: 200 KB a
 LOG_TAIL_LINE_CHARS = 2_000  # of each; a traceback's beginning
 SESSIONS_MAX = 32  # open at once on one device: operators, each with some tunnels
 SESSIONS_RELAYED_MAX = 1_000  # known to one admin server: what a large help desk has open
-SESSION_INVITE_S = (
-    3.0  # that a path waits for its invitation, which comes through mailboxes: it may be overtaken
-)
+SESSION_INVITE_S = 3.0  # that a path waits for its invitation: mailboxes may be slower than it
 SESSION_INVITES_MAX = 64  # that have not begun; the oldest give way
 SESSION_PATHLESS_S = 60.0  # without any path until a session is given up: a router that restarts costs 15 s
 
@@ -141,9 +138,7 @@ STUN_RECEIVE_BYTES = 1 * MIB  # of one socket in the kernel, as far as that allo
 PROBES_MAX = 4  # gateways that a node asks about its NATs at once: nearest and farthest, both families
 PROBES_SETTLE_S = 1.0  # after a link stands: the first one is often left for a better one at once
 PROBES_EVERY_S = 5.0  # between two looks of one node, however often its link changes
-PROBES_KNOWN_S = (
-    16.0  # that somebody waits for a look: those five, one to settle, 4.5 s for each of two rounds
-)
+PROBES_KNOWN_S = 16.0  # that somebody waits for a look: those five, one to settle, two rounds of 4.5 s
 PROBE_RTO_S = 0.5  # before the first repetition of a request (RFC 8489 section 6.2.1)
 PROBE_REQUESTS_MAX = 4  # sent at 0, 0.5, 1.5 and 3.5 s: at 5 % loss one in 10,000 has no answer
 PROBE_LAST_WAIT_S = 1.0  # after the last; a geostationary satellite's round trip is 0.6
@@ -217,9 +212,7 @@ MAILBOX_COMMIT_ENVELOPES = 256  # that wait for the disk or a receipt end the wa
 EXCHANGE_ENVELOPES_MAX = 16_384  # at the end of one link, before they are sent: each device of a gateway one
 EXCHANGE_BYTES_MAX = 16 * MIB  # the same in bytes: a desired state has 1 KiB
 EXCHANGE_OWN_SHARE = 16  # what is for the neighbour itself may only use this part: it may be a hostile device
-REPLAY_WINDOW = (
-    1_024  # counters of one sender that may still come, below the highest: 128 bytes in a heartbeat
-)
+REPLAY_WINDOW = 1_024  # counters of one sender below the highest that may come: 128 bytes in a heartbeat
 OUTBOX_NODE_ENVELOPES_MAX = 64  # said to one device and not opened by it: a state, a certificate, invitations
 OUTBOX_NODE_BYTES_MAX = 1 * MIB  # the same in bytes: two of the largest
 OUTBOX_BYTES_MAX = 128 * MIB  # said to the whole fleet and not opened: 1 KiB to each of 100,000 at once
@@ -290,6 +283,16 @@ JOURNAL_RECORDS_MAX = 50_000  # 1,000 deployments, 10,000 products, what is unco
 COLLECTED_EVERY_OBJECTS = 5_000  # new ones, in a large process: some MB; looked at every 700, they cost 7 %
 COLLECTED_BLOCKS_MAX = 500_000  # of memory in use, until which a look for unused cycles takes under 0.3 s
 
+# Deltas -----------------------------------------------------------------------------------------------
+DELTAS_MAX = 8  # of one release: a signed target of 350 bytes each
+DELTA_BASES = 3  # releases before a new one that deltas are made from: who is farther behind takes it whole
+DELTA_SIZE_PERCENT_MAX = 70  # of the whole artifact: below 30 % saved it is not worth its place on disks
+DELTA_ARTIFACT_BYTES_MIN = 64 * KIB  # below, a process that applies a delta takes longer than the bytes
+DELTA_UNPACKED_BYTES_MAX = 256 * MIB  # each of the two contents, which are in memory together
+DELTA_WINDOW_LOG_MAX = 29  # a window that reaches over both: 512 MiB
+DELTA_PATIENCE_S = 60.0  # without a byte of a delta, after which the whole artifact is fetched
+DELTA_WORK_S = 900  # for applying one: packing 256 MiB again as xz takes two minutes on a slow core
+
 # Mirrors ----------------------------------------------------------------------------------------------
 MIRRORS_MAX = 32  # of one release: a vendor's dozen and the organisation's own
 MIRROR_RANGE_BYTES_MAX = 4 * MIB  # in one request: the largest piece; 64 of the smallest
@@ -306,43 +309,6 @@ MIRROR_READER_RATE_BYTES_PER_S = 64 * KIB  # ... and as long as a piece takes at
 MIRROR_UNVERIFIED_BYTES_MAX = 64 * MIB  # handed to libtorrent and not verified yet: a disk that is behind
 MIRROR_TARGETS_MAX = 64  # that one task names: with a pattern each, 64 vendors
 MIRROR_REFUSED_KEPT = 8  # pieces of several mirrors kept to tell who lied, of 4 MiB each at most
-# Discovered devices -----------------------------------------------------------------------------------
-SIGHTING_NAMES_MAX = 16  # of one device, by one method: a host with its aliases
-SIGHTING_ADDRESSES_MAX = 16  # a router has as many; more are counted as one device all the same
-INTERFACES_MAX = INTERFACE_ADDRESSES_MAX = 8  # that a node tells of: two cards, bonds and VLANs on them
-SIGHTING_MACS_MAX = 8  # interfaces that one method tells of
-SIGHTING_SERVICES_MAX = 32  # ports or kinds of service; a NAS offers a dozen
-SIGHTING_UNIT_CHARS_MAX = 512  # an organisational unit's path: ten levels
-SIGHTINGS_AT_ONCE = 128  # in one message, taken in by one transaction
-SIGHTINGS_BYTES_MAX = 128 * KIB  # of them in one message: a quarter of an envelope
-SIGHTINGS_KEPT_MAX = 1_000_000  # by the admin server, 1 KB each: 100,000 devices, ten kinds of evidence each
-SIGHTING_LIFE_S = 90 * 24 * 3600  # without being seen again: a summer's leave and a repair
-SIGHTINGS_RELATED_MAX = 5_000  # looked at to tell whose new sightings are: half a second
-IDENTITY_HOLDERS_MAX = 64  # sightings with one identity; one that more have (a router's MAC) names nobody
-ADDRESS_TIE_S = 3_600  # two things seen at one address within this time are one device: the shortest leases
-PLACEMENT_RULES_MAX = 1_000  # read through for each new device
-INVENTORY_ROWS_MAX = 1_000  # devices in one answer
-INVENTORY_CONFLICTS_MAX = 1_000  # shown at once; nobody reads more
-DISCOVERY_CONNECT_S = 2.0  # for one TCP connection on a network that is next door
-DISCOVERY_CONNECTS_AT_ONCE = 256  # file descriptors, and entries in a home router's table
-DISCOVERY_PORTS_MAX = 16  # tried at each address
-DISCOVERY_PER_S_MAX = 1_000  # questions to a network: 100 KB/s at most
-DISCOVERY_ANSWER_S = 2.0  # after the last question, for those who wait so as not to answer all at once
-DISCOVERY_ANSWERS_MAX = 10_000  # to questions that go to everybody: a segment has fewer devices
-DISCOVERY_ANSWER_BYTES_MAX = 9_000  # one datagram (RFC 6762, section 17)
-SERVICE_TYPES_ASKED_MAX = 64  # kinds of service on one segment; a house full of gadgets has 40
-REVERSE_AT_ONCE = 32  # names that are asked of a resolver at the same time
-REVERSE_ANSWER_S = 3.0  # for one name; a resolver without an answer says so sooner
-SEGMENT_PER_S = 100  # questions to everybody: each is work for all who hear it
-WSD_RESOLVED_MAX = 256  # devices that are asked where they say more: three seconds
-WSD_METADATA_BYTES_MAX = 64 * KIB  # what one device says of itself; printers write 4 KiB
-WSD_METADATA_AT_ONCE = 16  # devices that are asked for it at the same time
-LDAP_PAGE_ENTRIES_MAX = 1_000  # Active Directory's own limit
-LDAP_ENTRIES_MAX = 200_000  # computers of one directory
-LDAP_BYTES_MAX = 256 * MIB  # read from one directory, 1 KB an entry
-LDAP_PAGE_BYTES_MAX = 4 * MIB  # of one page: 4 KB an entry; a directory that does not page is cut off here
-LDAP_PAGE_S = 60.0  # for one page, and for TLS and the password before; a slow WAN needs 5
-LDAP_ANSWER_S = 15  # for the next bytes of a page
 
 # Tasks of nodes, in general --------------------------------------------------------------------------
 WORK_BYTES_MAX = 64 * KIB  # what one assignment says is to be done: a few hundred hosts by name
@@ -371,14 +337,6 @@ TASK_NODES_MAX = 256  # that one task is for
 TASK_RUNS_KEPT = 50  # of one task, the newest
 TASK_ITEMS_KEPT_MAX = 70_000  # of one run on one node: each address of the largest range that can be polled
 
-# Discovery --------------------------------------------------------------------------------------------
-POLL_RANGES_MAX = 64  # in one poll: the subnets of a large site
-POLL_ADDRESSES_MAX = 65_536  # asked by one poll: a /16, five minutes at the default rate
-POLL_PER_S_MAX = 1_000  # echo requests: a slow WAN's whole upstream would be 64 KB/s
-POLL_ON_SEGMENT_PER_S = 200  # the kernel looks for each for 3 s, and keeps 1,024 neighbours for everybody
-POLL_ANSWER_S = 1.5  # for an answer to the last question: a satellite, twice
-NEIGHBOURS_MAX = 65_536  # read from the kernel's table; its own limit is 1,024 by default
-
 # The admin server's state ---------------------------------------------------------------------------
 REVOKED_NAMED_MAX = 5_000  # to one point: those of one certificate life, 34 bytes each in a message
 CLONE_SIGHTINGS_MAX = 100  # of each device, the newest; a clone tries again every minute
@@ -397,6 +355,7 @@ PROFILE_BYTES_MAX = 64 * KIB  # an operator's profile, a token file
 
 # Installing the agent on other machines ----------------------------------------------------------
 INSTALL_HOSTS_MAX = 256  # of one run; each is an item that people look at
+INSTALL_CONFIG_BYTES_MAX = 8 * KIB  # of the new agents, within what an assignment takes; ours has 1 KiB
 INSTALL_PARALLEL_MAX = 32  # hosts worked on at once: as many connections, and as many commands' output
 INSTALL_OUTPUT_BYTES_MAX = 64 * KIB  # what one command on such a machine may say; ours say a line
 INSTALL_FRAME_BYTES_MAX = 2 * MIB  # one message to or from the worker: an enrolment bundle in base64
