@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from functools import partial
 from importlib.metadata import version
@@ -38,7 +40,14 @@ async def build_agent(directory: Path, console: Console) -> Package:
 
     with trio.move_on_after(_BUILD_S):
         async with trio.open_nursery() as nursery:
-            run = partial(trio.run_process, check=False, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            run = partial(
+                trio.run_process,
+                check=False,
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+                deliver_cancel=_end,
+            )
             process: trio.Process = await nursery.start(run, [str(_BUILD), str(path)])
             assert process.stderr is not None
             with console.status("building; about a minute the first time"):
@@ -50,3 +59,8 @@ async def build_agent(directory: Path, console: Console) -> Package:
         product="p2pdist-agent", version=version("p2pdist"), sequence=1, kind="agent", source=path,
         platform=detect_platform(),
     )  # fmt: skip
+
+
+async def _end(process: trio.Process) -> None:
+    """End the builder with what it has started."""
+    os.killpg(process.pid, signal.SIGTERM)

@@ -27,7 +27,6 @@ from p2pdist.wire import api as wire
 _FETCH_S = 120.0
 _REST_S = 120.0
 """How long the machines may take to get what their group has, and to rest then."""
-_POLL_S = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,31 +136,31 @@ async def _update(
     ]
     if newcomers.managed:
         step(console, "Wakes", "the update is ordered, and the points wake who rests, by UDP")
+        await newcomers.wait_resting(fleet, _REST_S)
     before = await newcomers.ways(fleet)
     started = trio.current_time()
     order = await fleet.deploy(release.target)
     devices: tuple[Node | Newcomer, ...] = (*fleet.plan.devices, *newcomers.managed)
     sizes = {release.target: release.length}
     progress = Progress(devices=devices, deployments=(order,), sizes=sizes)
-    try:
+    with _noting(outcome.problems):
         await watch(
             fleet.api, progress, console, title="Update", started=started, patience_s=fleet.patience_s
         )
-    finally:
-        installed = set(progress.installed())
-        await newcomers.note_wakes(fleet, before, installed)
-        after = await fleet.api.get("/status", wire.Status)
-        sent = vendor.sent()
-        outcome.mirror = MirrorFacts(
-            target=release.target,
-            bytes=release.length,
-            mirror_sent=sum(sent.values()),
-            readers=len(sent),
-            points=sum(node.state == "done" for node in run.nodes),
-            origin_sent=after.origin_sent_bytes - status.origin_sent_bytes,
-            installed=len(installed),
-            devices=len(devices),
-        )
+    installed = set(progress.installed())
+    await newcomers.note_wakes(fleet, before, installed)
+    after = await fleet.api.get("/status", wire.Status)
+    sent = vendor.sent()
+    outcome.mirror = MirrorFacts(
+        target=release.target,
+        bytes=release.length,
+        mirror_sent=sum(sent.values()),
+        readers=len(sent),
+        points=sum(node.state == "done" for node in run.nodes),
+        origin_sent=after.origin_sent_bytes - status.origin_sent_bytes,
+        installed=len(installed),
+        devices=len(devices),
+    )
     if outcome.mirror.origin_sent:
         outcome.problems.append(
             f"the admin server sent {size(outcome.mirror.origin_sent)} of {release.target}"

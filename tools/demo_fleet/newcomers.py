@@ -19,13 +19,11 @@ from demo_fleet.polls import inventory_of
 from demo_fleet.runs import run_tasks
 from p2pdist.wire import api as wire
 
-RESTS_AFTER_S = 2.0
-
 _POLL_S = 0.3
 _INSTALL_S = 300.0
 _WAYS = {"point": "its point", "straight": "the admin server", "magic": "Wake-on-LAN"}
 _SETTINGS: dict[str, dict[str, object]] = {
-    "resting": {"enabled": True, "after_s": RESTS_AFTER_S},
+    "resting": {"enabled": True, "after_s": 2.0},
     "log": {"level": "info", "json": True},
 }
 """What stands in the agent's configuration on these machines, as from an image that somebody made."""
@@ -80,7 +78,7 @@ class Newcomers:
         self._left = False
 
     async def start(self) -> None:
-        """Start the machines, all at once, and let the operator's key in. Raises DemoError."""
+        """Start the machines, all at once, and let the operator's key in. Raises DemoError in a group."""
         self.place.mkdir()
         if not self.plan.newcomers:
             return
@@ -90,23 +88,23 @@ class Newcomers:
         async def start(newcomer: Newcomer) -> None:
             await trio.to_thread.run_sync(self._start, newcomer)
 
-        try:
-            await each(self.plan.newcomers, start, at_once=len(self.plan.newcomers))
-        except* LaboratoryError as errors:
-            raise DemoError(str(errors.exceptions[0])) from errors
+        await each(self.plan.newcomers, start, at_once=len(self.plan.newcomers))
 
     def _start(self, newcomer: Newcomer) -> None:
         def within(*words: str) -> list[str]:
             return [*newcomer.machine.enter, *words]
 
-        machine = BareMachine(
-            self.place / newcomer.name,
-            newcomer.machine.host,
-            within,
-            name=newcomer.name,
-            user="caretaker",
-            password=secrets.token_urlsafe(16),
-        )
+        try:
+            machine = BareMachine(
+                self.place / newcomer.name,
+                newcomer.machine.host,
+                within,
+                name=newcomer.name,
+                user="caretaker",
+                password=secrets.token_urlsafe(16),
+            )
+        except LaboratoryError as error:
+            raise DemoError(str(error)) from error
         self.machines[newcomer.name] = machine
         machine.authorize(self.key.with_suffix(".pub").read_text())
         config = machine.root / "etc/p2pdist/agent.toml"
@@ -163,11 +161,7 @@ class Newcomers:
 
 @asynccontextmanager
 async def open_newcomers(plan: Plan) -> AsyncIterator[Newcomers]:
-    """Start the machines; they end with the block, unless they were left.
-
-    Raises:
-        DemoError: one does not start.
-    """
+    """Start the machines; they end with the block, unless they were left. Raises DemoError in a group."""
     newcomers = Newcomers(plan)
     try:
         await newcomers.start()
