@@ -18,6 +18,7 @@ import sqlalchemy as sa
 import trio
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy.exc import DatabaseError, IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
@@ -156,6 +157,13 @@ def _migrate(engine: sa.Engine) -> tuple[dict[str, Any], dict[str, Any]]:
                     f" {known})",
                     hint="run the newer version of p2pdist-server that wrote it, or restore a backup",
                 ) from None
+            except DatabaseError as error:
+                if MigrationContext.configure(writing).impl.transactional_ddl:
+                    raise  # nothing of it has happened
+                raise UsageError(
+                    f"the database's schema cannot be brought up to date ({_cause(error)})",
+                    hint="if that was cut off before, restore the backup, or begin with an empty database",
+                ) from error
             prove(writing)
     return options
 
@@ -170,7 +178,7 @@ def _translated() -> Iterator[None]:
 
 
 def _error_of(error: SQLAlchemyError) -> P2PDistError:
-    cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+    cause = _cause(error)
     if "is not a database" in cause:
         return UsageError(f"the fleet's database is damaged ({cause})", hint="restore a backup")
     if "full" in cause or "No space" in cause:
@@ -187,3 +195,7 @@ def _error_of(error: SQLAlchemyError) -> P2PDistError:
     if isinstance(error, DatabaseError):
         return QueryRefused(f"the fleet's database refused a query ({cause})", hint="see the server's log")
     return Unavailable(f"the fleet's database cannot be used now ({cause})", hint="see the server's log")
+
+
+def _cause(error: SQLAlchemyError) -> str:
+    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]

@@ -13,9 +13,11 @@ from mirror_servers import NGINX, WebAuthority, open_nginx
 from serverkit import signer as key_of
 from vendor import APT_FTPARCHIVE, DPKG_DEB, GPG, AptRepository, Signer, open_signer
 
-from p2pdist.cli.proposals import Fetched
+from p2pdist.cli.proposals import Fetched, _check, _joined, _table
+from p2pdist.errors import PeerError
 from p2pdist.node.mirrorsettings import MirrorSettings
 from p2pdist.sign.main import run as sign_run
+from p2pdist.sign.packages import read_manifest
 from p2pdist.trust.keys import SealedKeyFile
 from p2pdist.wire import api as wire
 
@@ -207,9 +209,6 @@ async def test_what_cannot_be_followed_is_said_at_once(
 
 
 def test_files_that_were_fetched_into_one_directory_share_its_manifest(tmp_path: Path) -> None:
-    from p2pdist.cli.proposals import _joined
-    from p2pdist.sign.packages import read_manifest
-
     manifest = tmp_path / "releases.toml"
     for path, version in (("a.deb", "1"), ("b.deb", "2"), ("a.deb", '3"\n[[x]]')):
         manifest.write_text(_joined(manifest, {"path": path, "product": "p", "version": version}))
@@ -217,3 +216,39 @@ def test_files_that_were_fetched_into_one_directory_share_its_manifest(tmp_path:
         ("b.deb", "2"),
         ("a.deb", '3"\n[[x]]'),
     ]
+
+
+def info(**fields: Any) -> wire.ProposalInfo:
+    """A proposal as a server may say it."""
+    usual = {
+        "id": "5f0c", "product": "tool", "version": "1:2.0", "architecture": "amd64", "state": "new",
+        "file": "tool.deb", "url": "https://vendor.example/tool.deb", "size_bytes": 7, "sha256": "ab" * 32,
+        "signed": True, "task": "t", "first": 0, "last": 0, "release": "",
+    }  # fmt: skip
+    return wire.ProposalInfo(**{**usual, **fields})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"file": "../../.profile"},
+        {"file": "/etc/passwd"},
+        {"file": ".profile"},
+        {"file": ""},
+        {"url": "file:///etc/passwd"},
+        {"url": "http://vendor.example/tool.deb", "sha256": ""},
+        {"version": 'x"\n[[release]]'},
+        {"sha256": "AB"},
+    ],
+)
+def test_what_a_server_says_of_a_proposal_is_not_believed_where_it_cannot_be(fields: dict[str, Any]) -> None:
+    _check(info())
+    with pytest.raises(PeerError, match="what cannot be"):
+        _check(info(**fields))
+
+
+def test_only_an_address_with_tls_is_named_as_a_mirror() -> None:
+    named = _table(info(), command="", to="", platform="")
+    assert (named["mirrors"], named["version"]) == (["https://vendor.example/tool.deb"], "1+2.0")
+    plain = _table(info(url="http://vendor.example/tool.deb"), command="", to="", platform="")
+    assert "mirrors" not in plain

@@ -139,6 +139,11 @@ async def test_a_release_is_read_and_each_thing_said_of(site: Site) -> None:
     assert (items[site.url].state, items[site.url].step, items[site.url].size_bytes) == ("done", "used", SIZE)
 
 
+async def test_where_sites_do_not_share_each_reads_all_of_it(site: Site) -> None:
+    ended, _ = await site.do(site.reader, ReadMirrors(targets=[TARGET], share="site"))
+    assert (ended.outcome, ended.figures["bytes_from_mirrors"]) == ("done", SIZE)
+
+
 async def test_a_node_that_may_dial_nobody_has_it_from_the_others(site: Site) -> None:
     info_hash = (await site.reader.choose([TARGET])).releases[0].info_hash
     ended = {}

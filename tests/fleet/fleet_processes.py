@@ -349,7 +349,7 @@ def _toml(tables: Mapping[str, Any]) -> str:
     for name, table in tables.items():
         for one in table if isinstance(table, list) else [table]:
             lines.append(f"[[{name}]]" if isinstance(table, list) else f"[{name}]")
-            lines += [f"{key} = {_value(value)}" for key, value in one.items()]
+            lines += [f"{key} = {_value(value)}" for key, value in one.items() if value is not None]
     return "\n".join(lines) + "\n"
 
 

@@ -115,12 +115,12 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
             Vendor(directory, laboratory.add("open").hosts[0]) as vendor,
             LabFleet(tmp_path_factory.mktemp("fleet"), laboratory.server) as fleet,
         ):
-            fleet.found()
+            settings = {"P2PDIST_MIRRORS_CA_FILE": str(vendor.authority.ca_file)}
+            fleet.found(**settings)
             for name, host in hosts.items():
                 fleet.enrol(name, host, POINTS)
                 fleet.grant(name, host, f"/sites/{name}")
             fleet.publish()
-            settings = {"P2PDIST_MIRRORS_CA_FILE": str(vendor.authority.ca_file)}
             for name, host in hosts.items():
                 fleet.start(name, host, SITES[name], **settings)
             fleet.operate("p2pdist", "group", "add", "/sites")
@@ -131,6 +131,7 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
 
 
 def test_each_byte_leaves_the_mirror_once_and_none_the_admin_server(sites: Sites) -> None:
+    before = sites.origin_sent()
     release = sites.publish("tool", CONTENT)
     run = sites.fetch("tool@1", "--points", "/sites")
     assert {node["name"]: node["state"] for node in run["nodes"]} == dict.fromkeys(SITES, "done")
@@ -141,7 +142,7 @@ def test_each_byte_leaves_the_mirror_once_and_none_the_admin_server(sites: Sites
 
     sites.fleet.deploy(release, "/sites/home")
     sites.fleet.until_installed(release, "device")
-    assert sites.origin_sent() == 0
+    assert sites.origin_sent() == before
     sources = sites.fleet.ask("explain", "home", "tool@1")["sources"]
     assert {"mirror", "point"} <= {source["role"] for source in sources if source["received"]}
     (origin,) = [source for source in sources if source["role"] == "origin"]
@@ -199,7 +200,7 @@ def test_what_is_new_at_a_mirror_is_read_by_itself_and_one_that_lies_is_named(si
 
 
 def test_a_point_that_is_killed_goes_on_where_it_was(sites: Sites) -> None:
-    release = sites.publish("saw", CONTENT + CONTENT[:1_250_000])
+    release, before = sites.publish("saw", CONTENT + CONTENT[:1_250_000]), sites.origin_sent()
     task = str(sites.fleet.ask("fetch", "saw@1", "--points", "home")["id"])
 
     def node() -> Any:
@@ -210,4 +211,17 @@ def test_a_point_that_is_killed_goes_on_where_it_was(sites: Sites) -> None:
     sites.fleet.until_asked(lambda: node()["finished"], "it has ended")
     assert node()["state"] == "done"
     assert sites.vendor.sent(release) < 1.3 * len(release.content)
-    assert sites.origin_sent() == 0
+    assert sites.origin_sent() == before
+
+
+def test_the_admin_server_shares_the_reading_where_it_is_asked_to(sites: Sites) -> None:
+    before = sites.origin_sent()
+    release = sites.publish("plane", CONTENT[:1_500_000])
+    run = sites.fetch("plane@1", "--points", "server", "--points", "hub")
+    assert {node["name"]: node["state"] for node in run["nodes"]} == {"server": "done", "hub": "done"}
+    assert sites.vendor.sent(release) == len(release.content)
+    assert all(node["figures"]["bytes_from_mirrors"] for node in run["nodes"])
+    assert before < sites.origin_sent() < before + len(release.content), (
+        "it passes on its part, having been asked to"
+    )
+    assert not sites.fleet.ask("release", "show", "plane@1")["mirrored"], "it serves it now"

@@ -29,6 +29,7 @@ class FakeContent:
         self._artifacts = artifacts
         self.releases: dict[InfoHash, Release] = {}
         self.done: dict[InfoHash, int] = {}
+        self.rate = 0
         self.dropped: list[tuple[InfoHash, bool]] = []
         self.fails = False
 
@@ -64,7 +65,7 @@ class FakeContent:
             pieces=self.releases[info_hash].length,
             bytes_done=done,
             complete=done == self.releases[info_hash].length,
-            rate_down=0,
+            rate_down=self.rate,
             rate_up=0,
             peers=0,
             sources=(),
@@ -251,6 +252,16 @@ async def test_a_delta_of_which_nothing_comes_is_given_up_after_a_while(
     await node.until(lambda: WHOLE in node.wanted)
     assert trio.current_time() - begun > 2 * limits.DELTA_PATIENCE_S - 10
     assert "nothing of it came for 60 s" in node.deltas.note(WHOLE)
+
+
+async def test_a_delta_whose_first_piece_takes_long_is_waited_for(
+    node: Node, autojump_clock: trio.testing.MockClock
+) -> None:
+    node.has(BASE, 2_000)
+    node.content.rate = 900
+    node.deltas.want(release())
+    await trio.sleep(3 * limits.DELTA_PATIENCE_S)
+    assert node.wanted == {DELTA}
 
 
 async def test_a_disk_that_does_not_take_the_delta_makes_the_whole_be_fetched(node: Node) -> None:

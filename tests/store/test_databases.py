@@ -18,7 +18,7 @@ from p2pdist.ids import GroupPath
 from p2pdist.store import engines, groups, mailroom, sql
 from p2pdist.store.fleetstore import FleetStore
 from p2pdist.store.sql import upsert
-from p2pdist.store.tables import artifacts, counters, sighting_identities, sightings
+from p2pdist.store.tables import artifacts, audit, counters, sighting_identities, sightings
 from tests.store import databases
 from tests.store.conftest import NOW, enrol
 
@@ -261,6 +261,17 @@ def test_a_database_that_takes_two_names_for_one_is_refused_with_the_way_to_make
             connection.exec_driver_sql("CREATE TABLE somebody_elses (number INTEGER)")
         engine.dispose()
         with pytest.raises(UsageError, match="COLLATE utf8mb4_nopad_bin"):
+            FleetStore.open(url)
+
+
+@pytest.mark.slow
+def test_a_schema_that_was_left_half_made_is_said_with_the_next_step(mariadb: str) -> None:
+    with databases.database(mariadb) as url:
+        engine = sa.create_engine(url)
+        with engine.begin() as connection:  # as a server leaves it that is killed while it makes the tables
+            audit.create(connection)
+        engine.dispose()
+        with pytest.raises(UsageError, match=r"already exists.*; if that was cut off before"):
             FleetStore.open(url)
 
 

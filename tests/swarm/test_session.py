@@ -110,9 +110,12 @@ async def test_the_accounts_of_several_sources_add_up_to_the_artifact(tmp_path: 
     fleet = authority()
     first, second = Node(fleet, "point", "127.0.0.1"), Node(fleet, "device", "127.0.0.2")
     device = Node(fleet, "device", "127.0.0.3")
+    held, rest = place(tmp_path, "beginning"), place(tmp_path, "end")
+    held.write_bytes(content(4 * SIZE)[: 3 * SIZE])  # each has what the other lacks
+    rest.write_bytes(bytes(SIZE) + content(4 * SIZE)[SIZE:])
     async with first.open() as one, second.open() as two, device.open() as fetching:
-        await one.add(artifact(torrent, tmp_path / "original", sealed=True))
-        await two.add(artifact(torrent, tmp_path / "original", sealed=True))
+        await one.add(artifact(torrent, held))
+        await two.add(artifact(torrent, rest))
         await fetching.add(artifact(torrent, place(tmp_path, "device")))
         fetching.set_sources(torrent.info_hash, [first.source(one), second.source(two)])
         await wait_event(fetching, ArtifactFinished)
