@@ -49,7 +49,9 @@ async def announce(fleet: Fleet, nodes: Sequence[Node]) -> None:
     if shutil.which("avahi-daemon", path=PATH) is None or not fleet.plan.newcomers:
         return
     for node in nodes:
-        await fleet.programs.start(f"{node.name}-avahi", node.machine, "/usr/bin/env", *announcing(node.name))
+        name, words = f"{node.name}-avahi", announcing(node.name)
+        running = await fleet.programs.start(name, node.machine, "/usr/bin/env", *words)
+        running.expected_to_end = True  # the fleet does without
 
 
 async def poll_sites(fleet: Fleet, points: Sequence[Node], console: Console) -> list[SitePoll]:

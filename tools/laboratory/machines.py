@@ -70,7 +70,7 @@ publish-workstation=yes
 end
 exec avahi-daemon --file=/run/announced.conf --no-drop-root --no-chroot --no-rlimits >/dev/null 2>&1
 """
-_NEEDS = ("sshd", "sudo", "chpasswd")
+_NEEDS = ("sshd", "ssh-keygen", "sudo", "chpasswd")
 
 
 @functools.cache
@@ -80,7 +80,7 @@ def why_no_machines() -> str:
         return "changes the root of programs: needs root"
     missing = [tool for tool in _NEEDS if shutil.which(tool, path=PATH) is None]
     if missing:
-        return f"not installed: {', '.join(missing)} (packages: openssh-server sudo passwd)"
+        return f"not installed: {', '.join(missing)} (packages: openssh-server openssh-client sudo passwd)"
     if "overlay" not in Path("/proc/filesystems").read_text():
         return "this kernel has no overlay file system"
     return why_not() or ""
