@@ -186,9 +186,9 @@ def show(outcome: Outcome, console: Console) -> None:
     for problem in outcome.problems:
         table.add_row("[bold red]problem[/]", problem)
     if outcome.network != "loopback":
-        console.print(draw_paths(outcome.paths))
+        console.print(draw_paths(outcome.paths), "")
     if outcome.arrivals:
-        console.print(draw_arrivals(outcome.arrivals))
+        console.print(draw_arrivals(outcome.arrivals), "")
     console.print(table)
 
 
