@@ -84,14 +84,16 @@ async def fulfil_duties(
         return
     with _noting(outcome.problems):
         await _poll(fleet, hidden, outcome, console)
-    if means.agent is not None:
+    if newcomers.arrivals:
         with _noting(outcome.problems):
             await _deploy_agents(fleet, newcomers, outcome, console)
     if means.vendor is not None and means.update is not None:
         with _noting(outcome.problems):
             await _update(fleet, newcomers, means.vendor, means.update, outcome, console)
     outcome.arrivals = list(newcomers.arrivals.values())
-    outcome.left_out = means.missing
+    outcome.left_out = list(means.missing)
+    if newcomers.missing:
+        outcome.left_out.append(f"no machine was deployed to over SSH: {newcomers.missing}")
 
 
 @contextmanager

@@ -58,6 +58,7 @@ class Newcomers:
     Attributes:
         key: The operator's key for SSH, which the machines let in.
         arrivals: By the machine's name.
+        missing: Why there are none, although there were to be some; empty: there are.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -75,10 +76,11 @@ class Newcomers:
             )
             for newcomer in plan.newcomers
         }
+        self.missing = ""
         self._left = False
 
     async def start(self) -> None:
-        """Start the machines, all at once, and let the operator's key in. Raises DemoError in a group."""
+        """Start the machines, all at once, and let the operator's key in; or say why there can be none."""
         self.place.mkdir()
         if not self.plan.newcomers:
             return
@@ -88,23 +90,26 @@ class Newcomers:
         async def start(newcomer: Newcomer) -> None:
             await trio.to_thread.run_sync(self._start, newcomer)
 
-        await each(self.plan.newcomers, start, at_once=len(self.plan.newcomers))
+        try:
+            await each(self.plan.newcomers, start, at_once=len(self.plan.newcomers))
+        except* LaboratoryError as errors:
+            self.missing = str(errors.exceptions[0])
+        if self.missing:
+            self.end()
+            self.arrivals.clear()
 
     def _start(self, newcomer: Newcomer) -> None:
         def within(*words: str) -> list[str]:
             return [*newcomer.machine.enter, *words]
 
-        try:
-            machine = BareMachine(
-                self.place / newcomer.name,
-                newcomer.machine.host,
-                within,
-                name=newcomer.name,
-                user="caretaker",
-                password=secrets.token_urlsafe(16),
-            )
-        except LaboratoryError as error:
-            raise DemoError(str(error)) from error
+        machine = BareMachine(
+            self.place / newcomer.name,
+            newcomer.machine.host,
+            within,
+            name=newcomer.name,
+            user="caretaker",
+            password=secrets.token_urlsafe(16),
+        )
         self.machines[newcomer.name] = machine
         machine.authorize(self.key.with_suffix(".pub").read_text())
         config = machine.root / "etc/p2pdist/agent.toml"
@@ -114,7 +119,8 @@ class Newcomers:
     @property
     def managed(self) -> list[Newcomer]:
         """Those that have the agent now."""
-        return [each for each in self.plan.newcomers if self.arrivals[each.name].state == "done"]
+        there = {name for name, arrival in self.arrivals.items() if arrival.state == "done"}
+        return [newcomer for newcomer in self.plan.newcomers if newcomer.name in there]
 
     async def wait_resting(self, fleet: Fleet, patience_s: float) -> None:
         """Wait until the managed ones rest.
@@ -161,7 +167,7 @@ class Newcomers:
 
 @asynccontextmanager
 async def open_newcomers(plan: Plan) -> AsyncIterator[Newcomers]:
-    """Start the machines; they end with the block, unless they were left. Raises DemoError in a group."""
+    """Start the machines; they end with the block, unless they were left."""
     newcomers = Newcomers(plan)
     try:
         await newcomers.start()
