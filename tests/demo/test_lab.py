@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from demo_fleet.lab import BARE, KINDS
+from demo_fleet.lab import BARE, KINDS, open_lab
+from demo_fleet.newcomers import open_newcomers
+from demo_fleet.plan import make_plan
 from demo_fleet.vendor import why_no_vendor
 from demorun import check_that_a_signal_ends_everything, command, environment, processes_in
+from laboratory import machines
 from laboratory.machines import why_no_machines
 from laboratory.namespaces import why_not
 
@@ -84,6 +87,20 @@ def check_duties(outcome: dict[str, Any]) -> None:
     assert mirror["bytes"] <= mirror["mirror_sent"] < 1.5 * mirror["bytes"], "read about once for all"
     assert mirror["points"] == len(KINDS)
     assert mirror["installed"] == mirror["devices"] == len(KINDS) + len(arrivals)
+
+
+@pytest.mark.skipif(bool(why_no_machines()), reason=why_no_machines())
+async def test_where_a_bare_machine_does_not_start_there_are_none_and_the_reason_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machines, "_BUILD", "echo no overlay here >&2; exit 1")
+    with open_lab(devices=1) as network:
+        plan = make_plan(tmp_path, network)
+        assert len(plan.newcomers) == sum(BARE.values())
+        async with open_newcomers(plan) as newcomers:
+            assert "no overlay here" in newcomers.missing
+            assert newcomers.arrivals == {}
+            assert newcomers.managed == []
 
 
 def test_a_signal_ends_every_process_and_removes_every_file(tmp_path: Path) -> None:
