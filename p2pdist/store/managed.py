@@ -28,14 +28,14 @@ def seen_managed(connection: sa.Connection, seen: Iterable[Sighting], network: s
     They are of the *network*, and their cards or their names were seen: the node which polls it carries
     them, or is that device, or for the admin server they have a link. Or they are of another one, and the
     kernel of who polls has seen a card of theirs that no other machine has; then no more is known of them
-    here than that card.
+    here than that card. The node that polls is known by its addresses: its own card it does not see.
     """
     seen = list(seen)
     names = {name.casefold().rstrip(".") for sighting in seen for name in sighting.names}
     names |= {name.partition(".")[0] for name in names}
     macs = {mac for sighting in seen if sighting.method == "neighbours" for mac in sighting.macs}
     here, node = _here(connection, network), devices.c.node
-    found: set[NodeId] = set()
+    found = _itself(connection, seen, network)
     guests: set[NodeId] = set()
     for chunk in in_chunks(sorted(macs)):
         cards = sa.select(device_interfaces.c.node).where(device_interfaces.c.mac.in_(chunk))
@@ -117,6 +117,13 @@ def networks_of(connection: sa.Connection, nodes: Collection[NodeId]) -> Mapping
         if now := [NodeId(node) for node in connection.execute(query).scalars()]:
             present[network] = now
     return present
+
+
+def _itself(connection: sa.Connection, seen: Iterable[Sighting], network: str) -> set[NodeId]:
+    """Return the node that polls if it has found itself."""
+    query = sa.select(device_interfaces.c.addresses).where(device_interfaces.c.node == network)
+    own = {address for addresses in connection.execute(query).scalars() for address in addresses}
+    return {NodeId(network)} if any(own & set(sighting.addresses) for sighting in seen) else set()
 
 
 def _here(connection: sa.Connection, network: str) -> sa.ColumnElement[bool]:

@@ -8,10 +8,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-from demo_fleet.lab import KINDS
+from demo_fleet.lab import BARE, KINDS, open_lab
+from demo_fleet.newcomers import open_newcomers
+from demo_fleet.plan import make_plan
+from demo_fleet.vendor import why_no_vendor
 from demorun import check_that_a_signal_ends_everything, command, environment, processes_in
+from laboratory import machines
+from laboratory.machines import why_no_machines
 from laboratory.namespaces import why_not
 
 pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(600)]
@@ -53,11 +59,48 @@ def test_devices_behind_everything_install_and_the_path_of_each_is_told(tmp_path
         )
         assert received == len(KINDS) * outcome["package_bytes"]
         assert {r["attack"] for r in outcome["refused"]} == set(outcome["attacks"])
+        check_duties(outcome)
         assert any("p2pdist-agent" in line for line in processes_in(tmp_path)), "it was to be kept"
     finally:
         subprocess.run([str(directory / "end")], check=True)
     assert list(tmp_path.iterdir()) == []
     _wait_all_ended(tmp_path)
+
+
+def check_duties(outcome: dict[str, Any]) -> None:
+    """Hidden networks were polled, and the machines in them got the agent, an update and wakes."""
+    polls = {poll["network"]: poll for poll in outcome["discovered"]}
+    assert list(polls) == [kind for kind in KINDS if kind != "open"]
+    if why_no_machines() or why_no_vendor():
+        assert outcome["left_out"]
+        return
+    arrivals = outcome["arrivals"]
+    assert {kind: sum(each["network"] == kind for each in arrivals) for kind in BARE} == BARE
+    for kind in BARE:
+        assert polls[kind]["managed"] == [f"site{polls[kind]['site']}-pc1"]
+        known = {each["device"] for each in arrivals if each["network"] == kind}
+        assert known <= set(polls[kind]["unmanaged"])
+    for each in arrivals:
+        assert (each["state"], each["updated"], each["way"]) == ("done", True, "point"), each
+    mirror = outcome["mirror"]
+    assert mirror["origin_sent"] == 0
+    assert mirror["bytes"] <= mirror["mirror_sent"] < 1.5 * mirror["bytes"], "read about once for all"
+    assert mirror["points"] == len(KINDS)
+    assert mirror["installed"] == mirror["devices"] == len(KINDS) + len(arrivals)
+
+
+@pytest.mark.skipif(bool(why_no_machines()), reason=why_no_machines())
+async def test_where_a_bare_machine_does_not_start_there_are_none_and_the_reason_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machines, "_BUILD", "echo no overlay here >&2; exit 1")
+    with open_lab(devices=1) as network:
+        plan = make_plan(tmp_path, network)
+        assert len(plan.newcomers) == sum(BARE.values())
+        async with open_newcomers(plan) as newcomers:
+            assert "no overlay here" in newcomers.missing
+            assert newcomers.arrivals == {}
+            assert newcomers.managed == []
 
 
 def test_a_signal_ends_every_process_and_removes_every_file(tmp_path: Path) -> None:

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 import pytest
+from cryptography import x509
+from cryptography.x509 import verification
 from demo_fleet.lab import DEVICES_MAX
 from demo_fleet.lab import KINDS as LAB_KINDS
 from demo_fleet.loopback import loopback_network, open_loopback
+from demo_fleet.network import Machine
+from demo_fleet.newcomers import Arrival
 from demo_fleet.options import parse_options
-from demo_fleet.outcome import Outcome, PackageFacts, Refused
+from demo_fleet.outcome import MirrorFacts, Outcome, PackageFacts, Refused, show
 from demo_fleet.paths import DevicePath, Session, control_chains
 from demo_fleet.payload import make_baits, make_packages, make_policies, make_tree
 from demo_fleet.plan import LINK_PORT, Plan
 from demo_fleet.plan import make_plan as make_plan_on
+from demo_fleet.polls import SitePoll
+from demo_fleet.vendor import set_up_vendor
 from demo_fleet.watch import Progress
+from rich.console import Console
 
 from p2pdist.config import load_config
 from p2pdist.ids import parse_group, parse_product
@@ -84,9 +93,10 @@ def test_the_configuration_that_it_writes_is_what_the_programs_read(tmp_path: Pa
     plan = make_plan(tmp_path, sites=1, devices=1)
     (point,), (device,) = plan.points, plan.devices
     for node in plan.nodes:
-        node.write_config()
+        node.write_config(tmp_path / "web-ca.pem")
     seed = load_config(point.config, SeedConfig, {})
     assert (seed.point.host, seed.point.port, seed.swarm.host) == (point.host, LINK_PORT, point.host)
+    assert seed.mirrors.ca_file == tmp_path / "web-ca.pem"
     agent = load_config(device.config, AgentConfig, {})
     assert (agent.link.local_host, agent.install.root, agent.node.data) == (
         device.host,
@@ -228,6 +238,77 @@ def test_the_json_object_tells_the_path_of_each_device() -> None:
             "content": {"point": 10, "peer": 5},
         }
     ]
+
+
+def test_the_json_object_tells_of_polls_of_new_devices_and_of_the_vendors_mirror() -> None:
+    outcome = Outcome(network="lab", sites=1, points=1, devices=1)
+    outcome.discovered.append(
+        SitePoll(
+            site=2, network="symmetric", point="site2-point", state="done", asked=254, found=2,
+            managed=["pc"], unmanaged=["new"], seconds=1.5,
+        )
+    )  # fmt: skip
+    outcome.arrivals.append(
+        Arrival(device="new", network="symmetric", address="192.168.1.13", via="site2-point", way="point")
+    )
+    outcome.mirror = MirrorFacts(
+        target="stable/codec/7/codec", bytes=10, mirror_sent=10, readers=3, points=4, origin_sent=0,
+        installed=2, devices=2,
+    )  # fmt: skip
+    written = json.loads(outcome.encode())
+    assert written["discovered"][0]["managed"] == ["pc"]
+    assert (written["arrivals"][0]["device"], written["arrivals"][0]["way"]) == ("new", "point")
+    assert (written["mirror"]["origin_sent"], written["mirror"]["mirror_sent"]) == (0, 10)
+
+
+def test_the_summary_says_what_the_points_have_done_besides_seeding() -> None:
+    outcome = Outcome(network="lab", sites=1, points=1, devices=1, left_out=["no mirror: no nginx"])
+    outcome.arrivals += [
+        Arrival(
+            device=name, network="symmetric", address="192.168.1.13", via="site2-point", state=state,
+            seconds=8.5, way=way, woken_ms=120,
+        )
+        for name, state, way in (
+            ("one", "done", "point"), ("two", "done", "straight"), ("three", "failed", ""),
+        )
+    ]  # fmt: skip
+    outcome.mirror = MirrorFacts(
+        target="stable/codec/7/codec", bytes=10_000, mirror_sent=12_000, readers=3, points=4, origin_sent=7,
+        installed=2, devices=2,
+    )  # fmt: skip
+    console = Console(width=120, file=io.StringIO())
+    show(outcome, console)
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    for words in (
+        "2 of 3 bare machines over SSH through their points, the last after 8.5 s",
+        "its mirror sent 12.0 kB, 1.20 copies for 4 points; the admin server 7 B",
+        "1 of 2 resting devices by UDP from their points, within 120 ms",
+        "no mirror: no nginx",
+    ):
+        assert words in shown
+
+
+def test_a_mirrors_certificate_is_of_the_web_authority_that_points_are_told(tmp_path: Path) -> None:
+    file = tmp_path / "codec.so"
+    file.write_bytes(b"codec")
+    vendor = set_up_vendor(tmp_path / "vendor", Machine(host="192.0.2.7"), [file])
+    assert vendor.url(file) == "https://192.0.2.7/codec.so"
+    certificate, ca = (
+        x509.load_pem_x509_certificate((vendor.place / name).read_bytes())
+        for name in ("web.pem", "web-ca.pem")
+    )
+    store = verification.Store([ca])
+    subject = x509.IPAddress(ip_address("192.0.2.7"))
+    verification.PolicyBuilder().store(store).build_server_verifier(subject).verify(certificate, [])
+
+
+def test_what_a_mirror_has_sent_is_counted_by_who_asked(tmp_path: Path) -> None:
+    vendor = set_up_vendor(tmp_path / "vendor", Machine(host="192.0.2.7"), [])
+    assert vendor.sent() == {}
+    lines = ['192.0.2.1 206 100 "GET /x HTTP/1.1" "bytes=0-99"', '192.0.2.1 206 50 "GET /x HTTP/1.1" "-"']
+    (vendor.place / "access").write_text("\n".join([*lines, '192.0.2.2 404 9 "GET /y HTTP/1.1" "-"']) + "\n")
+    assert vendor.sent() == {"192.0.2.1": 150, "192.0.2.2": 9}
 
 
 def test_what_the_origin_sent_is_what_came_from_it_and_what_came_in_vain() -> None:

@@ -117,6 +117,15 @@ def test_it_is_the_process_that_applies_deltas_too(agent: Path, tmp_path: Path) 
     assert (tmp_path / "result").read_bytes() == new.read_bytes()
 
 
+def test_what_was_built_is_given_again_while_its_source_is_the_same(agent: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    said = subprocess.run(
+        [ROOT / "tools" / "build-agent", again], capture_output=True, text=True, check=True, timeout=BUILD_S
+    )
+    assert "building" not in said.stderr
+    assert again.read_bytes() == agent.read_bytes()
+
+
 def test_a_mistake_in_the_call_has_the_exit_code_of_the_installed_program(
     agent: Path, tmp_path: Path
 ) -> None:

@@ -111,6 +111,8 @@ def test_a_point_behind_a_nat_finds_its_neighbours_also_those_that_answer_no_pin
     assert seen[site.silent.ipv4[0]] == ("neighbours", f"hardware address {mac_of(site.silent)}")
     assert seen[site.point.ipv4[0]][0] == "echo", "it answers itself"
     assert run["nodes"][0]["figures"]["asked"] == 254
+    known = {each["name"]: each["state"] for each in site.fleet.ask("inventory", "list")["devices"]}
+    assert known["point"] == "online"
 
 
 def test_neighbours_over_ipv6_are_found_without_a_scan(site: Site) -> None:

@@ -119,3 +119,16 @@ def test_the_cards_of_a_revoked_device_recognise_nobody(store: FleetStore) -> No
 def test_what_an_unknown_node_tells_is_left_out(store: FleetStore) -> None:
     assert told(store, node_of(77), MAC=["10.1.0.7"]) == []
     assert store.read_now(devices.list_interfaces, node_of(77)) == []
+
+
+def test_a_point_that_has_found_itself_is_the_enrolled_one_though_it_does_not_see_its_card(
+    store: FleetStore,
+) -> None:
+    point = enrol_at(store, 9)
+    told(store, point, MAC=["10.1.0.2"])
+    seen = [Sighting(method="echo", addresses=[address]) for address in ("10.1.0.2", "10.1.0.3")]
+    store.write_now(inventory.record_sightings, seen, network=point, now=NOW)
+    assert {device.addresses[0].address: device.node for device in found(store)} == {
+        "10.1.0.2": point,
+        "10.1.0.3": "",
+    }

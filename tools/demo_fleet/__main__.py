@@ -14,24 +14,26 @@ import trio
 from rich.console import Console
 
 from demo_fleet.attacks import run_attacks
+from demo_fleet.duties import fulfil_duties, make_means
 from demo_fleet.fleet import Fleet, open_fleet
 from demo_fleet.lab import open_lab
 from demo_fleet.loopback import open_loopback
 from demo_fleet.network import Network
+from demo_fleet.newcomers import open_newcomers
 from demo_fleet.options import Options, parse_options
 from demo_fleet.outcome import Outcome, PackageFacts, show
 from demo_fleet.paths import look_at_paths
 from demo_fleet.payload import make_baits, make_packages, make_policies
 from demo_fleet.picture import save_picture
 from demo_fleet.plan import DemoError, Plan, make_plan
+from demo_fleet.polls import announce
 from demo_fleet.programs import open_programs
+from demo_fleet.steps import begin, step
 from demo_fleet.watch import Progress, size, watch
 from p2pdist.wire import api as wire
 
 _WIDTH = 120
 """Columns of what does not go to a terminal."""
-
-_began = trio.lowlevel.RunVar[float]("began")
 
 _REPORTS_S = 15.0
 """How long devices' last reports on their sources may take after the installation."""
@@ -39,8 +41,7 @@ _REPORTS_S = 15.0
 
 async def demonstrate(options: Options, plan: Plan, console: Console, outcome: Outcome) -> None:
     """Run the whole demonstration; what comes of it, and what is wrong, is noted in *outcome*."""
-    began = trio.current_time()
-    _began.set(began)
+    began = begin()
 
     def say(command: str) -> None:
         console.print(f"  [dim]$ {_typed(command, plan)}[/]", highlight=False, soft_wrap=True)
@@ -51,7 +52,9 @@ async def demonstrate(options: Options, plan: Plan, console: Console, outcome: O
     packages = await trio.to_thread.run_sync(make_packages, payload, options.packages)
     baits = await trio.to_thread.run_sync(make_baits, payload)
     policies = await trio.to_thread.run_sync(make_policies, payload)
+    means = await make_means(plan, console, payload)
     async with (
+        open_newcomers(plan) as newcomers,
         open_programs(plan.logs, plan.network.operator, plan.directory / "home", say) as programs,
         open_fleet(
             plan,
@@ -62,12 +65,15 @@ async def demonstrate(options: Options, plan: Plan, console: Console, outcome: O
             packages=packages,
             baits=baits,
             policies=policies,
+            further=means.packages,
+            vendor=means.vendor,
         ) as fleet,
     ):
         await _build(fleet, console)
         progress = await _distribute(fleet, outcome, console)
         await _look_at_paths(fleet, progress, outcome, console)
         await run_attacks(fleet, outcome, console, patience_s=options.patience_s)
+        await fulfil_duties(fleet, newcomers, means, outcome, console)
         outcome.seconds_total = trio.current_time() - began
         console.print()
         show(outcome, console)
@@ -75,6 +81,7 @@ async def demonstrate(options: Options, plan: Plan, console: Console, outcome: O
             save_picture(options.picture, progress, outcome)
         if options.keep:
             outcome.directory = str(plan.directory)
+            newcomers.leave()
             _say_how_to_look_around(fleet, _leave(fleet), console)
 
 
@@ -95,6 +102,7 @@ async def _build(fleet: Fleet, console: Console) -> None:
     step(console, "Devices", f"{len(plan.devices)} in all, carried by the point of their site")
     await fleet.enrol(plan.devices)
     await fleet.start(plan.devices)
+    await announce(fleet, plan.devices)
 
 
 async def _distribute(fleet: Fleet, outcome: Outcome, console: Console) -> Progress:
@@ -164,12 +172,6 @@ def _received(status: wire.Status, role: str) -> int:
     return sum(status.received.get(role, {}).values()) + status.unattributed.get(role, 0)
 
 
-def step(console: Console, title: str, text: str) -> None:
-    """Say what comes now, and how many seconds have gone by."""
-    seconds = trio.current_time() - _began.get()
-    console.print(f"\n[bold]{title}[/] [dim]·[/] {text} [dim]· {seconds:.0f} s[/]", highlight=False)
-
-
 def _typed(command: str, plan: Plan) -> str:
     """A command as a person would type it: without the temporary directory, which is long."""
     return command.replace(str(plan.directory), "…").replace("[", "\\[")
@@ -188,6 +190,8 @@ def _say_how_to_look_around(fleet: Fleet, end: Path, console: Console) -> None:
         f"{program} explain {device} {release}",
         f"{program} refusals",
     ]
+    if fleet.plan.network.vendor is not None:
+        lines += [f"{program} inventory list", f"{program} task list"]
     for line in lines:
         console.print(f"    {line}", highlight=False, soft_wrap=True)
     console.print(f"\nLogs are in {fleet.plan.logs}. End it, and remove its files, with:\n", highlight=False)

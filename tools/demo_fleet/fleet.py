@@ -29,6 +29,7 @@ from demo_fleet.plan import (
     site_group,
 )
 from demo_fleet.programs import Programs
+from demo_fleet.vendor import Vendor
 from p2pdist.ids import NodeId
 from p2pdist.swarm.tuning import device_port
 from p2pdist.wire import api as wire
@@ -37,6 +38,8 @@ T = TypeVar("T")
 
 PEOPLE = ("alice", "bob", "carol")
 THRESHOLD = 2
+DUTIES = ("seed", "gateway", "discovery", "deploy", "push")
+"""Of a distribution point, where networks are."""
 
 _ENROL_AT_ONCE = 4
 _POLL_S = 0.3
@@ -52,6 +55,8 @@ class Fleet:
         packages: What the main part distributes.
         baits: A package that is altered on the server's disk, and one that is altered at a point.
         policy_old: A release that is offered again after ``policy_new``.
+        further: What else is signed and published: what distribution points are to work with.
+        vendor: Whose mirror the points may read, if there is one.
         node_ids: The ids of the nodes by name, as they are enrolled.
         releases: What is published, by product and sequence.
     """
@@ -65,6 +70,8 @@ class Fleet:
     baits: tuple[Package, Package]
     policy_old: Package
     policy_new: Package
+    further: list[Package]
+    vendor: Vendor | None
     stack: AsyncExitStack
     node_ids: dict[str, str] = field(default_factory=dict)
     releases: dict[tuple[str, int], wire.ReleaseInfo] = field(default_factory=dict)
@@ -196,15 +203,18 @@ class Fleet:
     async def sign_releases(self) -> None:
         """Sign the packages and the grants, and publish them."""
         for point in self.plan.points:
-            duties = ("--duty", "seed", "--duty", "gateway") if point.kind else ()
+            duties = [word for duty in DUTIES for word in ("--duty", duty)] if point.kind else ()
             dialled = ("--dialled",) if point.dialled else ()
             await self._sign_tool(
                 "grant", self.node_ids[point.name], "--scope", site_group(point.site), *duties,
                 "--address", f"{point.host}:{LINK_PORT}", *dialled, aloud=True,
             )  # fmt: skip
-        await self.add_releases([*self.packages, *self.baits, self.policy_old, self.policy_new])
+        await self.add_releases(
+            [*self.packages, *self.baits, self.policy_old, self.policy_new, *self.further]
+        )
+        mirrored = ("--mirrored",) if self.vendor else ()
         await self.programs.run(
-            "p2pdist", "publish", self.publication, aloud=True, patience_s=self.patience_s
+            "p2pdist", "publish", self.publication, *mirrored, aloud=True, patience_s=self.patience_s
         )
         listed = (await self.api.get("/releases", wire.ReleaseList)).releases
         self.releases = {(release.product, release.sequence): release for release in listed}
@@ -268,7 +278,7 @@ class Fleet:
 
     async def _enrol(self, node: Node) -> None:
         """Enrol a node: by a link, or by files where it may dial nobody."""
-        node.write_config()
+        node.write_config(self.vendor.ca if self.vendor else None)
         bundle, token = self._bundle(node), self._token(node.group)
         asks = ("--bundle", bundle, "--token-file", token, "--name", node.name, "--machine", node.name)
         if node.role == "point" and node.dialled:
@@ -339,6 +349,8 @@ async def open_fleet(
     packages: list[Package],
     baits: tuple[Package, Package],
     policies: tuple[Package, Package],
+    further: list[Package],
+    vendor: Vendor | None,
 ) -> AsyncIterator[Fleet]:
     """Open a fleet of which nothing exists yet; leaving the block closes the connection to its server."""
     async with AsyncExitStack() as stack:
@@ -352,6 +364,8 @@ async def open_fleet(
             baits=baits,
             policy_old=policies[0],
             policy_new=policies[1],
+            further=further,
+            vendor=vendor,
             stack=stack,
         )
 
@@ -369,6 +383,10 @@ def _manifest_entry(package: Package) -> str:
         fields["to"] = package.install_path
     if package.health_check:
         fields["health_check"] = package.health_check
+    if package.platform:
+        fields["platform"] = package.platform
+    if package.mirror:
+        fields["mirrors"] = [package.mirror]
     return "[[release]]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in fields.items()) + "\n"
 
 

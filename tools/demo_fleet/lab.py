@@ -1,7 +1,8 @@
 """The demonstration's network in a laboratory: four sites, each behind something else.
 
 The admin server and the operator stand in the open. The point of a site stands where its devices do, and
-dials out; in a DMZ it stands in the zone, where it is dialled from both sides and may dial nobody.
+dials out; in a DMZ it stands in the zone, where it is dialled from both sides and may dial nobody. Two sites
+have machines without an agent, if this program may make some; a vendor has a mirror in the open.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from laboratory.machines import why_no_machines
 from laboratory.network import Host, Laboratory, LaboratoryError, Place
 from laboratory.places import HOSTS_MAX
 
@@ -18,8 +20,11 @@ from demo_fleet.plan import DemoError
 KINDS = ("open", "port-restricted", "symmetric", "dmz")
 """What stands between each site and the admin server."""
 
-DEVICES_MAX = HOSTS_MAX - 2
-"""Devices of a site: its point and a stranger need their places, too."""
+BARE = {"port-restricted": 2, "symmetric": 1}
+"""How many machines without an agent stand at the sites of a kind."""
+
+DEVICES_MAX = HOSTS_MAX - 2 - max(BARE.values())
+"""Devices of a site: its point, a stranger and the bare machines need their places, too."""
 
 
 @contextmanager
@@ -32,8 +37,11 @@ def open_lab(*, devices: int) -> Iterator[Network]:
     try:
         with Laboratory() as laboratory:
             operator = laboratory.add("open").hosts[0]
+            vendor = laboratory.add("open").hosts[0]
+            bare = {} if why_no_machines() else BARE
             sites = [
-                _site(number, laboratory.add(kind, hosts=devices + 2)) for number, kind in enumerate(KINDS, 1)
+                _site(number, laboratory.add(kind, hosts=devices + 2 + bare.get(kind, 0)), bare.get(kind, 0))
+                for number, kind in enumerate(KINDS, 1)
             ]
             yield Network(
                 name="lab",
@@ -41,6 +49,7 @@ def open_lab(*, devices: int) -> Iterator[Network]:
                 operator=_machine(operator),
                 sites=tuple(sites),
                 outlive=lambda directory: [laboratory.outlive(str(directory))],
+                vendor=_machine(vendor),
             )
     except LaboratoryError as error:
         raise DemoError(
@@ -50,8 +59,9 @@ def open_lab(*, devices: int) -> Iterator[Network]:
         ) from error
 
 
-def _site(number: int, place: Place) -> Site:
-    point, *devices, stranger = map(_machine, place.hosts)
+def _site(number: int, place: Place, bare: int) -> Site:
+    point, stranger, *others = map(_machine, place.hosts)
+    devices, without = others[: len(others) - bare], others[len(others) - bare :]
     return Site(
         number=number,
         point=point,
@@ -60,6 +70,7 @@ def _site(number: int, place: Place) -> Site:
         kind=place.kind.name,
         summary=place.kind.summary,
         gateway_dialled=place.kind.name == "dmz",
+        bare=tuple(without),
     )
 
 

@@ -35,6 +35,7 @@ class Site:
         kind: What stands between it and the admin server; empty is nothing.
         summary: The same in a sentence.
         gateway_dialled: Whether the admin server dials the point, which may dial nobody.
+        bare: Machines that have no agent yet; each comes with its own SSH server.
     """
 
     number: int
@@ -44,6 +45,12 @@ class Site:
     kind: str = ""
     summary: str = ""
     gateway_dialled: bool = False
+    bare: tuple[Machine, ...] = ()
+
+    @property
+    def hidden(self) -> bool:
+        """Whether the admin server sees nothing of it but its point."""
+        return self.kind not in ("", "open")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +63,7 @@ class Network:
         operator: Where the operator's command line runs.
         outlive: Lets the network outlive this program; given a word for its command line, it returns the
             processes that hold the network until somebody ends them.
+        vendor: Where the vendor of a product has a mirror; there is none where it is not in a laboratory.
     """
 
     name: str
@@ -63,3 +71,4 @@ class Network:
     operator: Machine
     sites: tuple[Site, ...]
     outlive: Callable[[Path], Sequence[int]]
+    vendor: Machine | None = None

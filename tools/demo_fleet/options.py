@@ -15,7 +15,9 @@ DEVICES_MAX = 200
 
 _EPILOGUE = """\
 Everything runs in a temporary directory, on loopback addresses or (--network lab) in network
-namespaces of its own; nothing else on this machine is touched.
+namespaces of its own; nothing else on this machine is touched. In the lab distribution points also poll
+their networks, bring the agent onto three bare machines over SSH, get an update from a vendor's mirror, and
+wake who rests for it. That takes root, and a minute more where the agent has to be built.
 Exit codes: 0 every device ended as it should, 1 one did not, 2 wrong usage, 130 interrupted."""
 
 

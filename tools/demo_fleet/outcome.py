@@ -10,7 +10,9 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from demo_fleet.newcomers import Arrival, draw_arrivals
 from demo_fleet.paths import DevicePath, draw_paths
+from demo_fleet.polls import SitePoll
 from demo_fleet.watch import size
 from p2pdist.cli.words import source_word
 from p2pdist.wire import api as wire
@@ -38,6 +40,26 @@ class PackageFacts(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
 
 
+class MirrorFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """An update that the admin server has never had. Sizes and counts of bytes are those of content.
+
+    Attributes:
+        mirror_sent: What the vendor's mirror has sent, by its own log, to so many ``readers``.
+        points: Distribution points that have all of it from there, or from each other.
+        origin_sent: What the admin server has sent meanwhile, by its own count.
+        installed: How many of the ``devices`` have installed it.
+    """
+
+    target: str
+    bytes: int
+    mirror_sent: int
+    readers: int
+    points: int
+    origin_sent: int
+    installed: int
+    devices: int
+
+
 class Outcome(msgspec.Struct, kw_only=True):
     """Everything that is reported.
 
@@ -47,7 +69,9 @@ class Outcome(msgspec.Struct, kw_only=True):
     (``point``) and devices (``device``) have from nodes that could not be named, ``wasted_bytes`` those
     that came in vain, twice or altered. What the origin sent is what came from it and a part of these;
     ``origin_bytes_lost`` is what is beyond. Times are from the deployment's order. ``paths`` says of each
-    device how it is connected.
+    device how it is connected. ``discovered`` is what the polls of hidden networks found, ``arrivals`` what
+    became of the machines there that had no agent, ``mirror`` an update from its vendor, ``left_out`` says
+    what of these duties this machine cannot show, and why.
     """
 
     network: str = "loopback"
@@ -69,6 +93,10 @@ class Outcome(msgspec.Struct, kw_only=True):
     seconds_last: float | None = None
     seconds_total: float = 0.0
     paths: list[DevicePath] = msgspec.field(default_factory=list)
+    discovered: list[SitePoll] = msgspec.field(default_factory=list)
+    arrivals: list[Arrival] = msgspec.field(default_factory=list)
+    mirror: MirrorFacts | None = None
+    left_out: list[str] = msgspec.field(default_factory=list)
     attacks: list[str] = msgspec.field(default_factory=list)
     refused: list[Refused] = msgspec.field(default_factory=list)
     refused_elsewhere: list[Refused] = msgspec.field(default_factory=list)
@@ -146,6 +174,7 @@ def show(outcome: Outcome, console: Console) -> None:
     unnamed, wasted = sum(outcome.unattributed_bytes.values()), sum(outcome.wasted_bytes.values())
     if unnamed or wasted:
         table.add_row("", f"[dim]{size(unnamed)} from nobody who could be named, {size(wasted)} in vain[/]")
+    _show_duties(outcome, table)
     for attack in outcome.attacks:
         count = outcome.resisted(attack)
         colour = "green" if count == outcome.devices else "bold red"
@@ -157,8 +186,46 @@ def show(outcome: Outcome, console: Console) -> None:
     for problem in outcome.problems:
         table.add_row("[bold red]problem[/]", problem)
     if outcome.network != "loopback":
-        console.print(draw_paths(outcome.paths))
+        console.print(draw_paths(outcome.paths), "")
+    if outcome.arrivals:
+        console.print(draw_arrivals(outcome.arrivals), "")
     console.print(table)
+
+
+def _show_duties(outcome: Outcome, table: Table) -> None:
+    """Add what the distribution points have done besides seeding."""
+    if outcome.discovered:
+        found, managed = (
+            sum(count) for count in zip(*((p.found, len(p.managed)) for p in outcome.discovered), strict=True)
+        )
+        networks = counted(len(outcome.discovered), "hidden network")
+        table.add_row("discovered", f"{counted(found, 'device')} in {networks}, {managed} of them managed")
+    if arrivals := outcome.arrivals:
+        done = [each for each in arrivals if each.state == "done"]
+        last = max((each.seconds or 0.0 for each in done), default=0.0)
+        text = f"{_of(len(done), len(arrivals), 'bare machine')} over SSH through their points"
+        table.add_row("agent deployed", text + (f", the last after {last:.1f} s" if done else ""))
+    if (mirror := outcome.mirror) is not None:
+        product = mirror.target.split("/")[-1]
+        table.add_row("vendor's update", f"{_of(mirror.installed, mirror.devices, 'device')}: {product}")
+        copies = mirror.mirror_sent / max(1, mirror.bytes)
+        colour = "green" if mirror.origin_sent == 0 else "bold red"
+        table.add_row(
+            "",
+            f"its mirror sent {size(mirror.mirror_sent)}, {copies:.2f} copies for {mirror.points} points;"
+            f" the admin server [{colour}]{size(mirror.origin_sent)}[/]",
+        )
+    if outcome.mirror is not None and (woken := [each for each in outcome.arrivals if each.state == "done"]):
+        by_point = [each.woken_ms or 0 for each in woken if each.way == "point"]
+        text = f"{_of(len(by_point), len(woken), 'resting device')} by UDP from their points"
+        table.add_row("woken", text + (f", within {max(by_point)} ms" if by_point else ""))
+    for reason in outcome.left_out:
+        table.add_row("[yellow]left out[/]", reason)
+
+
+def _of(count: int, total: int, word: str) -> str:
+    colour = "green" if count == total else "bold red"
+    return f"[{colour}]{count} of {counted(total, word)}[/]"
 
 
 def _sources(received: Mapping[str, int]) -> str:

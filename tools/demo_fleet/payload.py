@@ -39,11 +39,15 @@ class Package:
     version: str
     sequence: int
     kind: str
-    """``tree``, ``deb`` or ``file``."""
+    """``tree``, ``deb``, ``file`` or ``agent``."""
     source: Path
     install_path: str = ""
     """Where a ``file`` goes on the device."""
     health_check: str = ""
+    platform: str = ""
+    """Empty is any."""
+    mirror: str = ""
+    """Where a vendor has the same content."""
 
 
 def make_packages(directory: Path, given: Sequence[Path]) -> list[Package]:
@@ -127,6 +131,22 @@ def make_baits(directory: Path) -> tuple[Package, Package]:
     """Take two compiled libraries of the set-up: one is altered on the server's disk, one at a point."""
     at_server = _bait(directory, "sodium", "nacl", "_sodium*.so")
     return at_server, _bait(directory, "msgspec", "msgspec", "_core*.so")
+
+
+def make_vendors(directory: Path) -> Package:
+    """Take a library of the set-up that is large enough to be read by several: what a vendor offers."""
+    libraries = Path(_search_path("av")[0]).with_name("av.libs")
+    library = max(libraries.glob("*.so*"), key=lambda path: path.stat().st_size)
+    path = directory / "codec-7.1.so"
+    shutil.copy(library, path)
+    return Package(
+        product="codec",
+        version="7.1",
+        sequence=1,
+        kind="file",
+        source=path,
+        install_path="/opt/codec/codec.so",
+    )
 
 
 def _bait(directory: Path, product: str, module: str, pattern: str) -> Package:

@@ -62,8 +62,12 @@ class Node:
     def root(self) -> Path:
         return self.home / "root"
 
-    def write_config(self) -> None:
-        """Write its configuration file, and make its directories."""
+    def write_config(self, mirrors_ca: Path | None = None) -> None:
+        """Write its configuration file, and make its directories.
+
+        Args:
+            mirrors_ca: The web authority by which a point knows mirrors; else it is the system's.
+        """
         self.root.mkdir(parents=True)
         tables: dict[str, dict[str, object]] = {
             "node": {"data": str(self.data), "name": self.name},
@@ -77,17 +81,36 @@ class Node:
                 tables["point"] = {"host": self.host, "port": LINK_PORT}
         if self.role == "point" and self.dialled:
             tables["point"] = {"dialled": True}
-        self.config.write_text(_toml(tables))
+        if self.role == "point" and mirrors_ca is not None:
+            tables["mirrors"] = {"ca_file": str(mirrors_ca)}
+        self.config.write_text(toml(tables))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Newcomer:
+    """A machine that has no agent yet."""
+
+    name: str
+    site: int
+    kind: str
+    """What stands between its site and the admin server."""
+    machine: Machine
+
+    @property
+    def group(self) -> str:
+        """Where it belongs once it has one."""
+        return site_group(self.site)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The whole fleet."""
+    """The whole fleet, and the machines that are to join it."""
 
     directory: Path
     network: Network
     points: tuple[Node, ...]
     devices: tuple[Node, ...]
+    newcomers: tuple[Newcomer, ...] = ()
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -143,10 +166,15 @@ def make_plan(directory: Path, network: Network) -> Plan:
             for site in network.sites
             for number, machine in enumerate(site.devices, 1)
         ),
+        newcomers=tuple(
+            Newcomer(name=f"site{site.number}-new{number}", site=site.number, kind=site.kind, machine=machine)
+            for site in network.sites
+            for number, machine in enumerate(site.bare, 1)
+        ),
     )
 
 
-def _toml(tables: dict[str, dict[str, object]]) -> str:
+def toml(tables: dict[str, dict[str, object]]) -> str:
     lines = []
     for table, values in tables.items():
         lines.append(f"[{table}]")

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from demo_fleet.api import Api
-from demo_fleet.plan import DemoError, Node
+from demo_fleet.plan import DemoError, Newcomer, Node
 from p2pdist.cli.words import source_word
 from p2pdist.wire import api as wire
 
@@ -39,7 +39,7 @@ class Progress:
     ``ended_s`` maps a device's name to the seconds from the order to the end of its last deployment.
     """
 
-    devices: tuple[Node, ...]
+    devices: tuple[Node | Newcomer, ...]
     deployments: tuple[str, ...]
     sizes: Mapping[str, int]
     states: dict[str, list[wire.DeviceDeployment]] = field(default_factory=dict)
@@ -153,7 +153,7 @@ def draw(
     return table
 
 
-def _placed(label: str, node: Node) -> str:
+def _placed(label: str, node: Node | Newcomer) -> str:
     """Name a node with what stands between its site and the admin server."""
     return f"{label} [dim]{node.kind}[/]" if node.kind else label
 

@@ -94,7 +94,7 @@ class Worker:
                 case "space":
                     found = await target.space()
                 case "copy":
-                    found = await target.copy(_paced(work))
+                    found = await target.copy(_paced(work, self._prepare.package.length))
                 case "service":
                     found = await target.service()
                 case "enrol":
@@ -122,12 +122,13 @@ def _failed(work: Work, error: StepError) -> None:
     )
 
 
-def _paced(work: Work) -> Callable[[int], None]:
+def _paced(work: Work, length: int) -> Callable[[int], None]:
+    """Say how much is copied, seldom enough; that all of it is, always."""
     last = 0.0
 
     def copied(size_bytes: int) -> None:
         nonlocal last
-        if time.monotonic() - last >= _COPIED_EVERY_S:
+        if size_bytes == length or time.monotonic() - last >= _COPIED_EVERY_S:
             last = time.monotonic()
             _say(Copied(id=work.host.id, attempt=work.attempt, size_bytes=size_bytes))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from p2pdist import limits
 from p2pdist.core.inventory import FoundDevice
@@ -91,14 +91,15 @@ async def _shown(api: Api, found: Sequence[FoundDevice]) -> list[wire.FoundInfo]
     rules = [record.rule for record in await api.store.read(placement.list_rules)]
     nodes = [NodeId(each.node) for each in found if each.node]
     managed = await api.store.read(devices.find_devices, nodes)
-    attached = api.attached()
-    return [_found_info(each, managed.get(NodeId(each.node)), attached, rules) for each in found]
+    attached, resting = api.attached(), api.resting()
+    return [_found_info(each, managed.get(NodeId(each.node)), attached, resting, rules) for each in found]
 
 
 def _found_info(
     found: FoundDevice,
     managed: DeviceRecord | None,
     attached: Mapping[NodeId, NodeId | None],
+    resting: Collection[NodeId],
     rules: Sequence[PlacementRule],
 ) -> wire.FoundInfo:
     return wire.FoundInfo(
@@ -110,6 +111,8 @@ def _found_info(
         if managed.revoked is not None
         else "online"
         if managed.node in attached
+        else "resting"
+        if managed.node in resting
         else "offline",
         node=found.node,
         group=managed.group_path if managed is not None else place(found, rules) or "",

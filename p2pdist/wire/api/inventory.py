@@ -31,7 +31,7 @@ class FoundInfo(Answer, frozen=True, kw_only=True):
 
     id: str
     name: str
-    state: Literal["unmanaged", "online", "offline", "revoked"]
+    state: Literal["unmanaged", "online", "resting", "offline", "revoked"]
     node: str
     group: str
     known_by: IdentityKind

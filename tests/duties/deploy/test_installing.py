@@ -97,6 +97,7 @@ async def test_a_bare_machine_becomes_a_member_whose_agent_runs(machines: Machin
     assert await run(story, package, machine.host("a")) == "done"
     assert list(dict.fromkeys(state.step for state in story.states["a"])) == [*STEPS]
     assert story.last("a").node == node and story.reported == [node]
+    assert story.last("a").copied_bytes == package.length
     assert running(machine)
     assert (machine.root / "var/lib/p2pdist/enrolment.json").read_bytes() == BUNDLE
     assert written_secrets(machine, PASSWORD, "token-of-a") == []
