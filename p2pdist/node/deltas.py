@@ -183,9 +183,7 @@ class Deltas:
         if found is not None and found.complete:
             await self._make(info_hash, fetch)
             return
-        if found is not None and (
-            found.bytes_done > fetch.done or found.rate_down
-        ):  # a slow piece moves, too
+        if found is not None and (found.bytes_done > fetch.done or found.rate_down):
             fetch.done, fetch.moved = found.bytes_done, trio.current_time()
         if trio.current_time() >= fetch.moved + limits.DELTA_PATIENCE_S:
             await self._give_up(info_hash, f"nothing of it came for {limits.DELTA_PATIENCE_S:.0f} s")
