@@ -349,8 +349,8 @@ async def open_fleet(
     packages: list[Package],
     baits: tuple[Package, Package],
     policies: tuple[Package, Package],
-    further: list[Package],
-    vendor: Vendor | None,
+    further: Sequence[Package] = (),
+    vendor: Vendor | None = None,
 ) -> AsyncIterator[Fleet]:
     """Open a fleet of which nothing exists yet; leaving the block closes the connection to its server."""
     async with AsyncExitStack() as stack:
@@ -364,7 +364,7 @@ async def open_fleet(
             baits=baits,
             policy_old=policies[0],
             policy_new=policies[1],
-            further=further,
+            further=list(further),
             vendor=vendor,
             stack=stack,
         )
