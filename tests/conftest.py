@@ -8,5 +8,5 @@ from __future__ import annotations
 from hypothesis import settings
 
 settings.register_profile("whole", deadline=None)
-settings.register_profile("fast", deadline=None, max_examples=25)
+settings.register_profile("fast", deadline=None, max_examples=15, database=None)
 settings.load_profile("whole")

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from p2pdist.core.debversions import is_newer, version_key
 from p2pdist.errors import PeerError
 
+pytestmark = pytest.mark.slow  # a process of dpkg for each example
+
 DPKG = shutil.which("dpkg")
 
 OLDEST_FIRST = (

@@ -29,6 +29,8 @@ from p2pdist.duties.mirrors.http import MirrorClient, open_client
 from p2pdist.errors import UsageError
 from p2pdist.node.mirrorsettings import MirrorSettings
 
+pytestmark = pytest.mark.slow  # servers that stall and break off
+
 CONTENT = bytes(range(256)) * 1_000
 LENGTH = len(CONTENT)
 

@@ -19,7 +19,10 @@ from p2pdist.trust.catalog import DebRecipe, Release
 
 Workshop = Any
 
-pytestmark = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg is not here")
+pytestmark = [
+    pytest.mark.slow,  # real packages, and dpkg itself
+    pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg is not here"),
+]
 
 LOGGED = '#!/bin/sh\necho "$1 $2" >> "$DPKG_ROOT/configured"\n'
 

@@ -27,6 +27,8 @@ from p2pdist.install.patching import apply_in_process
 from p2pdist.sign.deltas import write_delta
 from p2pdist.trust.catalog import Delta
 
+pytestmark = pytest.mark.slow  # processes, and many examples
+
 SMALL = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 

@@ -15,6 +15,8 @@ from p2pdist import limits
 from p2pdist.errors import Unavailable
 from p2pdist.install.processes import ProcessResult, environment_of, open_witness, run_process, wait_witness
 
+pytestmark = pytest.mark.slow  # processes that take their time
+
 
 async def run(tmp_path: Path, *arguments: str, timeout_s: float = 20.0) -> ProcessResult:
     return await run_process(

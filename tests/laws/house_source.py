@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Module:
     """One Python module of the house: where it is and what it says."""
 
@@ -23,7 +23,7 @@ class Module:
     lines: int
     tree: ast.Module
 
-    @property
+    @functools.cached_property
     def imports(self) -> Sequence[str]:
         """The dotted names that it imports, wherever in the file: ``p2pdist.core.scope``, ``trio``."""
         return list(_imports(self.tree))

@@ -13,6 +13,8 @@ from p2pdist.net.link import Link, OfferedStream, StreamHandler
 from p2pdist.net.memory import open_memory_links
 from p2pdist.wire.requests import TorrentRequest
 
+pytestmark = pytest.mark.slow  # many examples, a stream for each
+
 OPENING = TorrentRequest(info_hash="0" * 64)
 CLOGGED_BYTES = 4 * 1024 * 1024
 

@@ -20,6 +20,8 @@ from p2pdist.trust.keys import IdentityKey
 from p2pdist.wire.envelope import Envelope
 from p2pdist.wire.requests import Accepted, CarryOffer, Enrolled, Lapsed, RenewRequest
 
+pytestmark = pytest.mark.slow  # connections that take their time
+
 
 @dataclass
 class Callee:

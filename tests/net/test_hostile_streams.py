@@ -20,6 +20,8 @@ from p2pdist.wire.requests import Problem, Torrent, TorrentRequest
 from tests.net.conftest import REQUESTS
 from tests.net.raw_peer import RawPeer, asking, both_sides, open_against
 
+pytestmark = pytest.mark.slow  # many examples, a link for each
+
 OPENING = TorrentRequest(info_hash="0" * 64)
 PACKED = codec.encode(OPENING)
 

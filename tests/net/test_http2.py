@@ -30,6 +30,8 @@ from p2pdist.net.events import (
 )
 from p2pdist.net.http2 import CHUNK_BYTES, Session
 
+pytestmark = pytest.mark.slow  # a connection for each
+
 
 class Pair:
     """A dialler's and an acceptor's session with nothing between them."""

@@ -22,6 +22,8 @@ from p2pdist.net.mailfile import MailFile, aside
 from p2pdist.wire.envelope import Envelope
 from p2pdist.wire.frames import AnyFrame, Routed, Taken
 
+pytestmark = pytest.mark.slow  # a disk that keeps what it says
+
 SERVER = NodeId("s" * 32)
 A, B = NodeId("a" * 32), NodeId("b" * 32)
 PATIENCE_S = 10.0

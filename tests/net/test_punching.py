@@ -22,6 +22,8 @@ from p2pdist.wire import codec
 from p2pdist.wire.punching import Begin, Described, GivenUp, PunchSignal
 from p2pdist.wire.services import Echo
 
+pytestmark = pytest.mark.slow  # connections that take their time
+
 HERE = ["127.0.0.1"]
 
 

@@ -18,6 +18,8 @@ from p2pdist.net.tls import client_context, server_context
 from p2pdist.wire.frames import MetadataVersions
 from p2pdist.wire.requests import BundleRequest, Torrent, TorrentRequest
 
+pytestmark = pytest.mark.slow  # a connection for each
+
 OPENING = TorrentRequest(info_hash="0" * 64)
 
 both_directions = pytest.mark.parametrize("acceptor_asks", [False, True])

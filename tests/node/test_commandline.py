@@ -11,6 +11,8 @@ import pytest
 from p2pdist.node.commandline import NodeProgram
 from p2pdist.node.config import AgentConfig
 
+pytestmark = pytest.mark.slow  # a process for each
+
 
 def program(called: list[Path | None], code: int = 0) -> NodeProgram[AgentConfig]:
     """A program that only notes with which file it was run."""

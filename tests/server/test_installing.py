@@ -21,6 +21,8 @@ from p2pdist.wire.questions import NodeAwaited, NodeCame, SecretsRequest, TaskSe
 from p2pdist.wire.tasks import TaskResult
 from p2pdist.wire.work import encode_work
 
+pytestmark = pytest.mark.slow  # whole servers, their databases and certificates
+
 TARGET = "stable/p2pdist-agent/1/p2pdist-agent.bin"
 HOSTS = [InstallHost(id="a", address="10.1.0.1"), InstallHost(id="b", address="10.1.0.2", group="/desks")]
 WORK = Install(hosts=HOSTS, target=TARGET)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from msgspec.structs import replace
 from serverkit import enrolled_device, open_fleet
 
@@ -13,6 +14,8 @@ from p2pdist.wire.following import AptSource, Follow, Offer
 from p2pdist.wire.messages import DesiredState, Received
 from p2pdist.wire.tasks import TaskOffers, TaskResult
 from p2pdist.wire.work import decode_work
+
+pytestmark = pytest.mark.slow  # whole servers, their databases and certificates
 
 SOURCE = AptSource(
     url="https://vendor.example/debian",

@@ -18,6 +18,8 @@ from p2pdist.wire.questions import SecretsRequest, TaskSecrets
 from p2pdist.wire.tasks import TaskItem, TaskItems, TaskProgress, TaskResult
 from p2pdist.wire.work import decode_work, encode_work
 
+pytestmark = pytest.mark.slow  # whole servers, their databases and certificates
+
 POLL = Poll(ranges=["127.0.0.1"])
 
 

@@ -21,6 +21,8 @@ from p2pdist.trust.wakes import WakeKey
 from p2pdist.wire.messages import FromServer, Heartbeat, RateLimits, SendWakes
 from p2pdist.wire.wakes import WakePlace
 
+pytestmark = pytest.mark.slow  # whole servers, their databases and certificates
+
 SERVER = IdentityKey.generate()
 KEYS = [IdentityKey.generate() for _ in range(4)]
 PLACE = WakePlace(port=7604, addresses=["192.0.2.7"])

@@ -24,6 +24,8 @@ from tests.store.conftest import (
     token_record,
 )
 
+pytestmark = pytest.mark.slow  # a database for each
+
 
 def paths(store: FleetStore) -> list[str]:
     return [group.path for group in store.read_now(groups.list_groups)]

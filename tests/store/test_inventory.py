@@ -19,6 +19,8 @@ from p2pdist.store.tables import sightings
 from p2pdist.wire.discovery import Method, Sighting
 from tests.store.conftest import NOW, add_group, enrol, heartbeat, node_of
 
+pytestmark = pytest.mark.slow  # a database for each
+
 MAC = "00:1b:21:00:00:07"
 OTHER_MAC = "00:1b:21:00:00:08"
 GUID = "00000000-0000-4000-8000-000000000007"

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from p2pdist.core.inventory import FoundDevice
 from p2pdist.ids import NodeId
 from p2pdist.store import devices, inventory
 from p2pdist.store.fleetstore import FleetStore
 from p2pdist.wire.discovery import Interface, Sighting
 from tests.store.conftest import NOW, enrol, heartbeat, node_of
+
+pytestmark = pytest.mark.slow  # a database for each
 
 MAC, SECOND, CHOSEN = "00:1b:21:00:00:07", "00:1b:21:00:00:08", "02:42:ac:11:00:02"
 

@@ -25,6 +25,8 @@ from p2pdist.store.migrations.versions import (
 from p2pdist.store.tables import metadata
 from tests.store.conftest import NOW, TARGET, add_group, enrol, node_of, report
 
+pytestmark = pytest.mark.slow  # a database for each
+
 
 def test_migrating_an_empty_database_gives_the_tables_in_the_code(url: str) -> None:
     FleetStore.open(url).close()

@@ -16,6 +16,8 @@ from p2pdist.wire.tasks import TaskOffers
 from p2pdist.wire.work import decode_work, encode_work
 from tests.store.conftest import NOW, node_of
 
+pytestmark = pytest.mark.slow  # a database for each
+
 SOURCE = AptSource(
     url="https://vendor.example/debian",
     suite="stable",

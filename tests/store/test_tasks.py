@@ -15,6 +15,8 @@ from p2pdist.store.records import EnrolmentTokenRecord, TaskRecord, TaskRunRecor
 from p2pdist.wire.tasks import Outcome, TaskItem, TaskItems, TaskProgress, TaskResult
 from tests.store.conftest import NOW, node_of
 
+pytestmark = pytest.mark.slow  # a database for each
+
 ONE, TWO = node_of(1), node_of(2)
 
 

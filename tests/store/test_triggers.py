@@ -13,6 +13,8 @@ from p2pdist.store.fleetstore import FleetStore
 from p2pdist.wire.tasks import Outcome, TaskResult
 from tests.store.conftest import NOW, node_of
 
+pytestmark = pytest.mark.slow  # a database for each
+
 ONE, TWO = node_of(1), node_of(2)
 
 

@@ -18,6 +18,8 @@ from p2pdist.swarm.session import ArtifactFinished, ArtifactStatistics, PieceRef
 from p2pdist.swarm.torrents import MadeTorrent, PieceHashes
 from p2pdist.wire.messages import RateLimits
 
+pytestmark = pytest.mark.slow  # real swarms, that take their time
+
 KIB = 1024
 SIZE = 1_000_003
 MIRROR, OTHER = NodeId("m" * 32), NodeId("n" * 32)

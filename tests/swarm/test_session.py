@@ -31,6 +31,8 @@ from p2pdist.swarm.tuning import SITE_SLOTS
 from p2pdist.wire.frames import Role
 from p2pdist.wire.messages import RateLimits
 
+pytestmark = pytest.mark.slow  # real swarms, that take their time
+
 SIZE = 1_000_003
 SLOW = RateLimits(site_down=400_000, wan_down=400_000)
 VERY_SLOW = RateLimits(site_down=100_000, wan_down=100_000)

@@ -15,6 +15,8 @@ from guarded import SLEEP, STAY, Guarded, until
 
 from p2pdist import limits
 
+pytestmark = pytest.mark.slow  # real processes, in several shells
+
 HANG = f"trap '' TERM; while :; do {SLEEP} 0.05; done"
 
 

@@ -13,6 +13,8 @@ import trio
 from p2pdist.duties.discovery import reverse
 from p2pdist.wire.discovery import Sighting
 
+pytestmark = pytest.mark.slow  # a resolver that does not answer is waited for
+
 NAMES = {
     "7.0.1.10.in-addr.arpa.": ["PC7.corp.example."],
     "8.0.1.10.in-addr.arpa.": [r"a\027[2J.corp.example.", "pc8.corp.example."],

@@ -5,6 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.slow  # processes that load the whole library
+
 BEFORE = "import p2pdist.net.rtc.punch, p2pdist.net.rtc.stream"
 WITH_A_PATH = f"{BEFORE}, p2pdist.net.rtc.path"
 AND_LATER = f"{WITH_A_PATH}; import aiortc; aiortc.RTCPeerConnection; import av; av.AudioFrame.from_ndarray"

@@ -15,6 +15,8 @@ from p2pdist.net.rtc.punch import open_punched
 from p2pdist.net.rtc.report import PunchFailed, PunchReport
 from p2pdist.net.rtc.stream import PunchedStream
 
+pytestmark = pytest.mark.slow  # connections that take their time
+
 HERE = ["127.0.0.1"]
 
 

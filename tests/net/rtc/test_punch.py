@@ -23,6 +23,8 @@ from p2pdist.net.rtc.report import Phase, PunchFailed
 from p2pdist.net.rtc.stream import PunchedStream
 from p2pdist.net.tls import client_context, server_context
 
+pytestmark = pytest.mark.slow  # connections that take their time
+
 HOSTS = ("127.0.0.1",)
 
 
