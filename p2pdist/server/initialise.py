@@ -208,6 +208,13 @@ port = {origin_port}
 # proxy_user = "server"
 # proxy_password_file = "/etc/p2pdist/proxy"
 
+# As whom the server asks a directory in polls that name no user, also on a schedule.
+# [[directories]]
+# url = "ldaps://dc.corp.example"
+# user = "reader@corp.example"
+# password_file = "/etc/p2pdist/directory"
+# ca_file = "/etc/p2pdist/directory-ca.pem"
+
 [online]  # signs snapshot and timestamp
 key = {_quoted(str(data / _ONLINE_KEY))}
 passphrase_file = {_quoted(str(data / _ONLINE_PASSPHRASE))}
