@@ -178,7 +178,7 @@ async def test_who_reads_is_found_out_anew_when_a_run_begins(tmp_path: Path) -> 
         assert (shown.run, shown.states) == (1, {"waiting": 3})
 
         fleet.publisher.add_grant(hub.node, "/offices", dialled=True)
-        del fleet.publisher.points[north.node]
+        del fleet.publisher.points[f"points/{north.node}.grant"]
         await publish(fleet, mirrored=True)
         shown = await ask("POST", f"/tasks/{made.id}/run", wire.TaskInfo, wire.RunTask())
         assert {node.name for node in shown.nodes} == {"hub", "south"}
@@ -192,7 +192,7 @@ async def test_a_run_for_which_nobody_is_left_says_so_and_changes_nothing(tmp_pa
         north = await a_point(fleet, "north", "/plants")
         await publish(fleet, mirrored=True)
         made = await fetch(fleet, "/plants")
-        del fleet.publisher.points[north.node]
+        del fleet.publisher.points[f"points/{north.node}.grant"]
         await publish(fleet, mirrored=True)
         problem = await fleet.operator.problem("POST", f"/tasks/{made.id}/run", wire.RunTask())
         assert "no distribution point serves /plants" in problem.detail
