@@ -199,6 +199,25 @@ async def test_a_run_for_which_nobody_is_left_says_so_and_changes_nothing(tmp_pa
         await has_readers(fleet, made.id, north)
 
 
+async def test_a_run_that_is_due_while_nobody_is_left_is_refused_and_says_why(tmp_path: Path) -> None:
+    async with open_fleet(tmp_path) as fleet:
+        release(fleet)
+        ask = fleet.operator.ask
+        await ask("POST", "/groups", wire.GroupsChanged, wire.NewGroup(path="/plants"))
+        north = await a_point(fleet, "north", "/plants")
+        await publish(fleet, mirrored=True)
+        new = wire.NewTask(work=ReadMirrors(targets=[TARGET]), nodes=["/plants"], on_metadata=True)
+        made = await ask("POST", "/tasks", wire.TaskInfo, new)
+        del fleet.publisher.points[f"points/{north.node}.grant"]
+        await publish(fleet, mirrored=True)
+        with trio.fail_after(PATIENCE_S):
+            while (await ask("GET", f"/tasks/{made.id}", wire.TaskInfo)).run == 0:
+                await trio.sleep(0.05)
+        (state,) = (await ask("GET", f"/tasks/{made.id}/runs/1", wire.TaskRun)).nodes
+        assert (state.node, state.state) == (north.node, "refused")
+        assert "no distribution point serves /plants" in state.reason
+
+
 async def has_readers(fleet: Fleet, task: str, *points: TestDevice) -> None:
     """Wait until a task is for these to read."""
     wanted = sorted(point.node for point in points)
