@@ -20,7 +20,7 @@ sys.path[:0] = [
     str(Path(__file__).parents[2] / "tools"),
 ]
 
-from bare import PASSWORD, BareMachine, Machines, machines_in, needs_machines  # noqa: E402
+from bare import PASSWORD, BareMachine, Machines, holding, machines_in, needs_machines  # noqa: E402
 from serverkit import Publisher, TestDevice, enrolled_device  # noqa: E402
 from standin import make_agent  # noqa: E402
 
@@ -101,38 +101,19 @@ def open_site(open_shell: OpenShell, machines: Machines, tmp_path: Path) -> Open
     return opened
 
 
-def holding(secret: str, *places: Path) -> list[str]:
-    """Name the files below some places, and the processes, in which a secret stands."""
-    found = [
-        str(path)
-        for place in places
-        for path in place.rglob("*")
-        if path.is_file() and path.name != "password" and secret.encode() in path.read_bytes()
-    ]
-    for process in Path("/proc").iterdir():
-        for name in ("cmdline", "environ") if process.name.isdigit() else ():
-            try:
-                data = (process / name).read_bytes()
-            except OSError:
-                continue  # it has ended
-            if secret.encode() in data:
-                found.append(f"{process}/{name}")
-    return found
-
-
 async def test_a_bare_machine_becomes_a_managed_device_and_its_password_stands_nowhere(
     open_site: OpenShell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(at_the_prompt, "interactive", lambda: True)
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     async with open_site() as site:
-        held: list[str] = []
+        held: set[str] = set()
         before = holding(PASSWORD)  # what makes the machine sets its password
 
         async def look() -> None:
             while not (site.machine.root / "opt/p2pdist-agent").exists():
                 await trio.sleep(0.05)
-            held.extend(await trio.to_thread.run_sync(holding, PASSWORD, tmp_path / "server"))
+            held.update(await trio.to_thread.run_sync(holding, PASSWORD, tmp_path / "server"))
 
         config = tmp_path / "agent.toml"
         config.write_text("[resting]\nenabled = true\n")

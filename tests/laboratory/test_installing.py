@@ -12,31 +12,12 @@ from laboratory.network import Laboratory
 
 sys.path += [str(Path(__file__).parents[1] / "duties/deploy")]
 
-from bare import PASSWORD, BareMachine, needs_machines
+from bare import PASSWORD, BareMachine, holding, needs_machines
 from test_built_agent import agent  # noqa: F401, a fixture: built once for all of a test run
 
 from p2pdist.install.platform import detect_platform
 
 pytestmark = [*needs_machines, pytest.mark.timeout(600)]
-
-
-def holding(*places: Path) -> set[str]:
-    """Name the files below some places, and the processes, in which the password stands."""
-    found = {
-        str(path)
-        for place in places
-        for path in place.rglob("*")
-        if path.is_file() and path.name != "password" and PASSWORD.encode() in path.read_bytes()
-    }
-    for process in Path("/proc").iterdir():
-        for name in ("cmdline", "environ") if process.name.isdigit() else ():
-            try:
-                data = (process / name).read_bytes()
-            except OSError:
-                continue  # it has ended
-            if PASSWORD.encode() in data:
-                found.add(f"{process}/{name}")
-    return found
 
 
 def test_a_machine_gets_the_agent_through_its_point_also_if_that_is_killed_in_the_middle(
@@ -57,7 +38,7 @@ def test_a_machine_gets_the_agent_through_its_point_also_if_that_is_killed_in_th
         fleet.until_asked(lambda: fleet.states().get("point") == ("online", ""), "the point is linked")
         machine = BareMachine(tmp_path / "bare", bare.ipv4[0], bare.command)
         try:
-            before = holding()
+            before = holding(PASSWORD)
             password = tmp_path / "fleet" / "password"
             password.touch(mode=0o600)
             password.write_text(PASSWORD)
@@ -66,7 +47,7 @@ def test_a_machine_gets_the_agent_through_its_point_also_if_that_is_killed_in_th
             task = str(made["id"])
             part = machine.root / "opt/p2pdist-agent/versions"
             fleet.until(lambda: any(part.glob("*/*.part")), "the agent is being copied")
-            assert holding(tmp_path / "fleet") == before
+            assert holding(PASSWORD, tmp_path / "fleet") == before
             fleet.restart("point")
             run = ended(fleet, task)
             (item,) = run["items"]
@@ -74,7 +55,7 @@ def test_a_machine_gets_the_agent_through_its_point_also_if_that_is_killed_in_th
             device = fleet.ask("device", "list", "--group", "/plant")["devices"][0]
             assert device["node"] in item["detail"]
             assert (device["state"], device["via"]) == ("online", fleet.nodes["point"])
-            assert holding(tmp_path / "fleet") == before
+            assert holding(PASSWORD, tmp_path / "fleet") == before
             (found,) = fleet.ask("inventory", "list")["devices"]
             assert (found["node"], found["state"]) == (device["node"], "online")
             assert found["addresses"][0]["address"] == bare.ipv4[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,7 +13,7 @@ import trio
 from rich.console import Console
 
 from demo_fleet.api import Api, open_api
-from demo_fleet.payload import Package
+from demo_fleet.payload import Package, manifest_entry
 from demo_fleet.plan import (
     API_PORT,
     CHANNEL,
@@ -222,7 +221,7 @@ class Fleet:
     async def add_releases(self, packages: Sequence[Package], people: int = THRESHOLD) -> None:
         """Let so many people sign packages and whatever else waits for it, and write the publication."""
         manifest = self.operator / "releases.toml"
-        manifest.write_text("".join(map(_manifest_entry, packages)))
+        manifest.write_text("".join(map(manifest_entry, packages)))
         await self._sign_tool("add", CHANNEL, "--manifest", manifest, aloud=True)
         await self._sign(PEOPLE[:people])
         await self._publish_locally()
@@ -349,8 +348,8 @@ async def open_fleet(
     packages: list[Package],
     baits: tuple[Package, Package],
     policies: tuple[Package, Package],
-    further: list[Package],
-    vendor: Vendor | None,
+    further: Sequence[Package] = (),
+    vendor: Vendor | None = None,
 ) -> AsyncIterator[Fleet]:
     """Open a fleet of which nothing exists yet; leaving the block closes the connection to its server."""
     async with AsyncExitStack() as stack:
@@ -364,30 +363,10 @@ async def open_fleet(
             baits=baits,
             policy_old=policies[0],
             policy_new=policies[1],
-            further=further,
+            further=list(further),
             vendor=vendor,
             stack=stack,
         )
-
-
-def _manifest_entry(package: Package) -> str:
-    fields: dict[str, object] = {
-        "path": str(package.source),
-        "product": package.product,
-        "sequence": package.sequence,
-        "install": package.kind,
-    }
-    if package.kind != "deb":  # which says its version itself
-        fields["version"] = package.version
-    if package.install_path:
-        fields["to"] = package.install_path
-    if package.health_check:
-        fields["health_check"] = package.health_check
-    if package.platform:
-        fields["platform"] = package.platform
-    if package.mirror:
-        fields["mirrors"] = [package.mirror]
-    return "[[release]]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in fields.items()) + "\n"
 
 
 async def each(things: Sequence[T], work: Callable[[T], Awaitable[None]], *, at_once: int) -> None:

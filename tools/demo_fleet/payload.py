@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -147,6 +148,27 @@ def make_vendors(directory: Path) -> Package:
         source=path,
         install_path="/opt/codec/codec.so",
     )
+
+
+def manifest_entry(package: Package) -> str:
+    """Return what the manifest of `p2pdist-sign add` says of a package."""
+    fields: dict[str, object] = {
+        "path": str(package.source),
+        "product": package.product,
+        "sequence": package.sequence,
+        "install": package.kind,
+    }
+    if package.kind != "deb":  # which says its version itself
+        fields["version"] = package.version
+    if package.install_path:
+        fields["to"] = package.install_path
+    if package.health_check:
+        fields["health_check"] = package.health_check
+    if package.platform:
+        fields["platform"] = package.platform
+    if package.mirror:
+        fields["mirrors"] = [package.mirror]
+    return "[[release]]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in fields.items()) + "\n"
 
 
 def _bait(directory: Path, product: str, module: str, pattern: str) -> Package:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from laboratory.namespaces import Namespace, Namespaces
 
 from p2pdist.duties.deploy.protocol import Host
 
-PASSWORD = "correct-horse-battery"
+PASSWORD = f"correct-horse-{secrets.token_hex(6)}"  # of no other process of these tests, for :func:`holding`
 OPERATOR = "bare-operator"
 
 needs_machines = [
@@ -72,3 +73,22 @@ def machines_in(directory: Path) -> Iterator[Machines]:
             yield machines
         finally:
             machines.end()
+
+
+def holding(secret: str, *places: Path) -> set[str]:
+    """Name the files below some places, and the processes, in which a secret stands."""
+    found = {
+        str(path)
+        for place in places
+        for path in place.rglob("*")
+        if path.is_file() and path.name != "password" and secret.encode() in path.read_bytes()
+    }
+    for process in Path("/proc").iterdir():
+        for name in ("cmdline", "environ") if process.name.isdigit() else ():
+            try:
+                data = (process / name).read_bytes()
+            except OSError:
+                continue  # it has ended
+            if secret.encode() in data:
+                found.add(f"{process}/{name}")
+    return found
