@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, cast, get_args
-from urllib.parse import urlsplit
 
 import msgspec
 from cyclopts import Parameter
@@ -15,12 +14,12 @@ from p2pdist.cli.common import DEFAULT, Common
 from p2pdist.cli.secrets import ask, first_line
 from p2pdist.cli.tasks import begin
 from p2pdist.cli.when import AT_ONCE, When
+from p2pdist.core.directories import parse_directory
 from p2pdist.errors import UsageError
 from p2pdist.files import read_bounded
 from p2pdist.wire.polling import Poll, PolledDirectory, PollMethod, PollSecrets
 
 _METHODS = get_args(PollMethod)
-_PORTS = {"ldaps": 636, "ldap": 389}
 
 
 @Parameter(name="*")
@@ -32,7 +31,8 @@ class DirectoryOptions:
         ldap: ldaps://HOST or ldaps://HOST:PORT; with ldap://HOST the connection changes to TLS before
             anything is said.
         ldap_base: Below which its computers are, as a distinguished name.
-        ldap_user: Who asks: a distinguished name, or user@domain; by default nobody by name.
+        ldap_user: Who asks: a distinguished name, or user@domain; by default whom the asking node has in its
+            [[directories]] for that directory, or nobody by name.
         ldap_filter: Which entries are computers; by default those of the class computer, device or ipHost.
         ldap_ca: The certificate of who vouches for it, PEM; by default the authorities of whoever asks.
         ask_password: Ask for the user's password.
@@ -62,14 +62,14 @@ class DirectoryOptions:
                 "a user of a directory and its password go together",
                 hint="--ldap-user NAME with --ask-password or --password-file FILE",
             )
-        host, port, scheme = _address(self.ldap)
+        at = parse_directory(self.ldap)
         authority = (
             read_bounded(self.ldap_ca, bytes_max=limits.LDAP_AUTHORITY_BYTES_MAX) if self.ldap_ca else b""
         )
-        fields = {"host": host, "port": port, "base": self.ldap_base, "user": self.ldap_user}
-        more = {"tls": "ldaps" if scheme == "ldaps" else "starttls", "filter": self.ldap_filter}
+        fields = {**at._asdict(), "base": self.ldap_base, "user": self.ldap_user}
+        more = {"filter": self.ldap_filter, "authority": authority}
         try:
-            return msgspec.convert({**fields, **more, "authority": authority}, PolledDirectory)
+            return msgspec.convert({**fields, **more}, PolledDirectory)
         except msgspec.ValidationError as error:
             raise UsageError(f"this directory cannot be asked: {error}") from None
 
@@ -103,7 +103,8 @@ def discover(
             --ldap-base dc=corp,dc=example --ldap-user reader@corp.example --ask-password
 
     The password of a directory's user is sealed here for the nodes that ask, kept in memory only, and gone
-    with the run. A poll with one is on no schedule: begin each run with `p2pdist task run`.
+    with the run, so such a poll is on no schedule. For one leave out --ldap-user, and let the asking node
+    have a user of its own, in [[directories]] of its configuration.
 
     Parameters
     ----------
@@ -143,17 +144,3 @@ def discover(
     )
     secrets = directory.secrets()
     begin(common, work, via, when=when, wait=wait, timeout=timeout, secrets=secrets)
-
-
-def _address(text: str) -> tuple[str, int, str]:
-    """Read ``ldaps://HOST[:PORT]``. Raises UsageError."""
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        parts, port = urlsplit(""), None
-    if parts.scheme not in _PORTS or not parts.hostname or parts.path not in ("", "/") or parts.username:
-        raise UsageError(
-            f"{text[:80]!r} is not a directory's address", hint="write ldaps://HOST or ldap://HOST"
-        )
-    return parts.hostname, port or _PORTS[parts.scheme], parts.scheme

@@ -8,6 +8,7 @@ cancelled at any checkpoint and leaves nothing behind then, and may be begun aga
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import assert_never
 
 import msgspec
@@ -18,6 +19,7 @@ from p2pdist.core.polling import addresses_to_ask
 from p2pdist.duties.repository import Repository
 from p2pdist.duties.run import Ended, RunPort
 from p2pdist.errors import UsageError
+from p2pdist.node.directorysettings import DirectorySettings
 from p2pdist.node.mirrorsettings import MirrorSettings
 from p2pdist.trust.catalog import Duty
 from p2pdist.trust.requirements import check_mirror
@@ -83,19 +85,26 @@ def check_work(work: AnyWork) -> None:
             assert_never(work)
 
 
-async def perform(work: AnyWork, port: RunPort, *, repository: Repository | None = None) -> Ended:
+async def perform(
+    work: AnyWork,
+    port: RunPort,
+    *,
+    repository: Repository | None = None,
+    directories: Sequence[DirectorySettings] = (),
+) -> Ended:
     """Do *work*; raises P2PDistError when it cannot be done.
 
     Args:
         work: What is to be done.
         port: The run's way to say how far it is.
         repository: The node's content; without it there is no work about content.
+        directories: The node's own users of directory services.
     """
     match work:
         case Poll():
             from p2pdist.duties.discovery.polling import poll
 
-            return await poll(work, port)
+            return await poll(work, port, directories)
         case ReadMirrors():
             from p2pdist.duties.mirrors.task import read_mirrors
 

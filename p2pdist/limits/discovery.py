@@ -44,6 +44,7 @@ SEGMENT_PER_S = 100  # questions to everybody: each is work for all who hear it
 WSD_RESOLVED_MAX = 256  # devices that are asked where they say more: three seconds
 WSD_METADATA_BYTES_MAX = 64 * _KIB  # what one device says of itself; printers write 4 KiB
 WSD_METADATA_AT_ONCE = 16  # devices that are asked for it at the same time
+LDAP_DIRECTORIES_MAX = 64  # that one node asks; an organisation has one for each of its forests
 LDAP_AUTHORITY_BYTES_MAX = 16 * _KIB  # certificates of who vouches for a directory; one has 2
 LDAP_PAGE_ENTRIES_MAX = 1_000  # Active Directory's own limit
 LDAP_ENTRIES_MAX = 200_000  # computers of one directory

@@ -15,6 +15,7 @@ from p2pdist.core.listening import EVERYWHERE
 from p2pdist.core.rates import RatesTable
 from p2pdist.core.services import ServicePolicy
 from p2pdist.errors import UsageError
+from p2pdist.node.directorysettings import Directories
 from p2pdist.node.mirrorsettings import MirrorSettings
 from p2pdist.node.stuntable import StunTable
 from p2pdist.swarm.tuning import REQUESTS
@@ -152,8 +153,9 @@ class PointTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class SeedConfig(AgentConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The seed node's configuration file: an agent's, ``[point]``, ``[mirrors]``, and ``[stun]``."""
+    """The seed node's configuration file: an agent's, and what only a distribution point needs."""
 
     point: PointTable = PointTable()
     mirrors: MirrorSettings = MirrorSettings()
+    directories: Directories = ()
     stun: StunTable = StunTable()

@@ -12,6 +12,7 @@ from msgspec import Meta
 from p2pdist import limits
 from p2pdist.errors import UsageError
 from p2pdist.files import read_bounded
+from p2pdist.node.passwords import read_password
 
 
 class MirrorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,18 +38,7 @@ class MirrorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     def read_password(self) -> str:
         """Return the proxy's password. Blocking. Raises UsageError or Unavailable."""
-        if self.proxy_password_file is None:
-            return ""
-        data = read_bounded(self.proxy_password_file, bytes_max=limits.KEY_FILE_BYTES_MAX)
-        if self.proxy_password_file.stat().st_mode & 0o077:
-            raise UsageError(
-                f"{self.proxy_password_file} can be read by others than its owner",
-                hint=f"chmod 600 {self.proxy_password_file}",
-            )
-        try:
-            return data.decode().rstrip("\r\n")
-        except UnicodeDecodeError:
-            raise UsageError(f"{self.proxy_password_file} is not text", hint="write the password") from None
+        return read_password(self.proxy_password_file) if self.proxy_password_file else ""
 
     def check(self) -> None:
         """Check what no type does. Raises UsageError."""

@@ -152,9 +152,8 @@ async def open_seed(home: Home, config: SeedConfig) -> AsyncIterator[Seed]:
         )
         seed.callees = Callees(seed.member, seed.members)
         repository = StockRepository(seed.member, seed.stock, config.mirrors)
-        seed.runner = Runner(
-            RunnerPorts(seed.member), Journal(home.state / "tasks"), partial(perform, repository=repository)
-        )
+        work = partial(perform, repository=repository, directories=config.directories)
+        seed.runner = Runner(RunnerPorts(seed.member), Journal(home.state / "tasks"), work)
         yield seed
 
 

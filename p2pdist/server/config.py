@@ -14,6 +14,7 @@ from p2pdist.core.rates import BytesPerSecond, RatesTable, parse_window
 from p2pdist.errors import UsageError
 from p2pdist.ids import parse_group
 from p2pdist.net.endpoints import parse_endpoint
+from p2pdist.node.directorysettings import Directories
 from p2pdist.node.mirrorsettings import MirrorSettings
 from p2pdist.node.stuntable import StunTable
 from p2pdist.server.control.ports import PlaneSettings
@@ -115,6 +116,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     origin: OriginTable = OriginTable()
     stun: StunTable = StunTable()
     mirrors: MirrorSettings = MirrorSettings()
+    directories: Directories = ()
     certificates: CertificatesTable = CertificatesTable()
     rates: tuple[GroupRatesTable, ...] = ()
     log: LogTable = LogTable()
@@ -163,4 +165,5 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
             snapshot_life_s=self.online.snapshot_life_s,
             withdrawn_keep_s=self.origin.keep_withdrawn_s,
             mirrors=self.mirrors,
+            directories=self.directories,
         )

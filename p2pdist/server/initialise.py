@@ -159,6 +159,24 @@ def add_api_token(store: FleetStore, name: str, role: ApiRole, now: datetime) ->
     return secret
 
 
+_WAYS_OUT = """\
+# The way to vendors' mirrors, for `p2pdist fetch --points server`; its windows are those of [origin].
+# [mirrors]
+# region = "eu"
+# ca_file = "/etc/p2pdist/mirrors-ca.pem"
+# proxy = "http://proxy.example:3128"
+# proxy_user = "server"
+# proxy_password_file = "/etc/p2pdist/proxy"
+
+# As whom the server asks a directory in polls that name no user, also on a schedule.
+# [[directories]]
+# url = "ldaps://dc.corp.example"
+# user = "reader@corp.example"
+# password_file = "/etc/p2pdist/directory"
+# ca_file = "/etc/p2pdist/directory-ca.pem"
+"""
+
+
 def _config_text(
     *,
     data: Path,
@@ -200,14 +218,7 @@ port = {origin_port}
 # windows = ["08:00-18:00=250000"]
 # keep_withdrawn_s = 604800  # content that no signed release names any more
 
-# The way to vendors' mirrors, for `p2pdist fetch --points server`; its windows are those of [origin].
-# [mirrors]
-# region = "eu"
-# ca_file = "/etc/p2pdist/mirrors-ca.pem"
-# proxy = "http://proxy.example:3128"
-# proxy_user = "server"
-# proxy_password_file = "/etc/p2pdist/proxy"
-
+{_WAYS_OUT}
 [online]  # signs snapshot and timestamp
 key = {_quoted(str(data / _ONLINE_KEY))}
 passphrase_file = {_quoted(str(data / _ONLINE_PASSPHRASE))}

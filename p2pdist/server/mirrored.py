@@ -9,12 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
 from p2pdist.core.mirrored import Chosen, choose
+from p2pdist.duties.kinds import perform
 from p2pdist.duties.repository import Place
+from p2pdist.duties.runner import Perform
 from p2pdist.errors import Unavailable
 from p2pdist.ids import NodeId, swarm_of
 from p2pdist.node.mirrorsettings import MirrorSettings
@@ -23,7 +26,13 @@ from p2pdist.trust.catalog import Release
 from p2pdist.trust.enrolment import EnrolmentBundle
 
 if TYPE_CHECKING:  # which makes one of these
-    from p2pdist.server.service import Service
+    from p2pdist.server.service import Service, ServiceSettings
+
+
+def own_work(service: Service, settings: ServiceSettings) -> Perform:
+    """Return what does the admin server's own work."""
+    content = MirroredContent(service, settings.mirrors)
+    return partial(perform, repository=content, directories=settings.directories)
 
 
 class MirroredContent:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -20,7 +19,6 @@ from securesystemslib.signer import Signer
 
 from p2pdist import limits
 from p2pdist.core.mirrored import withheld
-from p2pdist.duties.kinds import perform
 from p2pdist.errors import P2PDistError, TrustError, UsageError
 from p2pdist.files import write_atomic
 from p2pdist.ids import GroupPath, InfoHash, NodeId, swarm_of
@@ -28,13 +26,14 @@ from p2pdist.logs import get_logger
 from p2pdist.net.stundesk import StunDesk, StunSettings
 from p2pdist.net.tls import TlsIdentity
 from p2pdist.node.detour import swarm_streams
+from p2pdist.node.directorysettings import Directories
 from p2pdist.node.mirrorsettings import MirrorSettings
 from p2pdist.server.contentcheck import check_content, check_publication, only_at_mirrors
 from p2pdist.server.control.plane import ControlPlane
 from p2pdist.server.control.ports import PlaneSettings
 from p2pdist.server.expiry import people_expire
 from p2pdist.server.incidents import IncidentBook
-from p2pdist.server.mirrored import MirroredContent
+from p2pdist.server.mirrored import own_work
 from p2pdist.server.origin import Origin, OriginSettings, open_origin
 from p2pdist.server.planestore import StoredPlane
 from p2pdist.server.serverhome import ServerHome
@@ -64,6 +63,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_life_s: int = 7 * 24 * 3600
     withdrawn_keep_s: int = 7 * 24 * 3600
     mirrors: MirrorSettings = MirrorSettings()
+    directories: Directories = ()
 
 
 class Service:
@@ -130,7 +130,7 @@ class Service:
             store,
             self.plane,
             lambda: self.catalog,
-            perform=partial(perform, repository=MirroredContent(self, settings.mirrors)),
+            perform=own_work(self, settings),
         )
 
     def identity(self) -> TlsIdentity:

@@ -7,7 +7,7 @@ says goes straight into the store, by the functions that messages of nodes go th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import trio
@@ -23,10 +23,12 @@ from p2pdist.logs import get_logger
 from p2pdist.node.reports import Bell
 from p2pdist.server.control.plane import ControlPlane
 from p2pdist.server.planestore import StoredPlane
+from p2pdist.server.readers import given_now
 from p2pdist.store import tasks, triggers
 from p2pdist.store.fleetstore import FleetStore
 from p2pdist.store.records import TaskRecord
-from p2pdist.trust.catalog import Catalog, Duty
+from p2pdist.store.tasks import Given
+from p2pdist.trust.catalog import Catalog, Duty, SeedGrant
 from p2pdist.trust.keys import IdentityKey
 from p2pdist.wire.questions import TaskQuestion
 from p2pdist.wire.tasks import TaskProgress, TaskResult
@@ -86,17 +88,29 @@ class Tasks:
         catalog = self._catalog()
         return signed_by_people(catalog.versions) if catalog is not None else {}
 
-    def refusals(self, record: TaskRecord, now: int) -> dict[NodeId, str]:
-        """Return which nodes of a task must not do it, by their grants, and why not.
+    def given(self, record: TaskRecord, now: int) -> Given | None:
+        """Return what the next run of a task is about and who does it, if that is not as the task has it.
+
+        Raises:
+            UsageError: this version does not know such work, or there is nobody to do it now.
+        """
+        return given_now(work_of(record), record.nodes, server=self.node, grants=self._grants, now=now)
+
+    def refusals(self, record: TaskRecord, given: Given | None, now: int) -> dict[NodeId, str]:
+        """Return which nodes must not do the next run of a task, by their grants, and why not.
 
         Raises:
             UsageError: this version does not know such work.
         """
         duty = duty_of(work_of(record))
-        catalog = self._catalog()
-        grants = catalog.grants if catalog is not None else {}
-        found = {node: why_not(grants.get(node), duty, now) for node in record.nodes if node != self.node}
+        nodes, grants = given.nodes if given is not None else record.nodes, self._grants
+        found = {node: why_not(grants.get(node), duty, now) for node in nodes if node != self.node}
         return {node: reason for node, reason in found.items() if reason}
+
+    @property
+    def _grants(self) -> Mapping[NodeId, SeedGrant]:
+        catalog = self._catalog()
+        return catalog.grants if catalog is not None else {}
 
     # The server's own runs ---------------------------------------------------------------------------
 
@@ -146,13 +160,16 @@ class Tasks:
         changed = await self._store.write(tasks.close_late_runs, now)
         published = self.published()
         for record in await self._store.read(triggers.due_tasks, now, published):
-            following = record.next_at
+            following, given = record.next_at, None
             try:
                 if following is not None and following <= now:
                     following = None
                     following = next_time(record.schedule, record.zone, now)
-                refused = self.refusals(record, now)
-            except UsageError as error:  # another version, or other time zones, than when it was made
+                given = self.given(record, now)
+                refused = self.refusals(record, given, now)
+            except (
+                UsageError
+            ) as error:  # other time zones or grants, or another version, than when it was made
                 refused = dict.fromkeys(record.nodes, str(error))
             try:
                 begun = await self._store.write(
@@ -161,6 +178,7 @@ class Tasks:
                     now=now,
                     published=published,
                     refused=refused,
+                    given=given,
                     next_at=following,
                 )
             except UsageError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -19,6 +19,14 @@ from p2pdist.wire.tasks import Assignment, Confirmed, TaskItems, TaskProgress, T
 
 OPEN_STATES = ("waiting", "running")
 """A run that has not ended on a node is in one of these."""
+
+
+class Given(NamedTuple):
+    """What a run is about, packed, and who does it."""
+
+    work: bytes
+    nodes: Sequence[NodeId]
+
 
 _LATE_S = 60  # after the end of the window in which a node should have begun
 
@@ -111,6 +119,7 @@ def begin_run(
     *,
     now: int,
     refused: Mapping[NodeId, str],
+    given: Given | None = None,
     next_at: int | None = None,
     published: Mapping[str, int] | None = None,
 ) -> TaskRecord:
@@ -121,6 +130,7 @@ def begin_run(
     Args:
         published: The version of each role of the metadata that is published.
         refused: Nodes that are known not to do it, and why.
+        given: The task's work and nodes from now on, where they are others than so far.
         next_at: When the run after this one begins.
 
     Raises:
@@ -137,8 +147,11 @@ def begin_run(
     connection.execute(
         sa.update(tasks).where(tasks.c.id == record.id).values(run=run, next_at=next_at, **taken_in)
     )
+    if given is not None:
+        now_given = {"work": given.work, "nodes": list(given.nodes)}
+        connection.execute(sa.update(tasks).where(tasks.c.id == record.id).values(**now_given))
     rows = []
-    for node in record.nodes:
+    for node in given.nodes if given is not None else record.nodes:
         begins = starts_at(now, record.spread_s, task=record.id, node=node)
         reason = refused.get(node, "")
         rows.append(

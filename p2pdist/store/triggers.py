@@ -15,7 +15,7 @@ from p2pdist.core.tasks import is_news
 from p2pdist.ids import NodeId
 from p2pdist.store.records import TaskRecord, record_of
 from p2pdist.store.tables import task_runs, tasks
-from p2pdist.store.tasks import OPEN_STATES, begin_run, find_task, newest_done
+from p2pdist.store.tasks import OPEN_STATES, Given, begin_run, find_task, newest_done
 
 
 def due_tasks(connection: sa.Connection, now: int, published: Mapping[str, int]) -> list[TaskRecord]:
@@ -48,6 +48,7 @@ def begin_due_run(
     published: Mapping[str, int],
     refused: Mapping[NodeId, str],
     next_at: int | None,
+    given: Given | None = None,
 ) -> bool:
     """Begin the next run of a task if it is due, and say whether it was: another server may have been first.
 
@@ -57,7 +58,9 @@ def begin_due_run(
     record = find_task(connection, task_id)
     if not is_due(connection, record, now, published):
         return False
-    begin_run(connection, task_id, now=now, published=published, refused=refused, next_at=next_at)
+    begin_run(
+        connection, task_id, now=now, published=published, refused=refused, next_at=next_at, given=given
+    )
     return True
 
 

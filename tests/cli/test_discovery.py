@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from slapd import COMPUTERS, PASSWORD, SLAPADD, SLAPD, Slapd, certificates, open_slapd
 
+from p2pdist.node.directorysettings import DirectorySettings
 from p2pdist.wire import api as wire
 from p2pdist.wire.polling import Poll
 
@@ -75,6 +76,42 @@ async def test_the_password_is_given_again_for_the_next_run(
         assert "needs secrets" in shell.stderr
         again = secret(tmp_path / "again.toml", f'password = "{PASSWORD}"')
         assert "done" in await shell("task", "run", run.task, "--secrets", again, "--wait")
+
+
+def unnamed(slapd: Slapd) -> list[str]:
+    """The words of a poll that names no user."""
+    url = f"ldaps://127.0.0.1:{slapd.tls_port}"
+    return ["discover", "--via", "server", "--ldap", url, "--ldap-base", "dc=acme"]
+
+
+async def test_on_a_schedule_the_node_asks_as_a_user_of_its_own(
+    open_shell: OpenShell, tmp_path: Path, slapd: Slapd
+) -> None:
+    own = DirectorySettings(
+        url=f"ldaps://127.0.0.1:{slapd.tls_port}",
+        user=USER,
+        password_file=Path(secret(tmp_path / "password", PASSWORD)),
+        ca_file=Path(slapd.ca_file),
+    )
+    async with open_shell(directories=(own,)) as shell:
+        words = [*unnamed(slapd), "--ldap-filter", "(cn=pc7)", "--every", "0 2 * * *"]
+        made = await shell.json(wire.TaskInfo, *words)
+        run = await shell.json(wire.TaskRun, "task", "run", made.id, "--wait")
+        assert [item.subject for item in run.items] == ["pc7"]
+        for path in (tmp_path / "server").rglob("*"):
+            if path.is_file():
+                assert PASSWORD.encode() not in path.read_bytes(), path
+        own.password_file.chmod(0o640)
+        await shell("task", "run", made.id, "--wait", code=6)
+        assert "chmod 600" in shell.stderr
+
+
+async def test_a_node_that_has_no_user_for_a_directory_says_where_it_could_have_one(
+    open_shell: OpenShell, slapd: Slapd
+) -> None:
+    async with open_shell() as shell:
+        await shell(*unnamed(slapd), "--ldap-ca", slapd.ca_file, "--wait", code=6)
+        assert "[[directories]]" in shell.stderr
 
 
 async def test_a_wrong_password_and_a_directory_of_another_authority_are_said(

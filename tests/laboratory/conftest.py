@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "tools")]
+_TESTS = Path(__file__).parents[1]
+sys.path[:0] = [
+    str(Path(__file__).parent),
+    str(_TESTS.parent / "tools"),
+    str(_TESTS / "duties" / "discovery"),
+]
 
 from laboratory.namespaces import why_not  # noqa: E402, the path above leads to it
 

@@ -183,10 +183,10 @@ class LabFleet:
             "--data", self.data(name), "--name", name, "--machine", name,
         ).split()[0]  # fmt: skip
 
-    def start(self, name: str, host: Host, template: str, **settings: str) -> None:
+    def start(self, name: str, host: Host, template: str, *, more: str = "", **settings: str) -> None:
         """Start a node with a configuration file of ``seeds``, as it stands there, in its own directory.
 
-        *settings* are variables of its environment that change its configuration.
+        *more* is written below it. *settings* are variables of its environment that change its configuration.
         """
         (self.directory / name / "root").mkdir(parents=True, exist_ok=True)
         own = {
@@ -195,7 +195,11 @@ class LabFleet:
             "P2PDIST_INSTALL_ROOT": str(self.directory / name / "root"),
         }
         program = "seed" if template.startswith("points/") else "agent"
-        words = (f"p2pdist-{program}", "run", "--config", SEEDS / template)
+        config = SEEDS / template
+        if more:
+            config = self.directory / name / "config.toml"
+            config.write_text((SEEDS / template).read_text() + more)
+        words = (f"p2pdist-{program}", "run", "--config", config)
         self._start(name, _Started(host, words, {**own, **settings}, f"{program}.running"))
 
     def restart(self, name: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 from lab_fleet import POINTS, LabFleet
 from laboratory.namespaces import PATH
 from laboratory.network import Host, Laboratory
+from slapd import PASSWORD, SLAPADD, SLAPD, running_slapd
 
 pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -25,12 +26,27 @@ class Site:
         self.point, self.neighbour, self.silent = point, neighbour, silent
         fleet.enrol("point", point, POINTS)
         self.grant("seed", "gateway", "discovery")
-        fleet.start("point", point, "points/behind-nat.toml")
+        fleet.start("point", point, "points/behind-nat.toml", more=self.own_user())
         fleet.until_asked(lambda: fleet.states().get("point") == ("online", ""), "the point is linked")
 
     @property
     def network(self) -> str:
         return self.point.ipv4[0].rpartition(".")[0] + ".0/24"
+
+    def own_user(self) -> str:
+        """Write down a password for the point, and return what its configuration says of its neighbour."""
+        self.directory = self.fleet.directory / "directory"
+        self.directory.mkdir()
+        password = self.directory / "password"
+        password.touch(mode=0o600)
+        password.write_text(f"{PASSWORD}\n")
+        return f"""
+[[directories]]
+url = "ldaps://{self.neighbour.ipv4[0]}"
+user = "cn=admin,dc=acme"
+password_file = "{password}"
+ca_file = "{self.directory / "ca.pem"}"
+"""
 
     def grant(self, *duties: str) -> None:
         """Sign a grant with these duties, and publish it."""
@@ -125,8 +141,8 @@ def test_what_a_point_behind_a_nat_sees_by_many_methods_is_one_device_in_the_inv
     site: Site, tmp_path: Path
 ) -> None:
     avahi = shutil.which("avahi-daemon", path=PATH)
-    if avahi is None:
-        pytest.skip("avahi-daemon is not installed")
+    if None in (avahi, SLAPD, SLAPADD):
+        pytest.skip("avahi-daemon or slapd is not installed")
     config = tmp_path / "avahi.conf"
     config.write_text("[server]\nhost-name=desk-7\nenable-dbus=no\n[publish]\npublish-workstation=yes\n")
     script = (
@@ -142,22 +158,29 @@ def test_what_a_point_behind_a_nat_sees_by_many_methods_is_one_device_in_the_inv
     site.fleet.operate("p2pdist", "group", "add", "/plant/desks")
     site.fleet.operate("p2pdist", "inventory", "rule", "add", "name", "desk-*", "/plant/desks")
     words = [word for method in ("neighbours", "connect", "mdns") for word in ("--method", method)]
+    words += ["--ldap", f"ldaps://{site.neighbour.ipv4[0]}", "--ldap-base", "dc=acme"]
+    words += ["--ldap-filter", "(cn=desk-*)"]
+    wanted = {"connect", "directory", "mdns", "neighbours"}
 
     def desk() -> bool:
         site.discover(site.network, *words, "--port", "22")
         seen = site.fleet.ask("inventory", "list")["devices"]
-        wanted = {"connect", "mdns", "neighbours"}  # how many of them see it at once is a matter of luck
+        # how many of them see it at once is a matter of luck
         return any("desk-7.local" in each["names"] and wanted <= set(each["methods"]) for each in seen)
 
+    address, within = site.neighbour.ipv4[0], site.neighbour.command
     try:
-        site.fleet.until_asked(desk, "avahi answers")
+        with running_slapd(site.directory, address, within=within, more=["desk-7", "desk-8"]):
+            site.fleet.until_asked(desk, "avahi and slapd answer")
     finally:
         daemon.kill()
         daemon.wait()
     device = desk_of(site)
     assert site.neighbour.ipv4[0] in {each["address"] for each in device["addresses"]}
     assert device["macs"] == [mac_of(site.neighbour)] and device["networks"] == [point]
-    assert {"connect", "mdns", "neighbours"} <= set(device["methods"])
+    assert wanted <= set(device["methods"]) and device["unit"] == "ou=Berlin,dc=acme"
+    others = [each for each in site.fleet.ask("inventory", "list")["devices"] if "desk-8" in each["names"]]
+    assert [each["methods"] for each in others] == [["directory"]]
     assert (device["state"], device["group"]) == ("unmanaged", "/plant/desks")
     assert site.fleet.ask("inventory", "conflicts")["conflicts"] == []
 

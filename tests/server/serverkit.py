@@ -35,6 +35,7 @@ from tuf.api.metadata import (
 from p2pdist.ids import ChannelName, FleetName, InfoHash, NodeId, swarm_of
 from p2pdist.net.link import Link, open_link, open_stranger_link
 from p2pdist.net.tls import TlsIdentity
+from p2pdist.node.directorysettings import Directories
 from p2pdist.node.mirrorsettings import MirrorSettings
 from p2pdist.server.api.app import make_app
 from p2pdist.server.api.context import Api
@@ -327,6 +328,7 @@ async def open_fleet(
     timestamp_life_s: int = 86_400,
     online: Sequence[str] = ("online",),
     mirrors: MirrorSettings | None = None,
+    directories: Directories = (),
 ) -> AsyncIterator[Fleet]:
     """Run a real admin server on loopback; a second time on the same directory it is a restart."""
     publisher = publisher or Publisher(tmp_path / "signed")
@@ -341,6 +343,7 @@ async def open_fleet(
         origin=OriginSettings(host="127.0.0.1", port=0),
         timestamp_life_s=timestamp_life_s,
         mirrors=mirrors or MirrorSettings(),
+        directories=directories,
     )
     try:
         async with (

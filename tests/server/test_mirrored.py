@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 
 import pytest
-from serverkit import Fleet, TestDevice, enrolled_device, next_frame, open_fleet
+import trio
+from serverkit import PATIENCE_S, Fleet, TestDevice, enrolled_device, next_frame, open_fleet
 
 from p2pdist.server.withdrawn import named_artifacts
 from p2pdist.swarm.torrents import MadeTorrent
@@ -133,7 +134,7 @@ async def test_while_a_point_reads_it_the_server_serves_nothing_of_what_it_has(t
             assert state.prefetch == [TARGET]
             assert [swarm.split(".")[0] for swarm in state.swarms] == ["stable"]
             work = decode_work(state.assignments[0].work)
-            assert work == ReadMirrors(targets=[TARGET], readers=[point.node])
+            assert work == ReadMirrors(targets=[TARGET], readers=[point.node], meant=[point.node])
             assert not (await origin_for(stray, made))[0]
             assert made.info_hash not in fleet.service.origin.sent()
             await point.send(link, TaskResult(id="r1", task=made_task.id, run=1, outcome="done", finished=1))
@@ -156,6 +157,77 @@ async def test_a_group_stands_for_its_points_and_who_may_not_dial_reads_nothing(
         assert both.work.readers == sorted(point.node for point in points)
         nearest = await fetch(fleet, "/plants/north/hall")
         assert {node.name for node in nearest.nodes} == {"north", "zone"}
+
+
+async def test_who_reads_is_found_out_anew_when_a_run_begins(tmp_path: Path) -> None:
+    async with open_fleet(tmp_path) as fleet:
+        release(fleet)
+        ask = fleet.operator.ask
+        await ask("POST", "/groups", wire.GroupsChanged, wire.NewGroup(path="/plants"))
+        north, hub = await a_point(fleet, "north", "/plants"), await a_point(fleet, "hub", "/offices")
+        await publish(fleet, mirrored=True)
+        work = ReadMirrors(targets=[TARGET])
+        new = wire.NewTask(work=work, nodes=["/plants", "hub"], on_metadata=True)
+        made = await ask("POST", "/tasks", wire.TaskInfo, new)
+        await has_readers(fleet, made.id, north, hub)
+
+        south = await a_point(fleet, "south", "/plants")
+        await publish(fleet, mirrored=True)
+        await has_readers(fleet, made.id, north, hub, south)
+        shown = await ask("GET", f"/tasks/{made.id}", wire.TaskInfo)
+        assert (shown.run, shown.states) == (1, {"waiting": 3})
+
+        fleet.publisher.add_grant(hub.node, "/offices", dialled=True)
+        del fleet.publisher.points[f"points/{north.node}.grant"]
+        await publish(fleet, mirrored=True)
+        shown = await ask("POST", f"/tasks/{made.id}/run", wire.TaskInfo, wire.RunTask())
+        assert {node.name for node in shown.nodes} == {"hub", "south"}
+        await has_readers(fleet, made.id, south)
+
+
+async def test_a_run_for_which_nobody_is_left_says_so_and_changes_nothing(tmp_path: Path) -> None:
+    async with open_fleet(tmp_path) as fleet:
+        release(fleet)
+        await fleet.operator.ask("POST", "/groups", wire.GroupsChanged, wire.NewGroup(path="/plants"))
+        north = await a_point(fleet, "north", "/plants")
+        await publish(fleet, mirrored=True)
+        made = await fetch(fleet, "/plants")
+        del fleet.publisher.points[f"points/{north.node}.grant"]
+        await publish(fleet, mirrored=True)
+        problem = await fleet.operator.problem("POST", f"/tasks/{made.id}/run", wire.RunTask())
+        assert "no distribution point serves /plants" in problem.detail
+        await has_readers(fleet, made.id, north)
+
+
+async def test_a_run_that_is_due_while_nobody_is_left_is_refused_and_says_why(tmp_path: Path) -> None:
+    async with open_fleet(tmp_path) as fleet:
+        release(fleet)
+        ask = fleet.operator.ask
+        await ask("POST", "/groups", wire.GroupsChanged, wire.NewGroup(path="/plants"))
+        north = await a_point(fleet, "north", "/plants")
+        await publish(fleet, mirrored=True)
+        new = wire.NewTask(work=ReadMirrors(targets=[TARGET]), nodes=["/plants"], on_metadata=True)
+        made = await ask("POST", "/tasks", wire.TaskInfo, new)
+        del fleet.publisher.points[f"points/{north.node}.grant"]
+        await publish(fleet, mirrored=True)
+        with trio.fail_after(PATIENCE_S):
+            while (await ask("GET", f"/tasks/{made.id}", wire.TaskInfo)).run == 0:
+                await trio.sleep(0.05)
+        (state,) = (await ask("GET", f"/tasks/{made.id}/runs/1", wire.TaskRun)).nodes
+        assert (state.node, state.state) == (north.node, "refused")
+        assert "no distribution point serves /plants" in state.reason
+
+
+async def has_readers(fleet: Fleet, task: str, *points: TestDevice) -> None:
+    """Wait until a task is for these to read."""
+    wanted = sorted(point.node for point in points)
+    with trio.fail_after(PATIENCE_S):
+        while True:
+            shown = await fleet.operator.ask("GET", f"/tasks/{task}", wire.TaskInfo)
+            assert isinstance(shown.work, ReadMirrors)
+            if shown.work.readers == wanted:
+                return
+            await trio.sleep(0.05)
 
 
 async def test_what_cannot_be_read_is_said_at_once(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import trio
 
 from p2pdist import limits
 from p2pdist.duties.discovery.ldapreader import ATTRIBUTES, COMPUTERS, Directory, Entry, Reader
+from p2pdist.duties.discovery.logins import Login
 from p2pdist.errors import PeerError, Unavailable
 from p2pdist.wire.discovery import Sighting, printable
 from p2pdist.wire.polling import PolledDirectory
@@ -59,16 +60,16 @@ async def _in_time(step: Callable[[], T], host: str) -> T:
         ) from None
 
 
-def of_poll(polled: PolledDirectory, password: str) -> Directory:
-    """Return the directory that a poll names; *password* is that of its user."""
+def of_poll(polled: PolledDirectory, login: Login) -> Directory:
+    """Return the directory that a poll names, as who asks it."""
     return Directory(
         host=polled.host,
         port=polled.port,
         base=polled.base,
         tls=polled.tls,
-        user=polled.user,
-        password=password,
-        ca_pem=polled.authority or None,
+        user=login.user,
+        password=login.password,
+        ca_pem=login.authority or None,
         filter=polled.filter or COMPUTERS,
         page=polled.page,
     )

@@ -22,6 +22,7 @@ from p2pdist.wire.discovery import printable
 _PAGED = "1.2.840.113556.1.4.319"
 ATTRIBUTES = ("cn", "dNSHostName", "objectGUID", "entryUUID", "operatingSystem", "operatingSystemVersion")
 _SIZE_LIMIT_EXCEEDED, _UNAVAILABLE_CRITICAL_EXTENSION = 4, 12
+_ANONYMOUS = "it was asked by nobody: name a user, or give this node one of its own in its [[directories]]"
 COMPUTERS = "(|(objectClass=computer)(objectClass=device)(objectClass=ipHost))"
 
 
@@ -119,7 +120,7 @@ class Reader:
             if not connection.bind(read_server_info=False):
                 raise Unavailable(
                     f"the directory {of.host} does not let us in ({connection.result['description']})",
-                    hint="check the user and its password",
+                    hint="check the user and its password" if of.user else _ANONYMOUS,
                 )
         except _BROKEN as error:
             raise self._error(error) from None
@@ -171,7 +172,11 @@ class Reader:
         said = f"{result['description']} {printable(str(result['message']), 200)}".strip()
         if result["result"] == _UNAVAILABLE_CRITICAL_EXTENSION:
             return PeerError(f"the directory {self._of.host} cannot page ({said})")
-        return Unavailable(f"the directory {self._of.host} stops after {self._entries} entries ({said})")
+        unknown = not self._of.user and not self._entries
+        return Unavailable(
+            f"the directory {self._of.host} stops after {self._entries} entries ({said})",
+            hint=_ANONYMOUS if unknown else "",
+        )
 
     def _error(self, error: Exception) -> Exception:
         host = self._of.host

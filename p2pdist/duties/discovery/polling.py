@@ -21,26 +21,32 @@ from p2pdist import limits
 from p2pdist.core.polling import addresses_to_ask, excludes, on_segment
 from p2pdist.duties.discovery import connects, netbios
 from p2pdist.duties.discovery.found import Found
+from p2pdist.duties.discovery.logins import Login, login_for
 from p2pdist.duties.run import Ended, RunPort
 from p2pdist.errors import PeerError, TrustError, Unavailable
 from p2pdist.net.neighbours import read_neighbours
 from p2pdist.net.pings import ALL_NODES, Pinger, open_pinger
+from p2pdist.node.directorysettings import DirectorySettings
 from p2pdist.wire.discovery import Sighting
-from p2pdist.wire.polling import Poll, PollMethod, PollSecrets
+from p2pdist.wire.polling import Poll, PollMethod
 
 _LOOK_S = 20.0  # the kernel keeps who answers ARP, and nothing else, for a minute
 
 
-async def poll(work: Poll, port: RunPort) -> Ended:
+async def poll(work: Poll, port: RunPort, directories: Sequence[DirectorySettings] = ()) -> Ended:
     """Poll, and say of each address that was found how it was, and with which hardware address.
 
+    Args:
+        work: What is asked.
+        port: The run's way to say how far it is.
+        directories: The node's own users of directory services, for polls that name none.
+
     Raises:
-        UsageError: the ranges are none, or too large.
+        UsageError: the ranges are none, or too large; or the node's own settings of a directory do not fit.
         Unavailable: a directory wants a password, and nobody has given it.
     """
     found = Found(port)
-    user = work.directory.user if work.directory is not None else ""
-    password = (await port.secrets(PollSecrets)).password if user else ""
+    login = await login_for(work.directory, port, directories)
     asked = await trio.to_thread.run_sync(addresses_to_ask, work.ranges, work.excluded)
     wanted = frozenset(asked)
     reads = "neighbours" in work.methods
@@ -67,7 +73,7 @@ async def poll(work: Poll, port: RunPort) -> Ended:
         port.progress("reading the table of neighbours")
         async with _collecting(failures):
             await look()
-    for method, begin in _methods(work, asked, password):
+    for method, begin in _methods(work, asked, login):
         port.progress(f"asking by {method}")
         async with _collecting(failures), begin() as sightings:
             async for sighting in sightings:
@@ -90,7 +96,7 @@ async def _collecting(failures: list[str]) -> AsyncIterator[None]:
 
 
 def _methods(
-    work: Poll, asked: Sequence[IPv4Address], password: str
+    work: Poll, asked: Sequence[IPv4Address], login: Login
 ) -> Iterator[tuple[PollMethod, Callable[[], AbstractAsyncContextManager[AsyncIterable[Sighting]]]]]:
     """The methods of *work* beyond ICMP; each is imported only when it is asked for."""
     if "connect" in work.methods:
@@ -112,7 +118,7 @@ def _methods(
     if work.directory is not None:
         from p2pdist.duties.discovery import directory
 
-        of = directory.of_poll(work.directory, password)
+        of = directory.of_poll(work.directory, login)
         yield "directory", lambda: directory.poll(of)
 
 

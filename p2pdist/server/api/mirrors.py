@@ -6,22 +6,23 @@ from collections.abc import Sequence
 
 import msgspec
 
-from p2pdist.core.dialling import dials
 from p2pdist.core.mirrored import choose, is_pattern
 from p2pdist.errors import UsageError
 from p2pdist.ids import NodeId
 from p2pdist.server.api.context import Api
+from p2pdist.server.readers import readers_among
 from p2pdist.wire.mirroring import ReadMirrors
 from p2pdist.wire.work import AnyWork
 
 
-def prepare(api: Api, work: AnyWork, nodes: Sequence[NodeId], now: int) -> AnyWork:
+def prepare(api: Api, work: AnyWork, nodes: Sequence[NodeId], meant: Sequence[str], now: int) -> AnyWork:
     """Complete a piece of work as an operator writes it; what reads no mirrors stays as it is.
 
     Args:
         api: What is signed, and who may dial.
         work: As it came.
-        nodes: Who is to do it.
+        nodes: Who is to do it now.
+        meant: Of whom the operator has spoken: nodes' ids and groups' paths.
         now: Unix seconds.
 
     Raises:
@@ -35,12 +36,5 @@ def prepare(api: Api, work: AnyWork, nodes: Sequence[NodeId], now: int) -> AnyWo
             raise UsageError(
                 f"{release.target} names no mirrors", hint="p2pdist-sign add --mirror names them"
             )
-    readers = sorted(
-        n for n in nodes if n == api.tasks.node or (api.is_point(n, now) and dials(api.grants[n]))
-    )
-    if not readers:
-        raise UsageError(
-            "none of these nodes may read a mirror: no distribution point that dials is among them",
-            hint="p2pdist point list shows them; 'server' is the admin server itself",
-        )
-    return msgspec.structs.replace(work, targets=targets, readers=readers)
+    readers = readers_among(nodes, server=api.tasks.node, grants=api.grants, now=now)
+    return msgspec.structs.replace(work, targets=targets, readers=readers, meant=list(meant))

@@ -8,14 +8,14 @@ import trio
 
 from p2pdist import limits
 from p2pdist.core.schedules import next_time
-from p2pdist.core.scope import covers, grant_valid
 from p2pdist.duties.kinds import check_work
 from p2pdist.errors import UsageError
-from p2pdist.ids import GroupPath, NodeId, parse_group
+from p2pdist.ids import NodeId, parse_group
 from p2pdist.server.api.context import Api
 from p2pdist.server.api.installing import check_installing, make_tokens
 from p2pdist.server.api.mirrors import prepare
 from p2pdist.server.api.table import Call
+from p2pdist.server.readers import points_meant
 from p2pdist.server.tasks import work_of
 from p2pdist.server.tokens import token_id
 from p2pdist.store import devices, tasks
@@ -44,12 +44,14 @@ async def add_task(api: Api, call: Call[wire.NewTask]) -> wire.TaskInfo:
             hint="leave out when it begins, and begin each run with p2pdist task run ID --secrets FILE",
         )
     await trio.to_thread.run_sync(check_work, new.work)
-    nodes = list(dict.fromkeys([n for text in new.nodes for n in await _resolve(api, text, call.now)]))
+    resolved = {text: await _resolve(api, text, call.now) for text in new.nodes}
+    nodes = list(dict.fromkeys(node for found in resolved.values() for node in found))
+    meant = [text if text.startswith("/") else found[0] for text, found in resolved.items()]
     if len(nodes) > limits.TASK_NODES_MAX:
         raise UsageError(
             f"these are {len(nodes)} nodes", hint=f"a task is for {limits.TASK_NODES_MAX} at most"
         )
-    work = prepare(api, new.work, nodes, call.now)
+    work = prepare(api, new.work, nodes, meant, call.now)
     await check_installing(api, work, nodes, call.now)
     boxes = _boxes(new.secrets, nodes)
     following = next_time(new.schedule, new.zone, call.now) if new.schedule else None
@@ -166,7 +168,8 @@ async def _begin(
     record: TaskRecord,
     boxes: Mapping[NodeId, bytes],
 ) -> TaskRecord:
-    refused = api.tasks.refusals(record, call.now)
+    given = api.tasks.given(record, call.now)
+    refused = api.tasks.refusals(record, given, call.now)
     tokens_by_host = await make_tokens(api, call, record, work_of(record)) if boxes else {}
     api.tasks.vault.keep(record.id, record.run + 1, boxes, tokens_by_host)
     return await api.change(
@@ -177,6 +180,7 @@ async def _begin(
         record.id,
         now=call.now,
         refused=refused,
+        given=given,
         next_at=record.next_at,
         published=api.tasks.published(),
     )
@@ -194,20 +198,11 @@ async def _resolve(api: Api, text: str, now: int) -> list[NodeId]:
     if text in (SERVER, api.tasks.node):
         return [api.tasks.node]
     if text.startswith("/"):
-        return _points(api, parse_group(text), now)
+        return points_meant(parse_group(text), api.grants, now)
     device = await api.store.read(devices.resolve_device, text)
     if device.revoked is not None:
         raise UsageError(f"{device.name} is revoked: {device.revoked_reason}")
     return [device.node]
-
-
-def _points(api: Api, group: GroupPath, now: int) -> list[NodeId]:
-    grants = [grant for grant in api.grants.values() if grant_valid(grant, "seed", now)]
-    below = [grant.node for grant in grants if covers(group, grant.scope)]
-    found = below or [grant.node for grant in api.points_of(group, now)]
-    if not found:
-        raise UsageError(f"no distribution point serves {group}", hint="p2pdist point list shows them")
-    return sorted(found)
 
 
 async def _names(api: Api, nodes: Iterable[NodeId]) -> dict[NodeId, str]:

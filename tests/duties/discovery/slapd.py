@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -51,8 +52,8 @@ class Slapd:
     ca_file: str
 
 
-def certificates(folder: Path) -> None:
-    """A certificate authority, and a certificate for 127.0.0.1."""
+def certificates(folder: Path, address: str = "127.0.0.1") -> None:
+    """A certificate authority, and a certificate for an address."""
     now = datetime.now(UTC)
     keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
     names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in ("Test CA", "slapd")]
@@ -68,7 +69,7 @@ def certificates(folder: Path) -> None:
             .add_extension(x509.BasicConstraints(ca=place == 0, path_length=None), critical=True)
         )
         if place:
-            name = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+            name = x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))])
             builder = builder.add_extension(name, critical=False)
         made = builder.sign(keys[0], hashes.SHA256())
         (folder / file).write_bytes(made.public_bytes(serialization.Encoding.PEM))
@@ -79,18 +80,19 @@ def certificates(folder: Path) -> None:
     )
 
 
-def _content() -> str:
+def _content(more: Iterable[str]) -> str:
     units = "".join(
         f"dn: ou={unit},dc=acme\nobjectClass: organizationalUnit\nou: {unit}\n\n"
         for unit in ("Berlin", "Paris")
     )
+    named = "".join(f"dn: cn={name},ou=Berlin,dc=acme\nobjectClass: device\ncn: {name}\n\n" for name in more)
     devices = "".join(
         f"dn: cn=pc{number},ou={'Paris' if number % 3 else 'Berlin'},dc=acme\n"
         f"objectClass: device\nobjectClass: ipHost\ncn: pc{number}\nipHostNumber: 10.1.{number % 250}.7\n\n"
         for number in range(COMPUTERS)
     )
     top = "dn: dc=acme\nobjectClass: organization\nobjectClass: dcObject\no: Acme\ndc: acme\n\n"
-    return top + units + devices
+    return top + units + devices + named
 
 
 def free_port() -> int:
@@ -103,35 +105,44 @@ def free_port() -> int:
 @contextmanager
 def open_slapd(folder: Path) -> Iterator[Slapd]:
     """Run a directory with COMPUTERS computers, which gives nobody more than 100 without paging."""
+    ports = free_port(), free_port()
+    with running_slapd(folder, "127.0.0.1", ports) as slapd:
+        yield slapd
+
+
+@contextmanager
+def running_slapd(
+    folder: Path,
+    address: str,
+    ports: tuple[int, int] = (389, 636),
+    *,
+    within: Callable[..., Sequence[str]] = lambda *words: words,
+    more: Iterable[str] = (),
+) -> Iterator[Slapd]:
+    """Run one at an address, where *within* makes commands run, with *more* computers in Berlin."""
     assert SLAPD is not None and SLAPADD is not None
     (folder / "data").mkdir()
-    certificates(folder)
+    certificates(folder, address)
     config = folder / "slapd.conf"
     config.write_text(_CONFIG.format(folder=folder, password=PASSWORD))
     subprocess.run(
-        [SLAPADD, "-q", "-f", str(config)], input=_content(), text=True, check=True, capture_output=True
+        [SLAPADD, "-q", "-f", str(config)], input=_content(more), text=True, check=True, capture_output=True
     )
-    ports = Slapd(free_port(), free_port(), str(folder / "ca.pem"))
-    urls = f"ldap://127.0.0.1:{ports.port}/ ldaps://127.0.0.1:{ports.tls_port}/"
+    urls = f"ldap://{address}:{ports[0]}/ ldaps://{address}:{ports[1]}/"
     with (folder / "output").open("wb") as output:
         process = subprocess.Popen(
-            [SLAPD, "-d", "0", "-f", str(config), "-h", urls], stdout=output, stderr=output
+            within(SLAPD, "-d", "0", "-f", str(config), "-h", urls), stdout=output, stderr=output
         )
     try:
-        _wait_for(ports.tls_port, folder / "output")
-        yield ports
+        connect = f"import socket; socket.create_connection(({address!r}, {ports[1]}), 1)"
+        _wait_until_open(within(sys.executable, "-c", connect), folder / "output")
+        yield Slapd(*ports, str(folder / "ca.pem"))
     finally:
         process.kill()
         process.wait()
 
 
-def _wait_for(port: int, output: Path) -> None:
+def _wait_until_open(probe: Sequence[str], output: Path) -> None:
     until = time.monotonic() + 20
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            assert time.monotonic() < until, output.read_text()
-            time.sleep(0.05)
-        else:
-            return
+    while subprocess.run(probe, capture_output=True, check=False).returncode:
+        assert time.monotonic() < until, output.read_text()
