@@ -347,8 +347,8 @@ def _call(module: str, command: str, config: Path) -> list[str]:
 def _toml(tables: Mapping[str, Any]) -> str:
     lines = []
     for name, table in tables.items():
-        for one in table if isinstance(table, list) else [table]:
-            lines.append(f"[[{name}]]" if isinstance(table, list) else f"[{name}]")
+        for one in table if isinstance(table, list | tuple) else [table]:
+            lines.append(f"[[{name}]]" if isinstance(table, list | tuple) else f"[{name}]")
             lines += [f"{key} = {_value(value)}" for key, value in one.items() if value is not None]
     return "\n".join(lines) + "\n"
 

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -70,13 +71,14 @@ def plant_torrents_last() -> None:
 
 def child(request: Request, answer: int) -> None:
     """Start and publish; write what was changed on the disk, in order, to the descriptor *answer*."""
-    numbers = count(1)
+    numbers, writing = count(1), threading.RLock()
 
     def change(what: str) -> None:
-        number = next(numbers)  # one step: several threads are here
-        os.write(answer, json.dumps(what).encode() + b"\n")
-        if number == request.kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+        with writing:  # several threads are here: what has a number before this one has been written
+            number = next(numbers)
+            os.write(answer, json.dumps(what).encode() + b"\n")
+            if number == request.kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         writes = event == "open" and int(arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR)
