@@ -15,6 +15,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from laboratory.namespaces import PATH, LaboratoryError, why_not
@@ -146,8 +147,8 @@ class BareMachine:
             )
         self.pid = self._process.pid
         assert self._process.stdin is not None
-        self._process.stdin.write(_SSHD.format(address=address).encode())
-        self._process.stdin.close()
+        with suppress(BrokenPipeError), self._process.stdin as stdin:  # an end is said below
+            stdin.write(_SSHD.format(address=address).encode())
         while "Server listening" not in self.log:
             if self._process.poll() is not None:
                 raise LaboratoryError(f"the machine {name} did not start: {self.log.strip()[-500:]}")
