@@ -55,13 +55,17 @@ def postgres_server(programs: Path) -> Iterator[str]:
 
 @contextmanager
 def mariadb_server(programs: list[str]) -> Iterator[str]:
-    """Run MariaDB; the URL of a database of its own with ``{}`` for its name."""
+    """Run MariaDB; the URL of a database of its own with ``{}`` for its name.
+
+    It gets a directory for temporary tables too: a server that starts removes what lies in the shared one,
+    also the tables of a server that runs.
+    """
     with _home("mariadb", "mysql") as (root, account):
         data, listening = root / "data", root / "ready"
         install, serve = programs
         _run(
-            root, account, install, "--no-defaults", f"--datadir={data}", "--skip-test-db",
-            "--auth-root-authentication-method=normal",
+            root, account, install, "--no-defaults", f"--datadir={data}", f"--tmpdir={root}",
+            "--skip-test-db", "--auth-root-authentication-method=normal",
         )  # fmt: skip
         with (
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready,
@@ -72,9 +76,9 @@ def mariadb_server(programs: list[str]) -> Iterator[str]:
             ready.settimeout(_START_S)
             server = subprocess.Popen(
                 [
-                    serve, "--no-defaults", f"--datadir={data}", f"--socket={root}/socket",
-                    f"--pid-file={root}/pid", "--skip-networking", "--innodb-flush-log-at-trx-commit=0",
-                    "--innodb-buffer-pool-size=32M",
+                    serve, "--no-defaults", f"--datadir={data}", f"--tmpdir={root}",
+                    f"--socket={root}/socket", f"--pid-file={root}/pid", "--skip-networking",
+                    "--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=32M",
                 ],
                 cwd=root, env={**_environment(root), "NOTIFY_SOCKET": str(listening)}, stdout=output,
                 stderr=output, **account,
