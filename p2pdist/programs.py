@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from p2pdist.errors import P2PDistError
 from p2pdist.files import DiskFull
@@ -26,6 +27,28 @@ def shown_default(value: Any) -> str | None:
     if value is None or value is False or value in ("", (), []):
         return None
     return ", ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+
+class Commands(Protocol):
+    """The commands of a program by name, each loaded when it is taken; flags such as --help among them."""
+
+    def __iter__(self) -> Iterator[str]: ...
+
+    def __contains__(self, name: str, /) -> bool: ...
+
+    def __getitem__(self, name: str, /) -> object: ...
+
+
+def load_listed(commands: Commands, arguments: Sequence[str]) -> None:
+    """Load every command if they will be listed: the list says what each is for.
+
+    A call that names a command needs only that one, and ``--version`` none.
+    """
+    first = next(iter(arguments), "--help")
+    if first == "--version" or (first in commands and not first.startswith("-")):
+        return
+    for name in commands:
+        commands[name]
 
 
 def hint_of(error: P2PDistError) -> str:

@@ -12,7 +12,7 @@ import p2pdist
 from p2pdist.cli.output import errors
 from p2pdist.cli.words import plain
 from p2pdist.errors import P2PDistError, UsageError
-from p2pdist.programs import hint_of, report_defect, shown_default
+from p2pdist.programs import hint_of, load_listed, report_defect, shown_default
 
 EPILOGUE = """\
 Exit codes: 0 done · 1 a defect · 2 wrong usage, or not permitted · 3 the server broke the protocol ·
@@ -57,9 +57,9 @@ for module, names in COMMANDS.items():
 
 def run(arguments: list[str] | None = None) -> int:
     """Run one command and return the exit code; errors become lines, or JSON, on standard error."""
-    as_json = _asks_for_json(sys.argv[1:] if arguments is None else arguments)
-    if not _names_command(sys.argv[1:] if arguments is None else arguments):
-        _load_commands()  # the list of them says what each is for
+    words = sys.argv[1:] if arguments is None else arguments
+    as_json = _asks_for_json(words)
+    load_listed(app, words)
     try:
         app(arguments, exit_on_error=False, print_error=not as_json)
     except P2PDistError as error:
@@ -79,15 +79,6 @@ def run(arguments: list[str] | None = None) -> int:
     except SystemExit as ended:  # cyclopts has printed what is wrong with the arguments
         return 2 if ended.code else 0
     return 0
-
-
-def _names_command(arguments: Sequence[str]) -> bool:
-    return any(word in app for word in arguments[:1] if not word.startswith("-"))
-
-
-def _load_commands() -> None:
-    for name in app:
-        app[name]
 
 
 def _asks_for_json(arguments: Sequence[str]) -> bool:
