@@ -26,6 +26,7 @@ app = App(
     default_parameter=Parameter(show_default=shown_default),
     help_epilogue=EPILOGUE,
     version=p2pdist.__version__,
+    version_format="plaintext",
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )

@@ -17,6 +17,7 @@ app = cyclopts.App(
     default_parameter=Parameter(show_default=shown_default),
     help_epilogue=EXIT_CODES,
     version=p2pdist.__version__,
+    version_format="plaintext",
     result_action="return_value",
 )
 app.command("p2pdist.server.founding:init", name="init")

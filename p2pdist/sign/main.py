@@ -15,6 +15,7 @@ from p2pdist.sign.groups import CONTENT, KEYS, PUBLICATION, SIGNING
 app = App(
     name="p2pdist-sign",
     version=p2pdist.__version__,
+    version_format="plaintext",
     suppress_keyboard_interrupt=False,
     default_parameter=Parameter(negative=(), show_default=shown_default),
     help="""Sign what the fleet installs. Works without a server and without a network.

@@ -190,7 +190,7 @@ def test_the_law_sees_an_offence() -> None:
 
 @pytest.mark.parametrize("program", ["agent", "seed"])
 def test_an_endpoint_loads_nothing_that_only_servers_and_people_need(program: str) -> None:
-    code = f"import sys, p2pdist.{program}.main; print(*sys.modules)"
+    code = f"import sys, p2pdist.{program}.main as program; program.PROGRAM.load(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.split(".")[0] for name in done.stdout.split()}
     assert {name: reason for name, reason in ENDPOINT_FORBIDDEN.items() if name in loaded} == {}
