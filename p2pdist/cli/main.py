@@ -12,7 +12,7 @@ import p2pdist
 from p2pdist.cli.output import errors
 from p2pdist.cli.words import plain
 from p2pdist.errors import P2PDistError, UsageError
-from p2pdist.programs import hint_of, load_listed, report_defect, shown_default
+from p2pdist.programs import end_quickly, hint_of, load_commands, report_defect, shown_default
 
 EPILOGUE = """\
 Exit codes: 0 done · 1 a defect · 2 wrong usage, or not permitted · 3 the server broke the protocol ·
@@ -60,8 +60,8 @@ def run(arguments: list[str] | None = None) -> int:
     """Run one command and return the exit code; errors become lines, or JSON, on standard error."""
     words = sys.argv[1:] if arguments is None else arguments
     as_json = _asks_for_json(words)
-    load_listed(app, words)
     try:
+        load_commands(app, words)
         app(arguments, exit_on_error=False, print_error=not as_json)
     except P2PDistError as error:
         _complain(error, as_json=as_json)
@@ -102,4 +102,5 @@ def _complain(error: P2PDistError, *, as_json: bool) -> None:
 
 def main() -> None:
     """Run the program."""
+    end_quickly()
     sys.exit(run())

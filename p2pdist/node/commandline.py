@@ -22,7 +22,7 @@ from p2pdist.logs import configure_logging
 from p2pdist.node.config import AgentConfig
 from p2pdist.node.memory import use_one_arena
 from p2pdist.node.program import run_program
-from p2pdist.programs import EXIT_CODES, complain, shown_default
+from p2pdist.programs import EXIT_CODES, complain, end_quickly, shown_default
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -49,6 +49,7 @@ class NodeProgram(Generic[C]):
 
     def main(self) -> NoReturn:
         """Do what this process's command line says, and end with its exit code."""
+        end_quickly()
         match sys.argv[1:]:
             case ["run"]:
                 sys.exit(self.run())

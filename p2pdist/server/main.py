@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 import cyclopts
@@ -9,7 +10,7 @@ from cyclopts import Parameter
 
 import p2pdist
 from p2pdist.errors import P2PDistError
-from p2pdist.programs import EXIT_CODES, complain, load_listed, shown_default
+from p2pdist.programs import EXIT_CODES, complain, end_quickly, load_commands, shown_default
 
 app = cyclopts.App(
     name="p2pdist-server",
@@ -27,7 +28,11 @@ app.command("p2pdist.server.newtoken:token", name="token")
 
 def main() -> None:
     """Run the program; errors become a line for people and an exit code."""
-    load_listed(app, sys.argv[1:])
+    end_quickly()
+    gc.disable()  # what is loaded stays, and need not be looked through, now or while the server runs
+    load_commands(app, sys.argv[1:])
+    gc.freeze()
+    gc.enable()
     try:
         code = app()
     except P2PDistError as error:

@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 
 import p2pdist
 from p2pdist.errors import P2PDistError
-from p2pdist.programs import complain, load_listed, report_defect, shown_default
+from p2pdist.programs import complain, end_quickly, load_commands, report_defect, shown_default
 from p2pdist.sign.groups import CONTENT, KEYS, PUBLICATION, SIGNING
 
 app = App(
@@ -59,8 +59,8 @@ app.command("p2pdist.sign.publishing:verify", name="verify", group=PUBLICATION)
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = options_last(sys.argv[1:] if arguments is None else arguments)
-    load_listed(app, words)
     try:
+        load_commands(app, words)
         app(words, result_action="return_value")
     except P2PDistError as error:
         return complain(error)
@@ -87,4 +87,5 @@ def options_last(arguments: Sequence[str]) -> list[str]:
 
 def main() -> None:
     """Run the program."""
+    end_quickly()
     sys.exit(run())
