@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 import traceback
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from p2pdist.errors import P2PDistError
 from p2pdist.files import DiskFull
@@ -26,6 +29,33 @@ def shown_default(value: Any) -> str | None:
     if value is None or value is False or value in ("", (), []):
         return None
     return ", ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+
+class Commands(Protocol):
+    """The commands of a program by name, each loaded when it is taken; flags such as --help among them."""
+
+    def __iter__(self) -> Iterator[str]: ...
+
+    def __contains__(self, name: str, /) -> bool: ...
+
+    def __getitem__(self, name: str, /) -> object: ...
+
+
+def load_commands(commands: Commands, arguments: Sequence[str]) -> None:
+    """Load what a call needs: its command, or for the list of them, which says what each is for, all.
+
+    ``--version`` needs none.
+    """
+    first = next(iter(arguments), "--help")
+    if first == "--version":
+        return
+    for name in [first] if first in commands and not first.startswith("-") else commands:
+        commands[name]
+
+
+def end_quickly() -> None:
+    """Have this process end without a last look for unused cycles: its memory goes back as a whole."""
+    atexit.register(gc.freeze)
 
 
 def hint_of(error: P2PDistError) -> str:

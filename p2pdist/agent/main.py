@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Awaitable, Callable
 
-from p2pdist.agent.agent import run_agent
 from p2pdist.install.patching import PATCH_WORD
 from p2pdist.node.commandline import NodeProgram
 from p2pdist.node.config import AgentConfig
+
+
+def _load() -> Callable[[AgentConfig], Awaitable[None]]:
+    from p2pdist.agent.agent import run_agent
+
+    return run_agent
+
 
 PROGRAM = NodeProgram(
     name="p2pdist-agent",
@@ -18,7 +25,7 @@ PROGRAM = NodeProgram(
         "    p2pdist-agent run --config /etc/p2pdist/agent.toml"
     ),
     config=AgentConfig,
-    serve=run_agent,
+    load=_load,
 )
 
 

@@ -12,7 +12,7 @@ import p2pdist
 from p2pdist.cli.output import errors
 from p2pdist.cli.words import plain
 from p2pdist.errors import P2PDistError, UsageError
-from p2pdist.programs import hint_of, report_defect, shown_default
+from p2pdist.programs import end_quickly, hint_of, load_commands, report_defect, shown_default
 
 EPILOGUE = """\
 Exit codes: 0 done · 1 a defect · 2 wrong usage, or not permitted · 3 the server broke the protocol ·
@@ -26,6 +26,7 @@ app = App(
     default_parameter=Parameter(show_default=shown_default),
     help_epilogue=EPILOGUE,
     version=p2pdist.__version__,
+    version_format="plaintext",
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
@@ -57,10 +58,10 @@ for module, names in COMMANDS.items():
 
 def run(arguments: list[str] | None = None) -> int:
     """Run one command and return the exit code; errors become lines, or JSON, on standard error."""
-    as_json = _asks_for_json(sys.argv[1:] if arguments is None else arguments)
-    if not _names_command(sys.argv[1:] if arguments is None else arguments):
-        _load_commands()  # the list of them says what each is for
+    words = sys.argv[1:] if arguments is None else arguments
+    as_json = _asks_for_json(words)
     try:
+        load_commands(app, words)
         app(arguments, exit_on_error=False, print_error=not as_json)
     except P2PDistError as error:
         _complain(error, as_json=as_json)
@@ -79,15 +80,6 @@ def run(arguments: list[str] | None = None) -> int:
     except SystemExit as ended:  # cyclopts has printed what is wrong with the arguments
         return 2 if ended.code else 0
     return 0
-
-
-def _names_command(arguments: Sequence[str]) -> bool:
-    return any(word in app for word in arguments[:1] if not word.startswith("-"))
-
-
-def _load_commands() -> None:
-    for name in app:
-        app[name]
 
 
 def _asks_for_json(arguments: Sequence[str]) -> bool:
@@ -110,4 +102,5 @@ def _complain(error: P2PDistError, *, as_json: bool) -> None:
 
 def main() -> None:
     """Run the program."""
+    end_quickly()
     sys.exit(run())

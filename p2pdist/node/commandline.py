@@ -1,8 +1,9 @@
 """The command line of a node's programs, most of which a node that runs does not need.
 
 A node runs for months with the one command that its service unit names. ``cyclopts`` would stay resident
-all that time, 2 MB, only for having read it. So ``run`` and ``run --config FILE`` are read here, and
-everything else, help and mistakes included, by ``cyclopts``.
+all that time, 2 MB, only for having read it. So ``run``, ``run --config FILE`` and ``--version`` are read
+here, and everything else, help and mistakes included, by ``cyclopts``. What runs is loaded only where it
+is to run: to enrol needs little of it.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from p2pdist.errors import P2PDistError
 from p2pdist.logs import configure_logging
 from p2pdist.node.config import AgentConfig
 from p2pdist.node.memory import use_one_arena
-from p2pdist.node.program import enrol, run_program
-from p2pdist.programs import EXIT_CODES, complain, shown_default
+from p2pdist.node.program import run_program
+from p2pdist.programs import EXIT_CODES, complain, end_quickly, shown_default
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -38,21 +39,25 @@ class NodeProgram(Generic[C]):
         name: The program's.
         purpose: What its help begins with.
         config: What its configuration file says.
-        serve: What it does, until it is cancelled.
+        load: Import what the program runs, and return it: a function that serves until it is cancelled.
     """
 
     name: str
     purpose: str
     config: type[C]
-    serve: Callable[[C], Awaitable[None]]
+    load: Callable[[], Callable[[C], Awaitable[None]]]
 
     def main(self) -> NoReturn:
         """Do what this process's command line says, and end with its exit code."""
+        end_quickly()
         match sys.argv[1:]:
             case ["run"]:
                 sys.exit(self.run())
             case ["run", "--config", file] if file and not file.startswith("-"):
                 sys.exit(self.run(config=Path(file)))
+            case ["--version"]:
+                print(self.version())
+                sys.exit(0)
             case words:
                 sys.exit(self.command_line()(words))
 
@@ -72,15 +77,27 @@ class NodeProgram(Generic[C]):
             return complain(error)
         use_one_arena()
         configure_logging(self.name, settings.log.level, settings.log.json)
-        return run_program(lambda: self.serve(settings))
+        serve = self.load()
+        return run_program(lambda: serve(settings))
+
+    def version(self) -> str:
+        """Return the version, once all that runs has been loaded.
+
+        Who asks a new file for it wants to know whether it works on this machine.
+        """
+        self.load()
+        return p2pdist.__version__
 
     def command_line(self) -> App:
         """Make all of the command line."""
         from cyclopts import App, Parameter  # see above
 
+        from p2pdist.node.enrolling import enrol
+
         app = App(
             name=self.name,
-            version=p2pdist.__version__,
+            version=self.version,
+            version_format="plaintext",
             default_parameter=Parameter(show_default=shown_default),
             help=self.purpose,
             help_epilogue=EXIT_CODES,

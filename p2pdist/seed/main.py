@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from p2pdist.node.commandline import NodeProgram
 from p2pdist.node.config import SeedConfig
-from p2pdist.seed.seed import run_seed
+
+
+def _load() -> Callable[[SeedConfig], Awaitable[None]]:
+    from p2pdist.seed.seed import run_seed
+
+    return run_seed
+
 
 PROGRAM = NodeProgram(
     name="p2pdist-seed",
@@ -15,7 +23,7 @@ PROGRAM = NodeProgram(
         "    p2pdist-seed run --config /etc/p2pdist/seed.toml"
     ),
     config=SeedConfig,
-    serve=run_seed,
+    load=_load,
 )
 
 

@@ -8,6 +8,7 @@ metadata, the content they name, and key files. The way of a release::
                  export/import ◄──┘  over an air gap
 
 options      what every command takes: the repository, the output, passphrases
+groups       how the commands are grouped in the help
 keyring      finding keys by name, opening them with passphrases
 packages     from a file or a directory to a release: what it is called, how it is installed
 ceremony     init, channel, rotate, revoke key

@@ -14,7 +14,7 @@ from securesystemslib.signer import Key
 from p2pdist.errors import UsageError
 from p2pdist.ids import parse_channel, parse_fleet
 from p2pdist.sign.keyring import NEW_KEYS, Keyring, NewKeyOptions
-from p2pdist.sign.options import KEYS, OPTIONS, Options, changed, time_now
+from p2pdist.sign.options import OPTIONS, Options, changed, time_now
 from p2pdist.trust import changes
 from p2pdist.trust.changes import KeySet
 from p2pdist.trust.keys import SealedKeyFile, load_public_key
@@ -24,7 +24,6 @@ from p2pdist.trust.signing import Lives, SigningState, parse_role
 
 channel_app = App(
     name="channel",
-    group=KEYS,
     help="""Add and remove channels: lines of releases, each with signing keys of its own.""",
 )
 

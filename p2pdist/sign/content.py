@@ -18,7 +18,7 @@ from p2pdist.ids import (
     parse_node_id,
 )
 from p2pdist.sign.ceremony import revoke_key
-from p2pdist.sign.options import CONTENT, OPTIONS, Options, changed, time_now
+from p2pdist.sign.options import OPTIONS, Options, changed, time_now
 from p2pdist.trust import changes, releases
 from p2pdist.trust.catalog import Duty, SeedGrant
 from p2pdist.trust.contents import POINTS_ROLE, channel_role
@@ -27,7 +27,7 @@ _SIZE = re.compile(r"([0-9]+)\s*([kmgt]i?)?b?\Z", re.IGNORECASE)
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY_UNITS = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
-revoke_app = App(name="revoke", group=CONTENT, help="Take back a release, a seed grant or a key.")
+revoke_app = App(name="revoke", help="Take back a release, a seed grant or a key.")
 revoke_app.command(revoke_key, name="key")
 
 

@@ -12,14 +12,13 @@ from p2pdist.errors import UsageError
 from p2pdist.files import write_atomic
 from p2pdist.ids import parse_product
 from p2pdist.sign.keyring import NEW_KEYS, Keyring, NewKeyOptions, PassphraseOptions
-from p2pdist.sign.options import KEYS, OPTIONS, Options
+from p2pdist.sign.options import OPTIONS, Options
 from p2pdist.trust import changes
 from p2pdist.trust.keys import PublicKeyFile, SealedKeyFile, key_name
 from p2pdist.trust.refusals import role_words
 
 key_app = App(
     name="key",
-    group=KEYS,
     help="""Make and look at signing keys.
 
     A key file is sealed with a passphrase (Argon2id, then XSalsa20-Poly1305). Only its public half is ever

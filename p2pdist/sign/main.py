@@ -9,13 +9,13 @@ from cyclopts import App, Parameter
 
 import p2pdist
 from p2pdist.errors import P2PDistError
-from p2pdist.programs import complain, report_defect, shown_default
-from p2pdist.sign import adding, ceremony, content, drafts, keyfiles, looking, publishing, signing
-from p2pdist.sign.options import CONTENT, KEYS, PUBLICATION, SIGNING
+from p2pdist.programs import complain, end_quickly, load_commands, report_defect, shown_default
+from p2pdist.sign.groups import CONTENT, KEYS, PUBLICATION, SIGNING
 
 app = App(
     name="p2pdist-sign",
     version=p2pdist.__version__,
+    version_format="plaintext",
     suppress_keyboard_interrupt=False,
     default_parameter=Parameter(negative=(), show_default=shown_default),
     help="""Sign what the fleet installs. Works without a server and without a network.
@@ -36,30 +36,32 @@ app = App(
     trusted, 5 try again later (disk full, repository in use), 130 interrupted.""",
 )
 
-app.command(ceremony.init, group=KEYS)
-app.command(keyfiles.key_app)
-app.command(ceremony.channel_app)
-app.command(ceremony.rotate, group=KEYS)
-app.command(adding.add, group=CONTENT, version_flags=())
-app.command(content.list_, name="list", group=CONTENT)
-app.command(content.grant, group=CONTENT)
-app.command(content.revoke_app)
-app.command(content.rollback, group=CONTENT)
-app.command(looking.status, group=SIGNING)
-app.command(looking.diff, group=SIGNING)
-app.command(signing.sign, group=SIGNING)
-app.command(drafts.export, group=SIGNING)
-app.command(drafts.import_, name="import", group=SIGNING)
-app.command(drafts.renew, group=SIGNING)
-app.command(drafts.discard, group=SIGNING)
-app.command(publishing.publish, group=PUBLICATION)
-app.command(publishing.verify, group=PUBLICATION)
+app.command("p2pdist.sign.ceremony:init", name="init", group=KEYS)
+app.command("p2pdist.sign.keyfiles:key_app", name="key", group=KEYS)
+app.command("p2pdist.sign.ceremony:channel_app", name="channel", group=KEYS)
+app.command("p2pdist.sign.ceremony:rotate", name="rotate", group=KEYS)
+app.command("p2pdist.sign.adding:add", name="add", group=CONTENT, version_flags=())
+app.command("p2pdist.sign.content:list_", name="list", group=CONTENT)
+app.command("p2pdist.sign.content:grant", name="grant", group=CONTENT)
+app.command("p2pdist.sign.content:revoke_app", name="revoke", group=CONTENT)
+app.command("p2pdist.sign.content:rollback", name="rollback", group=CONTENT)
+app.command("p2pdist.sign.looking:status", name="status", group=SIGNING)
+app.command("p2pdist.sign.looking:diff", name="diff", group=SIGNING)
+app.command("p2pdist.sign.signing:sign", name="sign", group=SIGNING)
+app.command("p2pdist.sign.drafts:export", name="export", group=SIGNING)
+app.command("p2pdist.sign.drafts:import_", name="import", group=SIGNING)
+app.command("p2pdist.sign.drafts:renew", name="renew", group=SIGNING)
+app.command("p2pdist.sign.drafts:discard", name="discard", group=SIGNING)
+app.command("p2pdist.sign.publishing:publish", name="publish", group=PUBLICATION)
+app.command("p2pdist.sign.publishing:verify", name="verify", group=PUBLICATION)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    words = options_last(sys.argv[1:] if arguments is None else arguments)
     try:
-        app(options_last(sys.argv[1:] if arguments is None else arguments), result_action="return_value")
+        load_commands(app, words)
+        app(words, result_action="return_value")
     except P2PDistError as error:
         return complain(error)
     except KeyboardInterrupt:
@@ -85,4 +87,5 @@ def options_last(arguments: Sequence[str]) -> list[str]:
 
 def main() -> None:
     """Run the program."""
+    end_quickly()
     sys.exit(run())

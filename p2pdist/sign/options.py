@@ -12,19 +12,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-from cyclopts import Group, Parameter
+from cyclopts import Parameter
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from p2pdist.trust.publishing import Progress as Report
 from p2pdist.trust.refusals import role_words
 from p2pdist.trust.repository import Repository
 from p2pdist.trust.signing import SigningState
-
-KEYS, CONTENT, SIGNING, PUBLICATION = (
-    Group.create_ordered(name) for name in ("Keys", "Content", "Signing", "Publication")
-)
-"""How the commands are grouped in the help."""
 
 WIDTH = 120
 """Columns of a table that does not go to a terminal, so that scripts see the same everywhere."""
@@ -59,6 +53,8 @@ class Options:
         if not sys.stderr.isatty() or self.output == "json":
             yield lambda *_: None
             return
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             tasks: dict[str, Any] = {}

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import trio
 
+from p2pdist.node.enrolling import enrol
 from p2pdist.node.home import Home
-from p2pdist.node.program import enrol
 from p2pdist.trust.enrolment import EnrolmentBundle
 from p2pdist.wire import api as wire
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
+import p2pdist
 from p2pdist.node.commandline import NodeProgram
 from p2pdist.node.config import AgentConfig
 
@@ -29,7 +31,7 @@ def program(called: list[Path | None], code: int = 0) -> NodeProgram[AgentConfig
             called.append(config)
             return code
 
-    return Noting(name="p2pdist-node", purpose="A node.", config=AgentConfig, serve=never)
+    return Noting(name="p2pdist-node", purpose="A node.", config=AgentConfig, load=lambda: never)
 
 
 async def never(config: AgentConfig) -> None:
@@ -85,6 +87,30 @@ def test_help_and_mistakes_run_nothing(
     shown = capsys.readouterr()
     assert said in " ".join((shown.out + shown.err).split())
     assert called == []
+
+
+def test_the_version_is_said_as_the_library_says_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["p2pdist-node", "--version"])
+    with pytest.raises(SystemExit, match=r"^0$"):
+        program([]).main()
+    said = capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"^0$"):
+        program([]).command_line()(["--version"])
+    assert said == capsys.readouterr().out == f"{p2pdist.__version__}\n"
+
+
+def test_a_program_that_cannot_load_what_it_runs_does_not_say_its_version(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> Callable[[AgentConfig], Awaitable[None]]:
+        raise ImportError("libtorrent: wrong architecture")
+
+    monkeypatch.setattr(sys, "argv", ["p2pdist-node", "--version"])
+    with pytest.raises(ImportError, match="wrong architecture"):
+        NodeProgram(name="p2pdist-node", purpose="A node.", config=AgentConfig, load=broken).main()
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("name", ["agent", "seed"])

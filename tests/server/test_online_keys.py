@@ -11,7 +11,7 @@ from serverkit import Fleet, Publisher, enrolled_device, open_fleet, signer
 
 from p2pdist.errors import UsageError
 from p2pdist.server.config import OnlineTable
-from p2pdist.server.main import open_online_keys
+from p2pdist.server.running import open_online_keys
 from p2pdist.wire import api as wire
 from p2pdist.wire.requests import Bundle, BundleRequest
 
@@ -62,7 +62,7 @@ async def test_a_root_that_names_a_key_that_the_server_lacks_is_refused_with_a_w
 
 
 def test_half_of_a_next_key_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("p2pdist.server.main.open_online_key", lambda key, passphrase: signer("online"))
+    monkeypatch.setattr("p2pdist.server.running.open_online_key", lambda key, passphrase: signer("online"))
     table = OnlineTable(key=tmp_path, passphrase_file=tmp_path, next_key=tmp_path)
     with pytest.raises(UsageError, match="only one of next_key"):
         open_online_keys(table)
