@@ -244,10 +244,14 @@ class ServerProcess(ProcessProgram):
         """Take a device out of the fleet."""
         await self._ask("POST", f"/devices/{node}/revoke", api.RevokeDevice(reason=reason))
 
+    async def states(self) -> dict[str, str]:
+        """Return how the server sees each node, by name."""
+        answer = await self._ask("GET", "/devices")
+        return {device["name"]: device["state"] for device in answer["devices"]}
+
     async def online(self) -> set[str]:
         """Return the names of the nodes that the server can reach."""
-        answer = await self._ask("GET", "/devices")
-        return {device["name"] for device in answer["devices"] if device["state"] == "online"}
+        return {name for name, state in (await self.states()).items() if state == "online"}
 
     async def _ask(
         self, method: str, path: str, body: msgspec.Struct | None = None, *, content: bytes | None = None
