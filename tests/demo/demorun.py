@@ -34,9 +34,12 @@ def processes_in(directory: Path) -> list[str]:
 
 
 def check_that_a_signal_ends_everything(directory: Path, number: signal.Signals, *arguments: str) -> None:
-    """Send a signal to a demonstration whose server runs: it ends in order, and leaves nothing."""
+    """Send a signal to a demonstration whose server runs: it ends in order, and leaves nothing.
+
+    It is given a small file to distribute, and so makes no tree of libraries: it does not come that far.
+    """
     with subprocess.Popen(
-        command(*arguments),
+        command(*arguments, "--package", __file__),
         env=environment(directory),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import signal
 import subprocess
 from ipaddress import ip_address
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Literal
 
 import msgspec
 import pytest
+import trio
 from cryptography import x509
 from cryptography.x509 import verification
 from demo_fleet.lab import DEVICES_MAX
@@ -23,9 +25,10 @@ from demo_fleet.options import parse_options
 from demo_fleet.outcome import MirrorFacts, Outcome, PackageFacts, Refused, show
 from demo_fleet.paths import DevicePath, Session, control_chains
 from demo_fleet.payload import make_baits, make_packages, make_policies, make_tree
-from demo_fleet.plan import LINK_PORT, Plan
+from demo_fleet.plan import LINK_PORT, DemoError, Plan
 from demo_fleet.plan import make_plan as make_plan_on
 from demo_fleet.polls import SitePoll
+from demo_fleet.programs import open_programs
 from demo_fleet.vendor import set_up_vendor
 from demo_fleet.watch import Progress
 from rich.console import Console
@@ -141,6 +144,21 @@ def test_the_debian_package_is_real(tmp_path: Path) -> None:
     )
     assert "usr/share/p2pdist-source/p2pdist/errors.py" in listed.stdout
     assert "root/root" in listed.stdout
+
+
+async def test_a_command_that_fails_says_what_it_wrote_and_what_runs_is_ended(tmp_path: Path) -> None:
+    async def fail() -> str:
+        here = Machine(host="127.0.0.1")
+        async with open_programs(tmp_path, here, tmp_path / "home", lambda _: None) as programs:
+            running = await programs.start("waits", here, "python", "-c", "import time; time.sleep(60)")
+            processes.append(running.process)
+            return await programs.run("python", "-c", "raise SystemExit('no archive')")
+
+    processes: list[trio.Process] = []
+    with pytest.raises(ExceptionGroup) as failed:
+        await fail()
+    assert failed.group_contains(DemoError, match="ended with 1:\n *no archive")
+    assert processes[0].returncode == -signal.SIGTERM
 
 
 def test_the_attacks_have_two_libraries_and_two_policies_to_work_on(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import trio
@@ -22,7 +24,6 @@ from p2pdist.duties.deploy.guard import GUARD
 from p2pdist.node.config import AgentConfig
 
 FIRST = "1.0.0"
-_EXEC = "import os, sys; os.execv('/bin/sh', ['sh', *sys.argv[1:]])"
 _VERSION = """\
 #!{python}
 import sys
@@ -79,6 +80,16 @@ class GuardedProgram(ProcessProgram):
         for pid in self.agents():
             os.kill(pid, signal.SIGKILL)
 
+    async def _open(self, environment: Mapping[str, str]) -> trio.Process:
+        directory = self.place.parent
+        return await trio.lowlevel.open_process(
+            ["/bin/sh", directory / "guard", self.place, "run", "--config", self._config],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={**environment, "PATH": f"{directory}/clock:{environment['PATH']}"},
+        )
+
     async def kill(self) -> None:
         """SIGKILL for both, and wait."""
         self.kill_agent()
@@ -105,9 +116,7 @@ class GuardedDevices(Tasks):
         (place / "p2pdist-agent").symlink_to(first)
         guard = directory / "guard"
         guard.write_text(GUARD)
-        begin = f"import os; os.environ['PATH'] = '{directory}/clock:' + os.environ['PATH']; {_EXEC}"
-        arguments = [begin, str(guard), str(place), *plain._arguments[1:]]
-        program = GuardedProgram(plain._nursery, who, arguments, plain._log)
+        program = GuardedProgram(plain._nursery, who, plain._module, plain._config, plain._log)
         program.place = place
         program.seconds_are("0.1")
         return program

@@ -9,8 +9,6 @@ import secrets
 import signal
 import socket
 import ssl
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -22,6 +20,7 @@ import httpx
 import msgspec
 import trio
 from fleet_addresses import free_port
+from fleet_forks import ForkedProcess, open_forked
 from fleet_logs import LogBook
 from fleet_programs import DEVICES, POINTS, Program, ServerOptions, ServerProgram
 from fleet_signing import Publication
@@ -46,12 +45,13 @@ _ONLINE_SEED = b"online".ljust(32, b".")  # the workshop's key of this name
 class ProcessProgram:
     """A program in a process of its own. Its log lines go into the test's book."""
 
-    def __init__(self, nursery: trio.Nursery, who: str, arguments: list[str], log: LogBook) -> None:
+    def __init__(self, nursery: trio.Nursery, who: str, module: str, config: Path, log: LogBook) -> None:
         self._nursery = nursery
         self._who = who
-        self._arguments = arguments
+        self._module = module
+        self._config = config
         self._log = log
-        self._process: trio.Process | None = None
+        self._process: trio.Process | ForkedProcess | None = None
         self._gone = trio.Event()
         self._error = ""
 
@@ -84,13 +84,7 @@ class ProcessProgram:
             address = f"{directory}/notify"
             await notified.bind(address)
             self._gone, self._error = trio.Event(), ""
-            self._process = await trio.lowlevel.open_process(
-                [sys.executable, "-c", *self._arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                env={**os.environ, "NOTIFY_SOCKET": address},
-            )
+            self._process = await self._open({**os.environ, "NOTIFY_SOCKET": address})
             self._nursery.start_soon(self._follow, self._process, self._gone)
             with trio.fail_after(_READY_S):
                 async with trio.open_nursery() as nursery:
@@ -128,7 +122,10 @@ class ProcessProgram:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
-    async def _follow(self, process: trio.Process, gone: trio.Event) -> None:
+    async def _open(self, environment: Mapping[str, str]) -> trio.Process | ForkedProcess:
+        return await open_forked(self._module, ("run", "--config", self._config), environment)
+
+    async def _follow(self, process: trio.Process | ForkedProcess, gone: trio.Event) -> None:
         """Keep what it logs until it ends."""
         last, pending = b"", b""
         try:
@@ -170,15 +167,13 @@ class ServerProcess(ProcessProgram):
         options: ServerOptions,
         log: LogBook,
     ) -> None:
-        config = home.root / "server.toml"
-        super().__init__(nursery, "server", _call("p2pdist.server.main", "run", config), log)
+        super().__init__(nursery, "server", "p2pdist.server.main", home.root / "server.toml", log)
         self.options = options
         self._home = home
         self._host = host
         self._port = port
         self._api_port = free_port(host)
         self._store_url = store_url
-        self._config = config
         (home.root / "passphrase").touch(mode=0o600)
         (home.root / "passphrase").write_bytes(_PASSPHRASE)
         SealedKeyFile._seal("online", _ONLINE_SEED, _PASSPHRASE, "interactive").save(home.root / "online.key")
@@ -249,10 +244,14 @@ class ServerProcess(ProcessProgram):
         """Take a device out of the fleet."""
         await self._ask("POST", f"/devices/{node}/revoke", api.RevokeDevice(reason=reason))
 
+    async def states(self) -> dict[str, str]:
+        """Return how the server sees each node, by name."""
+        answer = await self._ask("GET", "/devices")
+        return {device["name"]: device["state"] for device in answer["devices"]}
+
     async def online(self) -> set[str]:
         """Return the names of the nodes that the server can reach."""
-        answer = await self._ask("GET", "/devices")
-        return {device["name"] for device in answer["devices"] if device["state"] == "online"}
+        return {name for name, state in (await self.states()).items() if state == "online"}
 
     async def _ask(
         self, method: str, path: str, body: msgspec.Struct | None = None, *, content: bytes | None = None
@@ -325,7 +324,7 @@ class Processes:
         path = config.node.data.parent / "config.toml"
         tables = msgspec.to_builtins(config, enc_hook=str)
         path.write_text(_toml({**tables, "log": {"json": True}}))
-        return ProcessProgram(self._nursery, who, _call(module, "run", path), self._log)
+        return ProcessProgram(self._nursery, who, module, path, self._log)
 
 
 async def reaching_server(fleet: Fleet) -> ServerProcess:
@@ -338,10 +337,6 @@ async def reaching_server(fleet: Fleet) -> ServerProcess:
 
     await fleet.until(reached, "the server can reach every device")
     return server
-
-
-def _call(module: str, command: str, config: Path) -> list[str]:
-    return [f"from {module} import main; main()", command, "--config", str(config)]
 
 
 def _toml(tables: Mapping[str, Any]) -> str:

@@ -62,8 +62,9 @@ class SupervisedProgram(ProcessProgram):
         """Run it to its end; return whether it was killed for want of a sign of life."""
         self._gone, self._error = trio.Event(), ""
         watchdog_s = float(self.unit["WatchdogSec"])
+        code = f"from {self._module} import main; main()"
         self._process = process = await trio.lowlevel.open_process(
-            ["sh", "-c", _WITH_PID, "sh", sys.executable, "-c", *self._arguments],
+            ["sh", "-c", _WITH_PID, "sh", sys.executable, "-c", code, "run", "--config", self._config],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -103,6 +104,6 @@ class SupervisedPoints(Processes):
         """A distribution point."""
         plain = super().point(who, config)
         assert isinstance(plain, ProcessProgram)
-        supervised = SupervisedProgram(self._nursery, who, plain._arguments, self._log)
+        supervised = SupervisedProgram(self._nursery, who, plain._module, plain._config, self._log)
         supervised.unit = service_of("p2pdist-seed")
         return supervised

@@ -266,10 +266,12 @@ async def test_a_resting_device_is_woken_by_hand_and_comes_for_a_session(
         console = Console(fleet, tmp_path)
 
         async def resting() -> bool:
-            listed = json.loads(await console.run("device", "list", "--output", "json"))["devices"]
-            return any(each["name"] == device.name and each["state"] == "resting" for each in listed)
+            assert isinstance(fleet.server, ServerProcess)
+            return (await fleet.server.states()).get(device.name) == "resting"
 
-        await fleet.until(resting, "it is shown as resting")
+        await fleet.until(resting, "it rests")
+        shown = json.loads(await console.run("device", "list", "--output", "json"))["devices"]
+        assert (device.name, "resting") in [(each["name"], each["state"]) for each in shown]
         assert "online" in await console.run("wake", device.name, "--wait")
         assert "device.wake" in [entry["action"] for entry in await console.audit()]
         await fleet.until(resting, "it rests again")

@@ -23,7 +23,7 @@ from demo_fleet.newcomers import open_newcomers
 from demo_fleet.options import Options, parse_options
 from demo_fleet.outcome import Outcome, PackageFacts, show
 from demo_fleet.paths import look_at_paths
-from demo_fleet.payload import make_baits, make_packages, make_policies
+from demo_fleet.payload import check_packages, make_baits, make_packages, make_policies
 from demo_fleet.picture import save_picture
 from demo_fleet.plan import DemoError, Plan, make_plan
 from demo_fleet.polls import announce
@@ -46,6 +46,7 @@ async def demonstrate(options: Options, plan: Plan, console: Console, outcome: O
     def say(command: str) -> None:
         console.print(f"  [dim]$ {_typed(command, plan)}[/]", highlight=False, soft_wrap=True)
 
+    await trio.to_thread.run_sync(check_packages, options.packages)
     payload = plan.directory / "payload"
     payload.mkdir()
     step(console, "Software", "taken from what is installed on this machine")

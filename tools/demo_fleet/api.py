@@ -27,6 +27,12 @@ class Api:
         """Ask. Raises DemoError when the server is away or refuses."""
         return await self._ask("GET", path, answer, params=query)
 
+    async def add_group(self, path: str) -> None:
+        """Make a group."""
+        await self._ask(
+            "POST", "/groups", wire.GroupsChanged, content=msgspec.json.encode(wire.NewGroup(path=path))
+        )
+
     async def deploy(self, target: str, group: str) -> str:
         """Order a release onto a group, and return the deployment's id."""
         body = msgspec.json.encode(wire.NewDeployment(target=target, group=group))

@@ -166,7 +166,8 @@ class Fleet:
             open_api(self.plan.api, ca=ca, token=token, door=door)
         )
         groups = [POINTS_GROUP, *(site_group(point.site) for point in self.plan.points)]
-        await each(groups, self._add_group, at_once=_ENROL_AT_ONCE)
+        for group in groups:
+            await self._add_group(group)
 
     async def start_server(self, *, usurped: bool = False) -> None:
         """Start the admin server, or the program of somebody who has taken it over."""
@@ -190,11 +191,14 @@ class Fleet:
 
     async def enrol(self, nodes: Sequence[Node]) -> None:
         """Enrol nodes with a token for each of their groups."""
-        for group in sorted({node.group for node in nodes}):
-            count = sum(node.group == group for node in nodes)
-            await self.programs.run(
-                "p2pdist", "token", "add", group, "--uses", str(count), "--to", self._token(group), aloud=True
-            )
+        groups = sorted({node.group for node in nodes})
+
+        async def add_token(group: str) -> None:
+            uses = str(sum(node.group == group for node in nodes))
+            words = ("token", "add", group, "--uses", uses, "--to", self._token(group))
+            await self.programs.run("p2pdist", *words, aloud=True)
+
+        await each(groups, add_token, at_once=_ENROL_AT_ONCE)
         for node in nodes:
             await self._make_bundle(node)
         await each(nodes, self._enrol, at_once=_ENROL_AT_ONCE)
@@ -273,7 +277,8 @@ class Fleet:
         return door
 
     async def _add_group(self, group: str) -> None:
-        await self.programs.run("p2pdist", "group", "add", group)
+        self.programs.say(f"p2pdist group add {group}")
+        await self.api.add_group(group)
 
     async def _enrol(self, node: Node) -> None:
         """Enrol a node: by a link, or by files where it may dial nobody."""

@@ -61,6 +61,17 @@ def make_packages(directory: Path, given: Sequence[Path]) -> list[Package]:
     return packages
 
 
+def check_packages(given: Sequence[Path]) -> None:
+    """Look into what the user gave, before a whole fleet is made for it. Blocking. Raises DemoError."""
+    for path in given:
+        if path.suffix == ".deb" and shutil.which("dpkg-deb"):
+            looked = subprocess.run(
+                ["dpkg-deb", "--field", path], capture_output=True, text=True, check=False
+            )
+            if looked.returncode != 0:
+                raise DemoError(f"{path} is no Debian package: {looked.stderr.strip()}")
+
+
 def make_tree(directory: Path) -> Package:
     """Copy libraries of the set-up into a clean tree until it is large enough."""
     size = 0
@@ -111,7 +122,7 @@ def make_deb(directory: Path) -> Package:
         path.chmod(0o755 if path.is_dir() else 0o644)
     result = directory / f"{name}_{version}_all.deb"
     made = subprocess.run(
-        ["dpkg-deb", "--root-owner-group", "-Zxz", "--build", str(stage), str(result)],
+        ["dpkg-deb", "--root-owner-group", "-Zgzip", "--build", str(stage), str(result)],
         capture_output=True,
         text=True,
         check=False,
