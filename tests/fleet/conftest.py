@@ -12,7 +12,6 @@ import structlog
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "trust"))
 
-from fleet_forks import FORK_SERVERS
 from fleet_logs import LogBook, record_into
 
 
@@ -25,10 +24,3 @@ def log_book() -> Iterator[LogBook]:
     yield book
     structlog.contextvars.clear_contextvars()
     structlog.configure(**before)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def fork_servers() -> Iterator[None]:
-    """End the fork servers with the tests."""
-    yield
-    FORK_SERVERS.close()

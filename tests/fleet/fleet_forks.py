@@ -7,50 +7,52 @@ start is what the tests of the programs, of the demonstration and of the laborat
 
 from __future__ import annotations
 
-import gc
 import importlib
-import json
+import multiprocessing
 import os
-import selectors
 import signal
-import socket
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from multiprocessing.context import ForkServerProcess
+from multiprocessing.reduction import DupFd
 from pathlib import Path
 
 import trio
 
-_ASKED_BYTES_MAX = 1 << 17
-"""Of arguments and environment."""
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(
+    ["p2pdist.server.main", "p2pdist.server.running", "p2pdist.seed.seed", "p2pdist.agent.agent"]
+)
 
 
 class ForkedProcess:
-    """A process that a fork server has started; like a :class:`trio.Process`. Made by :func:`open_forked`."""
+    """A process that was forked; like a :class:`trio.Process`. Made by :func:`open_forked`."""
 
-    def __init__(self, pid: int, pidfd: int, stderr: int, ended: socket.socket) -> None:
-        self.pid = pid
+    def __init__(self, process: ForkServerProcess, stderr: int) -> None:
         self.stderr = trio.lowlevel.FdStream(stderr)
-        self.returncode: int | None = None
-        self._pidfd = pidfd
-        self._ended = ended
+        self._process = process
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code, or the signal that ended it, negative; None while it runs."""
+        return self._process.exitcode
 
     async def wait(self) -> int:
-        """Wait until it has ended; return its exit code, or the signal that ended it, negative."""
-        while self.returncode is None:
-            await trio.lowlevel.wait_readable(self._ended)
-            if self.returncode is None:
-                self.returncode = int(self._ended.recv(64))
-                self._ended.close()
-                os.close(self._pidfd)
-        return self.returncode
+        """Wait until it has ended; return its exit code."""
+        while (code := self.returncode) is None:
+            await trio.lowlevel.wait_readable(self._process.sentinel)
+        return code
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal, unless it has ended."""
         if self.returncode is None:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, number)
+            os.kill(self.pid, number)
 
     def terminate(self) -> None:
         """SIGTERM."""
@@ -61,112 +63,49 @@ class ForkedProcess:
         self.send_signal(signal.SIGKILL)
 
 
-class ForkServers:
-    """A fork server for each module, started when it is first asked. One set for the tests of a process."""
-
-    def __init__(self) -> None:
-        self._servers: dict[str, tuple[subprocess.Popen[bytes], socket.socket]] = {}
-
-    def ask(self, module: str, asked: bytes, descriptors: Sequence[int]) -> None:
-        """Send what to start, and the descriptors for the answers and for standard error."""
-        if module not in self._servers:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with theirs:
-                server = subprocess.Popen(
-                    [sys.executable, "-P", __file__, module, str(theirs.fileno())],
-                    stdin=subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()],
-                )
-            self._servers[module] = server, ours
-        socket.send_fds(self._servers[module][1], [asked], descriptors)
-
-    def close(self) -> None:
-        """End the servers."""
-        for server, control in self._servers.values():
-            control.close()
-            server.wait()
-        self._servers.clear()
-
-
-FORK_SERVERS = ForkServers()
-
-
 async def open_forked(
     module: str, arguments: Sequence[str | Path], environment: Mapping[str, str]
 ) -> ForkedProcess:
     """Start ``module.main()`` with these arguments; its standard error is a pipe, the others lead nowhere."""
-    answers, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     stderr, written = os.pipe()
-    asked = json.dumps([[str(argument) for argument in arguments], dict(environment)]).encode()
-    assert len(asked) <= _ASKED_BYTES_MAX
+
+    def start() -> ForkServerProcess:
+        called = (module, [str(word) for word in arguments], dict(environment), _Passed(written))
+        process = _FORKS.Process(target=_run, args=called)
+        process.start()
+        return process
+
     try:
-        FORK_SERVERS.ask(module, asked, [theirs.fileno(), written])
+        process = await trio.to_thread.run_sync(start)
+    except BaseException:
+        os.close(stderr)
+        raise
     finally:
-        theirs.close()
         os.close(written)
-    with trio.CancelScope(shield=True):  # from here on there is a process that somebody has to end
-        await trio.lowlevel.wait_readable(answers)
-    said, (pidfd,), _, _ = socket.recv_fds(answers, 64, 1)
-    return ForkedProcess(int(said), pidfd, stderr, answers)
+    return ForkedProcess(process, stderr)
 
 
-def _serve(control: socket.socket) -> tuple[list[str], dict[str, str], int] | None:
-    """Fork for each request; return what it was in the fork, and None at the end.
+class _Passed:
+    """A descriptor for a process that is started; pickled only then."""
 
-    Only plain descriptors are kept: what is an object here would close itself in the fork, too.
-    """
-    answers: dict[int, tuple[int, int]] = {}
-    with control, selectors.DefaultSelector() as selector:
-        selector.register(control, selectors.EVENT_READ)
-        while True:
-            for key, _ in selector.select():
-                if key.fd in answers:
-                    selector.unregister(key.fd)
-                    _say_how_it_ended(key.fd, *answers.pop(key.fd))
-                    continue
-                asked, descriptors, _, _ = socket.recv_fds(control, _ASKED_BYTES_MAX, 2)
-                if not asked:
-                    return None
-                answer, stderr = descriptors
-                pid = os.fork()
-                if pid == 0:
-                    arguments, environment = json.loads(asked)
-                    return arguments, environment, stderr
-                os.close(stderr)
-                pidfd = os.pidfd_open(pid)
-                with socket.socket(fileno=os.dup(answer)) as channel:
-                    socket.send_fds(channel, [str(pid).encode()], [pidfd])
-                answers[pidfd] = pid, answer
-                selector.register(pidfd, selectors.EVENT_READ)
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _received, (DupFd(self.descriptor),)
 
 
-def _say_how_it_ended(pidfd: int, pid: int, answer: int) -> None:
-    _, status = os.waitpid(pid, 0)
-    with suppress(BrokenPipeError):
-        os.write(answer, str(os.waitstatus_to_exitcode(status)).encode())
-    os.close(answer)
-    os.close(pidfd)
+def _received(duplicate: DupFd) -> int:  # type: ignore[valid-type]  # a function that makes one
+    return duplicate.detach()
 
 
-def _main() -> None:
-    name, control = sys.argv[1:]
-    module = importlib.import_module(name)
-    gc.freeze()  # what is there already is looked through by no fork
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with who started it
-    asked = _serve(socket.socket(fileno=int(control)))
-    if asked is None:
-        return
-    arguments, environment, stderr = asked
+def _run(module: str, arguments: list[str], environment: dict[str, str], stderr: int) -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor, place in ((nowhere, 0), (nowhere, 1), (stderr, 2)):
         os.dup2(descriptor, place)
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    os.close(nowhere)
+    os.close(stderr)
     os.environ.clear()
     os.environ.update(environment)
     sys.argv[1:] = arguments
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    module.main()
-
-
-if __name__ == "__main__":
-    _main()
+    importlib.import_module(module).main()
