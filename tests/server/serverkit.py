@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import atexit
 import hashlib
-import shutil
 import ssl
-import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,6 +54,7 @@ from p2pdist.wire import codec
 from p2pdist.wire.frames import AnyFrame, Arrived, Attached, Routed
 from p2pdist.wire.messages import AnyMessage, FromDevice, Heartbeat
 from p2pdist.wire.requests import Enrolled, EnrolRequest, EnrolSecret
+from tests.store import databases
 
 ACME = FleetName("acme")
 STABLE = ChannelName("stable")
@@ -310,15 +308,6 @@ def found(tmp_path: Path, publisher: Publisher) -> ServerHome:
     return ServerHome.create(root, ACME, publisher.root, datetime.now(UTC))
 
 
-@cache
-def _empty_database() -> Path:
-    """A migrated database, made once: migrating takes as long as a whole test."""
-    folder = Path(tempfile.mkdtemp(prefix="p2pdist-test-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    FleetStore.open(f"sqlite:///{folder / 'fleet.db'}").close()
-    return folder / "fleet.db"
-
-
 @asynccontextmanager
 async def open_fleet(
     tmp_path: Path,
@@ -335,7 +324,7 @@ async def open_fleet(
     home = found(tmp_path, publisher)
     database = home.root / "fleet.db"
     if not database.exists():
-        shutil.copy(_empty_database(), database)
+        databases.copy_migrated(database)
     store = FleetStore.open(f"sqlite:///{database}")
     token = add_api_token(store, "ops", "admin", datetime.now(UTC))
     settings = ServiceSettings(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from nacl.pwhash import argon2id
 
 from p2pdist.sign.main import run
 
@@ -78,9 +80,13 @@ def write_passphrase(path: Path, text: str = PASSPHRASE) -> Path:
     return path
 
 
+_derived_once = cache(argon2id.kdf)  # many tests open copies of the same key files, and it takes 0.1 s
+
+
 @pytest.fixture(autouse=True)
 def _quick_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("P2PDIST_SIGN_KDF", "interactive")
+    monkeypatch.setattr(argon2id, "kdf", _derived_once)
 
 
 @pytest.fixture(scope="session")

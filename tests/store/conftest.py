@@ -81,6 +81,7 @@ def _opened(server: str) -> Iterator[FleetStore]:
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FleetStore]:
     """An empty store."""
     if request.param == "sqlite":
+        databases.copy_migrated(tmp_path / "fleet.db")
         opened = FleetStore.open(f"sqlite:///{tmp_path / 'fleet.db'}")
         yield opened
         opened.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import pwd
 import shutil
@@ -11,10 +12,13 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+
+from p2pdist.store.fleetstore import FleetStore
 
 _POSTGRES = ("initdb", "pg_ctl")
 _MARIADB = ("mariadb-install-db", "mariadbd")
@@ -115,6 +119,19 @@ def empty(connection: sa.Connection, metadata: sa.MetaData) -> None:
         counted = any(column.autoincrement is True for column in table.primary_key)
         if connection.execute(sa.delete(table)).rowcount and counted:
             connection.exec_driver_sql(f"ALTER TABLE {table.name} AUTO_INCREMENT = 1")
+
+
+def copy_migrated(path: Path) -> None:
+    """Put a new SQLite database with today's schema at *path*: migrating takes longer than most tests."""
+    shutil.copyfile(_migrated(), path)
+
+
+@cache
+def _migrated() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="p2pdist-test-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    FleetStore.open(f"sqlite:///{folder / 'fleet.db'}").close()
+    return folder / "fleet.db"
 
 
 @contextmanager
