@@ -11,6 +11,7 @@ import httpx
 import msgspec
 import pytest
 import trio
+import trio.testing
 from serverkit import Operator, Publisher, enrolled_device, open_fleet
 
 from p2pdist import limits
@@ -117,6 +118,29 @@ async def test_a_malformed_upgrade_or_garbage_does_not_end_the_server(tmp_path: 
                 await stream.receive_some(1_000)
             await trio.aclose_forcefully(stream)
         assert (await fleet.operator.ask("GET", "/health", wire.Health)).status == "ok"
+
+
+@pytest.mark.parametrize("asked", ["POST /nonsense", "DELETE /status", "GET /status", "POST /groups"])
+async def test_a_body_that_comes_after_its_request_was_refused_does_not_end_the_connection(
+    tmp_path: Path, asked: str
+) -> None:
+    method, path = asked.split()
+    first = f"{method} {PREFIX}{path} HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n"
+    second = f"GET {PREFIX}/health HTTP/1.1\r\nhost: x\r\n\r\n"
+    async with open_fleet(tmp_path) as fleet:
+        context = ssl.create_default_context(cadata=fleet.ca_pem.decode())
+        stream = await trio.open_ssl_over_tcp_stream(
+            fleet.api[0], fleet.api[1], ssl_context=context, https_compatible=True
+        )
+        await stream.send_all(first.encode())
+        await trio.testing.wait_all_tasks_blocked()
+        await stream.send_all(b"0123456789" + second.encode())
+        answers = b""
+        while b'"status":"ok"' not in answers:
+            received = await stream.receive_some(4_096)
+            assert received, answers
+            answers += received
+        await trio.aclose_forcefully(stream)
 
 
 async def test_the_description_names_every_route_and_only_known_types(tmp_path: Path) -> None:

@@ -114,9 +114,7 @@ async def _serve(api: Api, route: Route, request: Request) -> Response:
         response = _problem(
             Unavailable("the request failed", hint="see the server's log"), route.path, status=500
         )
-    if (route.body is not None or route.streams) and not await _drained(request):
-        response.headers["connection"] = "close"  # what was not read must not be taken for a request
-    return response
+    return await _once_heard(request, response)
 
 
 def _path_endpoint(api: Api) -> Callable[[WebSocket], Awaitable[None]]:
@@ -138,6 +136,16 @@ def _path_endpoint(api: Api) -> Callable[[WebSocket], Awaitable[None]]:
             pass  # whoever opened it is gone: Starlette says so with either
 
     return endpoint
+
+
+async def _once_heard(request: Request, response: Response) -> Response:
+    """Return the response once all of the request is there: anycorn closes the connection if it is not.
+
+    Else a client whose body comes after the answer finds its next request on that connection lost.
+    """
+    if not await _drained(request):
+        response.headers["connection"] = "close"  # what was not read must not be taken for a request
+    return response
 
 
 async def _drained(request: Request) -> bool:
@@ -249,7 +257,8 @@ def _problem_document(status: int, family: str, what: str, hint: str) -> Respons
 async def _http_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     what = f"nothing answers {request.method} {request.url.path[:120]} here"
-    return _problem_document(error.status_code, "usage", what, "see /api/v1/openapi.json")
+    response = _problem_document(error.status_code, "usage", what, "see /api/v1/openapi.json")
+    return await _once_heard(request, response)
 
 
 def _json(data: bytes) -> Response:
