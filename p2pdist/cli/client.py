@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable, Iterator, Mapping
-from http.client import HTTPException
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
+import httpx
 import msgspec
 
 import p2pdist
-from p2pdist.cli.connections import Answer, Connections
 from p2pdist.cli.profile import Target
 from p2pdist.documents import decode_json
 from p2pdist.errors import P2PDistError, PeerError, TrustError, Unavailable, UsageError
@@ -20,7 +19,7 @@ from p2pdist.wire.api import PROBLEM_TYPE, ProblemDetails
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-_API = "/api/v1"
+_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 _FAMILIES: Mapping[str, type[P2PDistError]] = {
     "usage": UsageError,
     "offset": UsageError,
@@ -44,12 +43,16 @@ class Client:
             context = ssl.create_default_context(cadata=target.ca_pem)
         except ssl.SSLError as error:
             raise UsageError(f"the authority's certificate is damaged ({error.reason})") from None
-        context.set_alpn_protocols(["http/1.1"])
-        self._connections = Connections(target.server, context)
-        self._headers = {
-            "authorization": f"Bearer {target.token}",
-            "user-agent": f"p2pdist/{p2pdist.__version__}",
-        }
+        self._http = httpx.Client(
+            base_url=f"{target.server}/api/v1",
+            verify=context,
+            timeout=_TIMEOUT,
+            trust_env=False,  # a proxy in the environment is for other things
+            headers={
+                "authorization": f"Bearer {target.token}",
+                "user-agent": f"p2pdist/{p2pdist.__version__}",
+            },
+        )
 
     def __enter__(self) -> Client:
         return self
@@ -60,7 +63,7 @@ class Client:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._connections.close()
+        self._http.close()
 
     def get(self, path: str, answer: type[T], **query: str | int) -> T:
         """Ask for something."""
@@ -68,8 +71,8 @@ class Client:
 
     def post(self, path: str, answer: type[T], body: msgspec.Struct | None = None) -> T:
         """Do something."""
-        content = msgspec.json.encode(body) if body is not None else b""
-        return self._decoded(self._send("POST", path, body=[content], body_bytes=len(content)), answer)
+        content = msgspec.json.encode(body) if body is not None else None
+        return self._decoded(self._send("POST", path, content=content), answer)
 
     def delete(self, path: str, answer: type[T]) -> T:
         """Remove something."""
@@ -83,20 +86,19 @@ class Client:
         self, path: str, chunks: Iterator[bytes], body_bytes: int, answer: type[T], **query: str | int
     ) -> T:
         """Send *body_bytes* raw bytes."""
-        headers = {"content-type": "application/octet-stream"}
-        sent = self._send("PUT", path, body=chunks, body_bytes=body_bytes, query=query, headers=headers)
-        return self._decoded(sent, answer)
+        headers = {"content-length": str(body_bytes), "content-type": "application/octet-stream"}
+        response = self._send("PUT", path, content=chunks, query=query, headers=headers)
+        return self._decoded(response, answer)
 
     def _send(
         self,
         method: str,
         path: str,
         *,
-        body: Iterable[bytes] = (),
-        body_bytes: int = 0,
+        content: bytes | Iterator[bytes] | None = None,
         query: Mapping[str, str | int] | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> Answer:
+    ) -> httpx.Response:
         """Send one request.
 
         Raises:
@@ -104,18 +106,18 @@ class Client:
             Unavailable: the server cannot be reached.
             TrustError: who answers is not the fleet's server.
         """
-        target = f"{_API}{path}?{urlencode(query)}" if query else f"{_API}{path}"
         try:
-            answer = self._connections.exchange(
-                method, target, {**self._headers, **(headers or {})}, body, body_bytes
+            response = self._http.request(
+                method, path, content=content, params=dict(query or {}), headers=dict(headers or {})
             )
-        except (OSError, HTTPException, UnicodeError) as error:
+        except httpx.TransportError as error:
             raise self._unreachable(error) from error
-        if answer.status != 200:
-            raise problem(answer.status, answer.content_type, answer.content)
-        return answer
+        if response.status_code != 200:
+            content_type = response.headers.get("content-type", "")
+            raise problem(response.status_code, content_type, response.content)
+        return response
 
-    def _decoded(self, response: Answer, answer: type[T]) -> T:
+    def _decoded(self, response: httpx.Response, answer: type[T]) -> T:
         return decode_json(
             response.content,
             answer,
@@ -124,7 +126,7 @@ class Client:
             family=PeerError,
         )
 
-    def _unreachable(self, error: Exception) -> P2PDistError:
+    def _unreachable(self, error: httpx.TransportError) -> P2PDistError:
         text = str(error) or type(error).__name__
         if "CERTIFICATE_VERIFY_FAILED" in text:
             return TrustError(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import copy
 import json
-import ssl
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,7 +19,6 @@ from securesystemslib.exceptions import FormatError
 from securesystemslib.formats import encode_canonical
 
 from p2pdist.cli.client import Client
-from p2pdist.cli.connections import Answer, Connections
 from p2pdist.cli.profile import find_target
 from p2pdist.documents import decode_json, read_toml
 from p2pdist.errors import P2PDistError, PeerError, UsageError
@@ -194,15 +193,13 @@ ANSWER = b'{"devices":[],"next":null}'
 def test_only_our_errors_come_out_of_a_servers_answer(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
     answer = b""
 
-    def respond(*_: object) -> Answer:
-        kind = "application/problem+json" if status != 200 else "application/json"
-        return Answer(status=status, content_type=kind, content=answer)
+    def respond(request: httpx.Request) -> httpx.Response:
+        headers = {"content-type": "application/problem+json" if status != 200 else "application/json"}
+        return httpx.Response(status, content=answer, headers=headers)
 
     client = Client.__new__(Client)  # without the certificate that its TLS would need
     client._server = "https://h:1"
-    client._headers = {}
-    client._connections = Connections("https://h:1", ssl.create_default_context())
-    monkeypatch.setattr(client._connections, "exchange", respond)
+    client._http = httpx.Client(base_url="https://h:1", transport=httpx.MockTransport(respond))
 
     @quick
     @given(st.one_of(mangled(ANSWER), st.sampled_from(HOSTILE)))
@@ -215,7 +212,7 @@ def test_only_our_errors_come_out_of_a_servers_answer(monkeypatch: pytest.Monkey
             assert error.what
 
     check()
-    client._connections.close()
+    client._http.close()
 
 
 # Signing requests --------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ ONLY_IN: dict[str, tuple[frozenset[str], str]] = {
     "alembic": (frozenset({"store"}), "the store keeps its own schema up to date"),
     "starlette": (frozenset({"server"}), "only the admin server has an HTTP API"),
     "anycorn": (frozenset({"server"}), "only the admin server has an HTTP API"),
-    "httpx": (frozenset({"duties"}), "nodes speak through links; HTTP is for vendors' mirrors"),
+    "httpx": (frozenset({"cli", "duties"}), "nodes speak through links; HTTP is for operators and mirrors"),
     "tuf": (frozenset({"trust", "sign", "server"}), "metadata is verified in one place by the stock client"),
     "securesystemslib": (frozenset({"trust", "sign", "server"}), "signing is the business of trust"),
     "aiortc": (frozenset({"net"}), "it costs 25 MB and an asyncio island: one adapter, imported when needed"),
