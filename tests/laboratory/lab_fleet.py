@@ -129,19 +129,27 @@ class LabFleet:
 
     def publish(self, *words: str) -> None:
         """Sign what is to be signed, and publish it."""
-        self._publish_locally()
+        self.sign("sign", "--key", "alice", "--yes", keys=("alice",))
+        self.sign("publish", self._publication, keys=("online",))
         self.operate("p2pdist", "publish", self._publication, *words)
 
-    def release(
+    def add(
         self, content: bytes, *, product: str = "app", version: str = "1", how: Sequence[str] = ()
     ) -> Release:
-        """Sign and publish a release; *how* is said of its installation, by default that it is a file."""
+        """Add a release to what is to be signed; *how* is said of its installation, by default a file's."""
         package = self.directory / f"{product}-{version}"
         package.write_bytes(content)
         named = ("--product", product, "--version", version)
         self.sign("add", "stable", package, *named, *(how or ("--to", f"/opt/{product}")))
-        self.publish()
         return Release(product, version, content)
+
+    def release(
+        self, content: bytes, *, product: str = "app", version: str = "1", how: Sequence[str] = ()
+    ) -> Release:
+        """Sign and publish a release, as :meth:`add` makes it."""
+        added = self.add(content, product=product, version=version, how=how)
+        self.publish()
+        return added
 
     def deploy(self, release: Release, group: str = "/") -> None:
         """Order a release onto a group."""
@@ -314,10 +322,6 @@ class LabFleet:
         """Run a command of the signing tool, with the passphrases of these keys."""
         files = [word for key in keys for word in ("--passphrase-file", f"{key}={self._passphrase(key)}")]
         self.operate("p2pdist-sign", *words, *files)
-
-    def _publish_locally(self) -> None:
-        self.sign("sign", "--key", "alice", "--yes", keys=("alice",))
-        self.sign("publish", self._publication, keys=("online",))
 
     def _passphrase(self, key: str) -> Path:
         return self._operator / f"passphrase-{key}"

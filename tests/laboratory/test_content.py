@@ -18,6 +18,7 @@ from laboratory.network import Host, Laboratory
 pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(300)]
 
 BYTES = 3_000_000
+NETWORKS = ("home", "firewall", "cut-ip", "cut-ip6")
 GATEWAY_BYTES_PER_S = 800_000
 
 
@@ -30,6 +31,9 @@ class Setting:
         fleet.found()
         fleet.enrol("gateway", gateway, POINTS)
         fleet.grant("gateway", gateway, "/homes")
+        self._releases = {
+            name: fleet.add(random.Random(name).randbytes(BYTES), product=name) for name in NETWORKS
+        }
         fleet.publish()
         slow = {"P2PDIST_RATES_WAN_UP": str(GATEWAY_BYTES_PER_S)}
         fleet.start("gateway", gateway, "points/dedicated.toml", **slow)
@@ -42,7 +46,8 @@ class Setting:
     ) -> list[Sources]:
         """Have a device on each host of these places install a release; return what each says in the end.
 
-        The release, the devices' group and the devices are called by *name*, the last with a number each.
+        The release, the devices' group and the devices have this name of :data:`NETWORKS`, the last with
+        a number each.
         """
         fleet, group = self._fleet, f"/homes/{name}"
         hosts = [host for kind, count in kinds for host in self._laboratory.add(kind, hosts=count).hosts]
@@ -52,7 +57,7 @@ class Setting:
             fleet.enrol(device, host, group)
             fleet.start(device, host, "agent.toml")
         fleet.until_carried(*devices, by="gateway")
-        release = fleet.release(random.Random(name).randbytes(BYTES), product=name)
+        release = self._releases[name]
         fleet.deploy(release, group)
         fleet.until_installed(release, *devices)
         told = fleet.until_told(release, *devices)
