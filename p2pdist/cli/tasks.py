@@ -290,9 +290,7 @@ def _progress(answer: wire.TaskRun) -> Table:
         (
             node.name or short(node.node),
             node.state if node.online or node.finished is not None else f"{node.state}, offline",
-            node.step,
-            f"{node.done} of {node.total}" if node.total and node.finished is None else "",
-            rate(node.rate_bytes_per_s),
+            *(_at_work(node) if node.finished is None else ("", "", "")),
             ", ".join(f"{count} {name}" for name, count in sorted(node.figures.items())),
             _reason(node),
         )
@@ -300,6 +298,14 @@ def _progress(answer: wire.TaskRun) -> Table:
     ]
     columns = ("node", "state", "step", "progress", "rate", "figures", "reason")
     return table(columns, rows, right=("progress", "rate"))
+
+
+def _at_work(node: wire.TaskRunNode) -> tuple[str, str, str]:
+    return (
+        node.step,
+        f"{node.done} of {node.total}" if node.total else "",
+        rate(node.rate_bytes_per_s),
+    )
 
 
 def _reason(node: wire.TaskRunNode) -> str:

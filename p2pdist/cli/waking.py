@@ -63,4 +63,5 @@ def wake(
     if common.output == "json":
         show_json(wire.Done())
     else:
-        say(f"{len(devices)} {'devices are online' if wait else 'devices are being woken'}")
+        number = "1 device is" if len(devices) == 1 else f"{len(devices)} devices are"
+        say(f"{number} {'online' if wait else 'being woken'}")
