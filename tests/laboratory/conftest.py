@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -14,7 +15,18 @@ sys.path[:0] = [
     str(_TESTS / "duties" / "discovery"),
 ]
 
-from laboratory.namespaces import why_not  # noqa: E402, the path above leads to it
+from founding import Founding  # noqa: E402, the path above leads to it
+from lab_fleet import LabFleet  # noqa: E402
+from laboratory.namespaces import why_not  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _founding(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let all processes of a test run share the fleet that is founded."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    LabFleet.founding = Founding(shared / "founding")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,26 +7,25 @@ configured by the files of ``seeds`` as they stand there, and each logs into a f
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
+from founding import API_PORT, LINK_PORT, Founding
 from laboratory.network import Host
-from matrix.programs import Log, Programs
+from matrix.programs import Console, Log, Programs
 
 SEEDS = Path(__file__).parents[2] / "seeds"
-LINK_PORT, API_PORT = 7601, 7600
 POINTS = "/points"
 """Every distribution point stands in this group."""
 BYTES_TOLD = 0.9
 """A device that has told where so much of an artifact came from has told everything but its last blocks."""
 _PATIENCE_S = 60.0
 _LOOK_EVERY_S = 0.1
-_ASK_EVERY_S = 2.0
-"""The same where each look is a command with an interpreter of its own."""
+_ASK_EVERY_S = 0.25
+"""The same where each look is a question to the admin server."""
 
 Sources = dict[str, dict[str, Any]]
 """What a device says of each source of an artifact, by the source's name."""
@@ -60,9 +59,14 @@ class LabFleet:
     """The fleet's files, commands and programs; a context manager that ends the programs.
 
     Attributes:
+        founding: How fleets are founded; the test run sets it.
         nodes: The ids of the nodes by name, as they are enrolled.
         environment: That of every command: with it anything on any host is the operator's.
+        console: The admin server's API, for orders and questions that a test is not about.
     """
+
+    founding: ClassVar[Founding]
+    console: Console
 
     def __init__(self, directory: Path, server: Host) -> None:
         self.directory = directory
@@ -72,7 +76,6 @@ class LabFleet:
         self.environment = self._programs.environment
         self._started: dict[str, _Started] = {}
         self._operator = directory / "operator"
-        self._operator.mkdir(mode=0o700)
         self._publication = self._operator / "publication"
 
     def __enter__(self) -> LabFleet:
@@ -101,33 +104,20 @@ class LabFleet:
         return json.loads(self.command(at or self.host, "p2pdist", *words, "--output", "json"))
 
     def found(self, *addresses: str, **settings: str) -> None:
-        """Hold the ceremony, and found and start the admin server, at its first IPv4 address by default.
+        """Found the fleet, and start the admin server, at its first IPv4 address by default.
 
         *settings* are variables of its environment that change its configuration.
         """
-        for key in ("alice", "online"):
-            self._passphrase(key).touch(mode=0o600)
-            self._passphrase(key).write_text(secrets.token_urlsafe(24))
-        init = ("init", "--fleet", "lab", "--root", "alice", "--threshold", "1", "--kdf", "interactive")
-        self.sign(*init, keys=("alice", "online"))
-        self.sign("channel", "add", "stable", "--key", "alice")
-        self._publish_locally()
         data, address = self.directory / "server", self.host.ipv4[0]
-        linked = addresses or (f"{address}:{LINK_PORT}",)
-        self.operate(
-            "p2pdist-server", "init", "--data", data, "--fleet", "lab",
-            "--root", self._publication / "metadata" / "1.root.json",
-            "--online-key", self._operator / "signing" / "keys" / "online.key",
-            "--passphrase-file", self._passphrase("online"),
-            "--api", f"{address}:{API_PORT}", *(word for each in linked for word in ("--address", each)),
-        )  # fmt: skip
+        self.founding.copy(self.host, self.directory)
+        if addresses:
+            port = addresses[0].rpartition(":")[2]
+            settings |= {"P2PDIST_LINK_ADDRESSES": json.dumps(addresses), "P2PDIST_LINK_PORT": port}
+            self.bundle().unlink()  # it has the usual address
         words = ("p2pdist-server", "run", "--config", data / "server.toml")
         self._start("server", _Started(self.host, words, settings, "server.ready"))
-        self.operate(
-            "p2pdist", "login", f"https://{address}:{API_PORT}",
-            "--token-file", data / "operator.token", "--ca", data / "ca.pem",
-        )  # fmt: skip
-        self.operate("p2pdist", "publish", self._publication)
+        token, ca = data / "operator.token", data / "ca.pem"
+        self.console = Console(self._programs, self.host, f"https://{address}:{API_PORT}", token=token, ca=ca)
 
     def grant(
         self, name: str, host: Host, scope: str, *more: str, duties: Sequence[str] = ("seed", "gateway")
@@ -139,23 +129,31 @@ class LabFleet:
 
     def publish(self, *words: str) -> None:
         """Sign what is to be signed, and publish it."""
-        self._publish_locally()
+        self.sign("sign", "--key", "alice", "--yes", keys=("alice",))
+        self.sign("publish", self._publication, keys=("online",))
         self.operate("p2pdist", "publish", self._publication, *words)
 
-    def release(
+    def add(
         self, content: bytes, *, product: str = "app", version: str = "1", how: Sequence[str] = ()
     ) -> Release:
-        """Sign and publish a release; *how* is said of its installation, by default that it is a file."""
+        """Add a release to what is to be signed; *how* is said of its installation, by default a file's."""
         package = self.directory / f"{product}-{version}"
         package.write_bytes(content)
         named = ("--product", product, "--version", version)
         self.sign("add", "stable", package, *named, *(how or ("--to", f"/opt/{product}")))
-        self.publish()
         return Release(product, version, content)
+
+    def release(
+        self, content: bytes, *, product: str = "app", version: str = "1", how: Sequence[str] = ()
+    ) -> Release:
+        """Sign and publish a release, as :meth:`add` makes it."""
+        added = self.add(content, product=product, version=version, how=how)
+        self.publish()
+        return added
 
     def deploy(self, release: Release, group: str = "/") -> None:
         """Order a release onto a group."""
-        self.operate("p2pdist", "deploy", release.name, group)
+        self.console.post("/deployments", target=release.name, group=group)
 
     # Nodes -------------------------------------------------------------------------------------------
 
@@ -171,9 +169,14 @@ class LabFleet:
         """Return a token for a group; make the group before."""
         path = self._operator / f"token{group.replace('/', '-')}"
         if not path.exists():
-            self.operate("p2pdist", "group", "add", group)
-            self.operate("p2pdist", "token", "add", group, "--uses", "50", "--to", path)
+            self.add_group(group)
+            path.touch(mode=0o600)
+            path.write_text(self.console.post("/tokens", group=group, uses=50)["token"])
         return path
+
+    def add_group(self, group: str) -> None:
+        """Make a group."""
+        self.console.post("/groups", path=group)
 
     def enrol(self, name: str, host: Host, group: str, *addresses: str) -> None:
         """Make a node a member, a distribution point in :data:`POINTS`; addresses as of :meth:`bundle`."""
@@ -223,12 +226,25 @@ class LabFleet:
 
     def states(self) -> dict[str, tuple[str, str]]:
         """Return the state of each node, and by whom it is carried, by name."""
-        devices = self.ask("device", "list")["devices"]
+        devices = self.console.get("/devices")["devices"]
         return {device["name"]: (device["state"], device["via"]) for device in devices}
+
+    def explain(self, name: str, release: Release) -> Any:
+        """Return where a device gets a release from, and how far it is."""
+        return self.console.get("/explain", device=name, target=release.name)
 
     def sources(self, name: str, release: Release) -> Sources:
         """Return what a device says of the sources of a release."""
-        return {source["name"]: source for source in self.ask("explain", name, release.name)["sources"]}
+        return {source["name"]: source for source in self.explain(name, release)["sources"]}
+
+    def task(self, task: str) -> Any:
+        """Return how the newest run of a task goes; the task itself before the first."""
+        known = self.console.get(f"/tasks/{task}")
+        return self.console.get(f"/tasks/{task}/runs/{known['run']}", items="100") if known["run"] else known
+
+    def inventory(self) -> Any:
+        """Return the devices that were discovered."""
+        return self.console.get("/inventory")["devices"]
 
     def has_installed(self, name: str, release: Release) -> bool:
         """Whether a device has a release's content in its place."""
@@ -249,7 +265,7 @@ class LabFleet:
         self._programs.until(condition, what, patience_s=_PATIENCE_S, every_s=every_s)
 
     def until_asked(self, condition: Callable[[], object], what: str) -> None:
-        """The same for a condition that runs commands."""
+        """The same for a condition that asks the admin server."""
         self.until(condition, what, every_s=_ASK_EVERY_S)
 
     def until_linked(self, name: str, kind: str) -> None:
@@ -275,7 +291,7 @@ class LabFleet:
         """Wait until the admin server knows that devices have installed a release."""
         for name in names:
             self.until_asked(
-                lambda name=name: self.ask("explain", name, release.name)["stage"] == "installed",
+                lambda name=name: self.explain(name, release)["stage"] == "installed",
                 f"{name} reports {release.name}",
             )
 
@@ -306,10 +322,6 @@ class LabFleet:
         """Run a command of the signing tool, with the passphrases of these keys."""
         files = [word for key in keys for word in ("--passphrase-file", f"{key}={self._passphrase(key)}")]
         self.operate("p2pdist-sign", *words, *files)
-
-    def _publish_locally(self) -> None:
-        self.sign("sign", "--key", "alice", "--yes", keys=("alice",))
-        self.sign("publish", self._publication, keys=("online",))
 
     def _passphrase(self, key: str) -> Path:
         return self._operator / f"passphrase-{key}"

@@ -170,11 +170,11 @@ def update_agent(fleet: LabFleet, content: bytes, version: str) -> Release:
 
 def until_ended(fleet: LabFleet, release: Release) -> tuple[str, str]:
     """Wait until the only device has installed a release, or has failed to; return which, and why."""
-    (name,) = (device["name"] for device in fleet.ask("device", "list")["devices"])
+    (name,) = fleet.states()
     said: dict[str, str] = {}
 
     def ended() -> bool:
-        said.update(fleet.ask("explain", name, release.name))
+        said.update(fleet.explain(name, release))
         return said["stage"] in ("installed", "failed", "refused")
 
     fleet.until_asked(ended, f"{release.name} ends")

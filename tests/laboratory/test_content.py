@@ -6,9 +6,9 @@ gateway in the open is slow. What each device says of its sources in the end is 
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -17,45 +17,66 @@ from laboratory.network import Host, Laboratory
 
 pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(300)]
 
-CONTENT = bytes(range(250)) * 12_000
-BYTES = len(CONTENT)
+BYTES = 3_000_000
+NETWORKS = ("home", "firewall", "cut-ip", "cut-ip6")
 GATEWAY_BYTES_PER_S = 800_000
 
 
-def run(
-    laboratory: Laboratory,
-    directory: Path,
-    kinds: list[tuple[str, int]],
-    prepare: Callable[[Sequence[Host]], None] = lambda hosts: None,
-) -> list[Sources]:
-    """Have a device on each host of these places install the release; return what each says in the end."""
-    hosts = [host for kind, count in kinds for host in laboratory.add(kind, hosts=count).hosts]
-    prepare(hosts)
-    gateway = laboratory.add("open").hosts[0]
-    with LabFleet(directory, laboratory.server) as fleet:
+class Setting:
+    """A fleet with a gateway in the open, to which each test adds the places and devices that it needs."""
+
+    def __init__(self, laboratory: Laboratory, fleet: LabFleet) -> None:
+        self._laboratory, self._fleet = laboratory, fleet
+        gateway = laboratory.add("open").hosts[0]
         fleet.found()
         fleet.enrol("gateway", gateway, POINTS)
         fleet.grant("gateway", gateway, "/homes")
+        self._releases = {
+            name: fleet.add(random.Random(name).randbytes(BYTES), product=name) for name in NETWORKS
+        }
         fleet.publish()
         slow = {"P2PDIST_RATES_WAN_UP": str(GATEWAY_BYTES_PER_S)}
         fleet.start("gateway", gateway, "points/dedicated.toml", **slow)
-        devices = [f"device{number}" for number in range(len(hosts))]
-        for name, host in zip(devices, hosts, strict=True):
-            fleet.enrol(name, host, "/homes")
-            fleet.start(name, host, "agent.toml")
+
+    def run(
+        self,
+        name: str,
+        kinds: list[tuple[str, int]],
+        prepare: Callable[[Sequence[Host]], None] = lambda hosts: None,
+    ) -> list[Sources]:
+        """Have a device on each host of these places install a release; return what each says in the end.
+
+        The release, the devices' group and the devices have this name of :data:`NETWORKS`, the last with
+        a number each.
+        """
+        fleet, group = self._fleet, f"/homes/{name}"
+        hosts = [host for kind, count in kinds for host in self._laboratory.add(kind, hosts=count).hosts]
+        prepare(hosts)
+        devices = [f"{name}{number}" for number in range(len(hosts))]
+        for device, host in zip(devices, hosts, strict=True):
+            fleet.enrol(device, host, group)
+            fleet.start(device, host, "agent.toml")
         fleet.until_carried(*devices, by="gateway")
-        release = fleet.release(CONTENT)
-        fleet.deploy(release)
+        release = self._releases[name]
+        fleet.deploy(release, group)
         fleet.until_installed(release, *devices)
         told = fleet.until_told(release, *devices)
-        return [told[name] for name in devices]
+        return [told[device] for device in devices]
 
 
 @pytest.fixture(scope="module")
-def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Sources]]:
-    with Laboratory() as laboratory:
-        kinds = [("port-restricted", 2), ("port-restricted", 1), ("symmetric", 1), ("symmetric", 1)]
-        yield run(laboratory, tmp_path_factory.mktemp("homes"), kinds)
+def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
+    with (
+        Laboratory() as laboratory,
+        LabFleet(tmp_path_factory.mktemp("content"), laboratory.server) as fleet,
+    ):
+        yield Setting(laboratory, fleet)
+
+
+@pytest.fixture(scope="module")
+def homes(setting: Setting) -> list[Sources]:
+    kinds = [("port-restricted", 2), ("port-restricted", 1), ("symmetric", 1), ("symmetric", 1)]
+    return setting.run("home", kinds)
 
 
 def exchanged(one: Sources, name: str) -> int:
@@ -65,7 +86,7 @@ def exchanged(one: Sources, name: str) -> int:
 
 
 def test_two_homes_behind_port_restricted_nats_exchange_content_directly(homes: list[Sources]) -> None:
-    with_home = [source for source in (homes[2].get("device0"), homes[2].get("device1")) if source]
+    with_home = [source for source in (homes[2].get("home0"), homes[2].get("home1")) if source]
     assert {source["path"] for source in with_home if source["received"] or source["sent"]} == {"punched"}
 
 
@@ -77,16 +98,15 @@ def test_neighbours_behind_one_nat_fetch_over_the_wan_once(homes: list[Sources])
 
 
 def test_two_homes_behind_symmetric_nats_have_everything_through_the_gateway(homes: list[Sources]) -> None:
-    assert exchanged(homes[3], "device4") == exchanged(homes[4], "device3") == 0
+    assert exchanged(homes[3], "home4") == exchanged(homes[4], "home3") == 0
     assert homes[3]["gateway"]["path"] == homes[4]["gateway"]["path"] == "relayed"
-    assert "symmetric NAT" in homes[3]["device4"]["reason"]
+    assert "symmetric NAT" in homes[3]["home4"]["reason"]
 
 
-def test_two_homes_behind_ipv6_firewalls_exchange_content_directly(tmp_path: Path) -> None:
-    with Laboratory() as laboratory:
-        one, _ = run(laboratory, tmp_path, [("ipv6-firewall", 1), ("ipv6-firewall", 1)])
-    assert one["device1"]["path"] == "punched"
-    assert exchanged(one, "device1") > 0
+def test_two_homes_behind_ipv6_firewalls_exchange_content_directly(setting: Setting) -> None:
+    one, _ = setting.run("firewall", [("ipv6-firewall", 1), ("ipv6-firewall", 1)])
+    assert one["firewall1"]["path"] == "punched"
+    assert exchanged(one, "firewall1") > 0
 
 
 def cut(family: Literal["ip", "ip6"], hosts: Sequence[Host]) -> None:
@@ -106,12 +126,11 @@ def cut(family: Literal["ip", "ip6"], hosts: Sequence[Host]) -> None:
 
 @pytest.mark.parametrize("family", ["ip", "ip6"])
 def test_neighbours_with_two_families_of_which_one_leads_nowhere_use_the_other_at_once(
-    tmp_path: Path, family: Literal["ip", "ip6"]
+    setting: Setting, family: Literal["ip", "ip6"]
 ) -> None:
-    with Laboratory() as laboratory:
-        home = run(laboratory, tmp_path, [("ipv6-firewall", 2)], partial(cut, family))
+    home = setting.run(f"cut-{family}", [("ipv6-firewall", 2)], partial(cut, family))
     from_the_gateway = sum(each["gateway"]["received"] for each in home)
     assert BYTES_TOLD * BYTES <= from_the_gateway < 1.2 * BYTES, (
         "who waits for its neighbour turns to the gateway"
     )
-    assert exchanged(home[1], "device0") > 0
+    assert exchanged(home[1], f"cut-{family}0") > 0

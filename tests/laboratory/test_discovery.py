@@ -62,7 +62,7 @@ ca_file = "{self.directory / "ca.pem"}"
 
     def state(self, task: str) -> Any:
         """How far the point is, as the admin server has it."""
-        return self.fleet.ask("task", "show", task)["nodes"][0]
+        return self.fleet.task(task)["nodes"][0]
 
     def logged(self, task: str, event: str) -> int:
         """How often the point has logged something of a task."""
@@ -154,8 +154,8 @@ def test_what_a_point_behind_a_nat_sees_by_many_methods_is_one_device_in_the_inv
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    point = site.fleet.ask("device", "show", "point")["device"]["node"]
-    site.fleet.operate("p2pdist", "group", "add", "/plant/desks")
+    point = site.fleet.nodes["point"]
+    site.fleet.add_group("/plant/desks")
     site.fleet.operate("p2pdist", "inventory", "rule", "add", "name", "desk-*", "/plant/desks")
     words = [word for method in ("neighbours", "connect", "mdns") for word in ("--method", method)]
     words += ["--ldap", f"ldaps://{site.neighbour.ipv4[0]}", "--ldap-base", "dc=acme"]
@@ -164,7 +164,7 @@ def test_what_a_point_behind_a_nat_sees_by_many_methods_is_one_device_in_the_inv
 
     def desk() -> bool:
         site.discover(site.network, *words, "--port", "22")
-        seen = site.fleet.ask("inventory", "list")["devices"]
+        seen = site.fleet.inventory()
         # how many of them see it at once is a matter of luck
         return any("desk-7.local" in each["names"] and wanted <= set(each["methods"]) for each in seen)
 
@@ -179,14 +179,14 @@ def test_what_a_point_behind_a_nat_sees_by_many_methods_is_one_device_in_the_inv
     assert site.neighbour.ipv4[0] in {each["address"] for each in device["addresses"]}
     assert device["macs"] == [mac_of(site.neighbour)] and device["networks"] == [point]
     assert wanted <= set(device["methods"]) and device["unit"] == "ou=Berlin,dc=acme"
-    others = [each for each in site.fleet.ask("inventory", "list")["devices"] if "desk-8" in each["names"]]
+    others = [each for each in site.fleet.inventory() if "desk-8" in each["names"]]
     assert [each["methods"] for each in others] == [["directory"]]
     assert (device["state"], device["group"]) == ("unmanaged", "/plant/desks")
     assert site.fleet.ask("inventory", "conflicts")["conflicts"] == []
 
 
 def desk_of(site: Site) -> Any:
-    devices = site.fleet.ask("inventory", "list")["devices"]
+    devices = site.fleet.inventory()
     return next(device for device in devices if "desk-7.local" in device["names"])
 
 
@@ -214,7 +214,7 @@ def test_a_run_of_a_point_that_is_killed_in_the_middle_is_begun_again_and_ends_o
     site.fleet.until_asked(lambda: site.state(task)["finished"], "it has ended")
     state = site.state(task)
     assert (state["state"], state["figures"]["asked"]) == ("done", 254)
-    assert site.point.ipv4[0] in found(site.fleet.ask("task", "show", task))
+    assert site.point.ipv4[0] in found(site.fleet.task(task))
     began, ended = site.logged(task, "task.begun"), site.logged(task, "task.ended")
     assert (began, ended) == (2, 1)
 
@@ -234,11 +234,11 @@ def test_an_enrolled_device_is_recognised_by_its_card_whatever_it_is_called(site
     carried = ("online", site.fleet.nodes["point"])
     site.fleet.until_asked(lambda: site.fleet.states().get("till-4") == carried, "the point carries it")
     site.discover("--method", "neighbours")
-    devices = site.fleet.ask("inventory", "list")["devices"]
+    devices = site.fleet.inventory()
     (device,) = (each for each in devices if mac_of(site.neighbour) in each["macs"])
     assert (device["node"], device["known_by"]) == (site.fleet.nodes["till-4"], "node")
     assert "till-4" in device["names"] and "managed" in device["methods"]
     assert {site.neighbour.ipv4[0], link_local(site.neighbour)} <= {
         each["address"] for each in device["addresses"]
     }
-    assert site.fleet.ask("inventory", "conflicts")["conflicts"] == []
+    assert site.fleet.console.get("/inventory/conflicts")["conflicts"] == []

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
-from lab_fleet import LINK_PORT, LabFleet
+from founding import LINK_PORT
+from lab_fleet import LabFleet
 from laboratory.network import Host, Laboratory
 
 pytestmark = [pytest.mark.network, pytest.mark.slow]
@@ -20,78 +22,17 @@ INSTALLED_S = 8.0
 """From an order to what was ordered: a TCP connection to a silent address is given up after half a minute."""
 
 
-@pytest.fixture
-def laboratory() -> Iterator[Laboratory]:
-    with Laboratory() as built:
-        yield built
+class Office:
+    """A device in an office of its own, and the admin server."""
 
+    def __init__(self, laboratory: Laboratory, fleet: LabFleet, name: str) -> None:
+        self.fleet, self.name = fleet, name
+        self.server = laboratory.server
+        (self.host,) = laboratory.add("open").hosts
 
-def both_families(server: Host) -> tuple[str, str]:
-    return f"[{server.ipv6[0]}]:{LINK_PORT}", f"{server.ipv4[0]}:{LINK_PORT}"
-
-
-def add_device(fleet: LabFleet, host: Host) -> None:
-    fleet.enrol("device", host, "/offices")
-    fleet.start("device", host, "agent.toml")
-
-
-def linked_at(fleet: LabFleet) -> str:
-    """Wait until the device has a link; return the address of its other end."""
-    fleet.until_linked("device", "server")
-    return str(fleet.logged("device", "link.up")[0]["host"])
-
-
-def test_a_device_with_nothing_but_ipv6_is_managed_and_updated(
-    laboratory: Laboratory, tmp_path: Path
-) -> None:
-    (host,) = laboratory.add("open").hosts
-    host.run("ip", "-4", "address", "flush", "dev", "eth0")
-    with LabFleet(tmp_path, laboratory.server) as fleet:
-        fleet.found(*reversed(both_families(laboratory.server)))
-        add_device(fleet, host)
-        assert linked_at(fleet) == laboratory.server.ipv6[0]
-        release = fleet.release(CONTENT)
-        fleet.deploy(release)
-        fleet.until_installed(release, "device")
-
-
-def test_an_ipv6_that_leads_nowhere_delays_no_link(laboratory: Laboratory, tmp_path: Path) -> None:
-    (host,) = laboratory.add("open").hosts
-    with LabFleet(tmp_path, laboratory.server) as fleet:
-        fleet.found(*both_families(laboratory.server))
-        host.namespace.rules(
-            f"""table ip6 nowhere {{
-    chain out {{
-        type filter hook output priority filter
-        ip6 daddr {laboratory.server.ipv6[0]} drop
-    }}
-}}
-"""
-        )
-        add_device(fleet, host)
-        began = time.monotonic()
-        assert linked_at(fleet) == laboratory.server.ipv4[0]
-        assert time.monotonic() - began < AT_ONCE_S
-
-
-ALL = "ip6 daddr {0} drop"
-ALL_BUT_THE_LINK = "ip6 daddr {0} tcp dport != {1} drop; ip6 daddr {0} meta l4proto udp drop"
-
-
-@pytest.mark.parametrize(
-    ("dropped", "family"),
-    [(ALL, 4), (ALL_BUT_THE_LINK, 6)],
-    ids=["nothing of it works", "only the link does"],
-)
-def test_an_ipv6_that_leads_nowhere_delays_no_content(
-    laboratory: Laboratory, tmp_path: Path, dropped: str, family: int
-) -> None:
-    (host,) = laboratory.add("open").hosts
-    server = laboratory.server
-    with LabFleet(tmp_path, server) as fleet:
-        fleet.found(*both_families(server))
-        rules = "\n".join(dropped.format(server.ipv6[0], LINK_PORT).split("; "))
-        host.namespace.rules(
+    def drop(self, rules: str) -> None:
+        """Let the device's host drop what it sends to the admin server's IPv6, as *rules* say."""
+        self.host.namespace.rules(
             f"""table ip6 nowhere {{
     chain out {{
         type filter hook output priority filter
@@ -100,10 +41,72 @@ def test_an_ipv6_that_leads_nowhere_delays_no_content(
 }}
 """
         )
-        add_device(fleet, host)
-        assert linked_at(fleet) == (server.ipv6[0] if family == 6 else server.ipv4[0])
-        release = fleet.release(CONTENT)
+
+    def start(self) -> None:
+        """Have the device join, and run."""
+        self.fleet.enrol(self.name, self.host, f"/offices/{self.name}")
+        self.fleet.start(self.name, self.host, "agent.toml")
+
+    def linked_at(self) -> str:
+        """Wait until the device has a link; return the address of its other end."""
+        self.fleet.until_linked(self.name, "server")
+        return str(self.fleet.logged(self.name, "link.up")[0]["host"])
+
+    def install(self) -> float:
+        """Have the device install a release; return how many seconds that took from the order."""
+        release = self.fleet.release(CONTENT, product=self.name)
         began = time.monotonic()
-        fleet.deploy(release)
-        fleet.until_installed(release, "device")
-        assert time.monotonic() - began < INSTALLED_S
+        self.fleet.deploy(release, f"/offices/{self.name}")
+        self.fleet.until_installed(release, self.name)
+        return time.monotonic() - began
+
+
+def both_families(server: Host) -> tuple[str, str]:
+    return f"[{server.ipv6[0]}]:{LINK_PORT}", f"{server.ipv4[0]}:{LINK_PORT}"
+
+
+@pytest.fixture(scope="module")
+def add_office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Office]]:
+    """A fleet whose admin server is at IPv6 first; it makes an office with a device of this name."""
+    with Laboratory() as laboratory, LabFleet(tmp_path_factory.mktemp("fleet"), laboratory.server) as fleet:
+        fleet.found(*both_families(laboratory.server))
+        yield partial(Office, laboratory, fleet)
+
+
+def test_a_device_with_nothing_but_ipv6_is_managed_and_updated(tmp_path: Path) -> None:
+    with Laboratory() as laboratory, LabFleet(tmp_path, laboratory.server) as fleet:
+        fleet.found(*reversed(both_families(laboratory.server)))
+        office = Office(laboratory, fleet, "device")
+        office.host.run("ip", "-4", "address", "flush", "dev", "eth0")
+        office.start()
+        assert office.linked_at() == laboratory.server.ipv6[0]
+        office.install()
+
+
+ALL = "ip6 daddr {0} drop"
+ALL_BUT_THE_LINK = "ip6 daddr {0} tcp dport != {1} drop\nip6 daddr {0} meta l4proto udp drop"
+
+
+def test_an_ipv6_that_leads_nowhere_delays_no_link(add_office: Callable[[str], Office]) -> None:
+    office = add_office("linked")
+    office.drop(ALL.format(office.server.ipv6[0]))
+    office.start()
+    began = time.monotonic()
+    assert office.linked_at() == office.server.ipv4[0]
+    assert time.monotonic() - began < AT_ONCE_S
+
+
+@pytest.mark.parametrize(
+    ("name", "dropped", "family"),
+    [("without", ALL, 4), ("half", ALL_BUT_THE_LINK, 6)],
+    ids=["nothing of it works", "only the link does"],
+)
+def test_an_ipv6_that_leads_nowhere_delays_no_content(
+    add_office: Callable[[str], Office], name: str, dropped: str, family: int
+) -> None:
+    office = add_office(name)
+    server = office.server
+    office.drop(dropped.format(server.ipv6[0], LINK_PORT))
+    office.start()
+    assert office.linked_at() == (server.ipv6[0] if family == 6 else server.ipv4[0])
+    assert office.install() < INSTALLED_S

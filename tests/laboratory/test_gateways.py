@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab_fleet import LINK_PORT, POINTS, LabFleet, Release
+from founding import LINK_PORT
+from lab_fleet import POINTS, LabFleet, Release
 from laboratory.network import Host, Laboratory
 
 pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(400)]

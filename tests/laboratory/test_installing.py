@@ -29,7 +29,7 @@ def test_a_machine_gets_the_agent_through_its_point_also_if_that_is_killed_in_th
         point, bare = laboratory.add("port-restricted", hosts=2).hosts
         fleet.found()
         fleet.enrol("point", point, POINTS)
-        fleet.operate("p2pdist", "group", "add", "/plant")
+        fleet.add_group("/plant")
         fleet.grant("point", point, "/plant", duties=("seed", "gateway", "deploy"))
         named = ("--install", "agent", "--version", "1.0.0", "--platform", detect_platform())
         fleet.sign("add", "stable", agent, *named)
@@ -52,11 +52,11 @@ def test_a_machine_gets_the_agent_through_its_point_also_if_that_is_killed_in_th
             run = ended(fleet, task)
             (item,) = run["items"]
             assert (item["state"], item["step"]) == ("done", "report"), run
-            device = fleet.ask("device", "list", "--group", "/plant")["devices"][0]
+            device = fleet.console.get("/devices", group="/plant")["devices"][0]
             assert device["node"] in item["detail"]
             assert (device["state"], device["via"]) == ("online", fleet.nodes["point"])
             assert holding(PASSWORD, tmp_path / "fleet") == before
-            (found,) = fleet.ask("inventory", "list")["devices"]
+            (found,) = fleet.inventory()
             assert (found["node"], found["state"]) == (device["node"], "online")
             assert found["addresses"][0]["address"] == bare.ipv4[0]
         finally:
@@ -65,5 +65,5 @@ def test_a_machine_gets_the_agent_through_its_point_also_if_that_is_killed_in_th
 
 def ended(fleet: LabFleet, task: str) -> Any:
     """Wait until a run has ended; return it."""
-    fleet.until_asked(lambda: fleet.ask("task", "show", task)["finished"], "the run has ended")
-    return fleet.ask("task", "show", task)
+    fleet.until_asked(lambda: fleet.task(task)["finished"], "the run has ended")
+    return fleet.task(task)

@@ -98,7 +98,7 @@ class Sites:
 
     def origin_sent(self) -> int:
         """How many bytes of content have left the admin server."""
-        return int(self.fleet.ask("status")["origin_sent_bytes"])
+        return int(self.fleet.console.get("/status")["origin_sent_bytes"])
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
             fleet.publish()
             for name, host in hosts.items():
                 fleet.start(name, host, SITES[name], **settings)
-            fleet.operate("p2pdist", "group", "add", "/sites")
+            fleet.add_group("/sites")
             fleet.enrol("device", neighbour, "/sites/home")
             fleet.start("device", neighbour, "agent.toml")
             fleet.until_carried("device", by="home")
@@ -143,7 +143,7 @@ def test_each_byte_leaves_the_mirror_once_and_none_the_admin_server(sites: Sites
     sites.fleet.deploy(release, "/sites/home")
     sites.fleet.until_installed(release, "device")
     assert sites.origin_sent() == before
-    sources = sites.fleet.ask("explain", "home", "tool@1")["sources"]
+    sources = sites.fleet.explain("home", release)["sources"]
     assert {"mirror", "point"} <= {source["role"] for source in sources if source["received"]}
     (origin,) = [source for source in sources if source["role"] == "origin"]
     assert not origin["taken"]
@@ -186,7 +186,7 @@ def test_what_is_new_at_a_mirror_is_read_by_itself_and_one_that_lies_is_named(si
     release = sites.publish("drill", CONTENT[:1_000_000], liar=True)
 
     def shown() -> Any:
-        return sites.fleet.ask("task", "show", task)
+        return sites.fleet.task(task)
 
     sites.fleet.until_asked(lambda: shown().get("finished"), "it has ended")
     run = shown()
@@ -204,7 +204,7 @@ def test_a_point_that_is_killed_goes_on_where_it_was(sites: Sites) -> None:
     task = str(sites.fleet.ask("fetch", "saw@1", "--points", "home")["id"])
 
     def node() -> Any:
-        return sites.fleet.ask("task", "show", task)["nodes"][0]
+        return sites.fleet.task(task)["nodes"][0]
 
     sites.fleet.until(lambda: node()["done"] > len(release.content) // 5, "it has read a part")
     sites.fleet.restart("home")

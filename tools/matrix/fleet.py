@@ -25,6 +25,7 @@ _LAB = "/lab"
 _ZONES = "/zones"
 _AT_ONCE = 3
 _PATIENCE_S = 180.0
+_ASK_EVERY_S = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +214,7 @@ class Fleet:
         return [node.name for node in nodes if via.get(node.name) != self.ids.get(node.carrier, "")]
 
     def _until(self, done: Callable[[], bool], what: str) -> None:
-        self.programs.until(done, what, patience_s=_PATIENCE_S)
+        self.programs.until(done, what, patience_s=_PATIENCE_S, every_s=_ASK_EVERY_S)
 
     def _sign(self, *words: str | Path, keys: Sequence[str] = ()) -> None:
         files = [word for key in keys for word in ("--passphrase-file", f"{key}={self._passphrase(key)}")]
