@@ -19,7 +19,7 @@ WITHOUT: list[tuple[str, str, set[str]]] = [
     ("sign", "sign --help", {"libtorrent", "zstandard", "trio", "ssl"}),
     ("sign", "publish --help", {"zstandard", "trio", "ssl"}),
     ("cli", "--version", PUBLISHES),
-    ("cli", "group add --help", {"tuf", "trio", "httpx", "libtorrent"}),
+    ("cli", "group add --help", {"tuf", "libtorrent"}),
     ("agent", "enrol --help", {"p2pdist.agent.agent", "p2pdist.swarm.session"}),
     ("seed", "enrol --help", {"p2pdist.seed.seed", "p2pdist.swarm.session"}),
 ]
