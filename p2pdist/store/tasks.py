@@ -242,16 +242,16 @@ def run_items(
     return count, [record_of(row, TaskItemRecord) for row in connection.execute(query).mappings()]
 
 
-def states_by_task(connection: sa.Connection) -> dict[str, dict[str, int]]:
-    """Return, for each task, on how many nodes its newest run is in which state."""
+def states_by_run(connection: sa.Connection) -> dict[tuple[str, int], dict[str, int]]:
+    """Return, for the newest run of each task, on how many nodes it is in which state, by task and run."""
     query = (
-        sa.select(task_runs.c.task, task_runs.c.state, sa.func.count())
+        sa.select(task_runs.c.task, task_runs.c.run, task_runs.c.state, sa.func.count())
         .join(tasks, sa.and_(tasks.c.id == task_runs.c.task, tasks.c.run == task_runs.c.run))
-        .group_by(task_runs.c.task, task_runs.c.state)
+        .group_by(task_runs.c.task, task_runs.c.run, task_runs.c.state)
     )
-    counted: dict[str, dict[str, int]] = {}
-    for task, state, count in connection.execute(query):
-        counted.setdefault(task, {})[state] = count
+    counted: dict[tuple[str, int], dict[str, int]] = {}
+    for task, run, state, count in connection.execute(query):
+        counted.setdefault((task, run), {})[state] = count
     return counted
 
 

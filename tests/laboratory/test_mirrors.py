@@ -143,7 +143,7 @@ def test_each_byte_leaves_the_mirror_once_and_none_the_admin_server(sites: Sites
     sites.fleet.deploy(release, "/sites/home")
     sites.fleet.until_installed(release, "device")
     assert sites.origin_sent() == before
-    sources = sites.fleet.explain("home", release)["sources"]
+    sources = sites.fleet.until_told(release, "home")["home"].values()
     assert {"mirror", "point"} <= {source["role"] for source in sources if source["received"]}
     (origin,) = [source for source in sources if source["role"] == "origin"]
     assert not origin["taken"]

@@ -24,6 +24,7 @@ import sqlalchemy as sa
 import structlog
 import trio
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 

@@ -176,7 +176,7 @@ def test_old_runs_are_forgotten_and_a_removed_task_leaves_nothing(
     for _ in range(3):
         begin(store)
     assert [len(store.read_now(tasks.run_nodes, "t1", run)) for run in (1, 2, 3)] == [0, 1, 1]
-    assert store.read_now(tasks.states_by_task) == {"t1": {"waiting": 1}}
+    assert store.read_now(tasks.states_by_run) == {("t1", 3): {"waiting": 1}}
     store.write_now(tasks.remove_task, "t1")
     assert store.read_now(tasks.run_nodes, "t1", 3) == []
     with pytest.raises(UsageError, match="no task"):

@@ -30,9 +30,9 @@ SERVER = "server"
 async def list_tasks(api: Api, call: Call[None]) -> wire.TaskList:
     """Every task, newest first."""
     found = await api.store.read(tasks.list_tasks)
-    states = await api.store.read(tasks.states_by_task)
+    states = await api.store.read(tasks.states_by_run)
     names = await _names(api, (node for record in found for node in record.nodes))
-    return wire.TaskList(tasks=[_info(record, states.get(record.id, {}), names) for record in found])
+    return wire.TaskList(tasks=[_info(record, states, names) for record in found])
 
 
 async def add_task(api: Api, call: Call[wire.NewTask]) -> wire.TaskInfo:
@@ -211,11 +211,13 @@ async def _names(api: Api, nodes: Iterable[NodeId]) -> dict[NodeId, str]:
 
 
 async def _shown(api: Api, record: TaskRecord) -> wire.TaskInfo:
-    states = await api.store.read(tasks.states_by_task)
-    return _info(record, states.get(record.id, {}), await _names(api, record.nodes))
+    states = await api.store.read(tasks.states_by_run)
+    return _info(record, states, await _names(api, record.nodes))
 
 
-def _info(record: TaskRecord, states: Mapping[str, int], names: Mapping[NodeId, str]) -> wire.TaskInfo:
+def _info(
+    record: TaskRecord, states: Mapping[tuple[str, int], dict[str, int]], names: Mapping[NodeId, str]
+) -> wire.TaskInfo:
     try:
         work, problem = work_of(record), ""
     except UsageError as error:
@@ -236,7 +238,7 @@ def _info(record: TaskRecord, states: Mapping[str, int], names: Mapping[NodeId, 
         after=record.after,
         on_metadata=record.on_metadata,
         run=record.run,
-        states=dict(states),
+        states=states.get((record.id, record.run), {}),
     )
 
 
