@@ -50,6 +50,16 @@ def test_every_kind_does_what_it_claims_and_one_that_claims_too_much_is_found_ou
 
 @pytest.mark.network
 @pytest.mark.slow
+def test_no_two_tests_of_a_measurement_share_a_port_where_few_are_free() -> None:
+    with Laboratory() as laboratory:
+        place = laboratory.add(_HONEST)
+        place.hosts[0].run("sysctl", "-q", "-w", "net.ipv4.ip_local_port_range=40000 40015")
+        (found,) = measure(laboratory, [place])
+    assert found.differences() == []
+
+
+@pytest.mark.network
+@pytest.mark.slow
 def test_the_check_prints_what_it_found_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "dmz", "only-443", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

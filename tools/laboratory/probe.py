@@ -36,6 +36,7 @@ class Probe:
         self._expiry_s = expiry_s
         self._addresses = addresses
         self._any = "::" if ":" in addresses[0] else "0.0.0.0"
+        self._taken: list[socket.socket] = []
         with self._socket() as ours:
             ours.connect((addresses[0], UDP_PORTS[0]))
             self._own = ours.getsockname()[0]
@@ -166,7 +167,14 @@ class Probe:
             return bool(json.loads(control.makefile("r").readline()))
 
     def _socket(self) -> socket.socket:
-        return open_socket(self._any, 0, socket.SOCK_DGRAM)
+        """Return a socket with a port of its own, which no other test gets while this program runs.
+
+        What a test has opened in a filter would let in what another one waits for.
+        """
+        ours = socket.socket(socket.AF_INET6 if ":" in self._any else socket.AF_INET, socket.SOCK_DGRAM)
+        ours.bind((self._any, 0))
+        self._taken.append(ours.dup())
+        return ours
 
     def _listener(self) -> socket.socket:
         return open_socket(self._any, 0, socket.SOCK_STREAM)
